@@ -1,0 +1,427 @@
+//! A local, current copy of a collection: list, watch, resume, and tell handlers what changed.
+//!
+//! Source: `k8s.io/client-go/tools/cache` (`Reflector`, `SharedIndexInformer`).
+
+use std::{
+    any::{Any, TypeId},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fmt,
+    ops::Bound,
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::StreamExt;
+use k8s_openapi::{Metadata, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use parking_lot::{Mutex, RwLock};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::{sync::watch, task::AbortHandle};
+
+use crate::{
+    client::{Client, ClientError, ListOptions, Resources, WatchEvent, WatchOptions},
+    environment::Environment,
+    object::Object,
+    resource::{Key, StaticScope},
+};
+
+const BACKOFF_MIN: Duration = Duration::from_millis(800);
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
+
+/// What a typed object must be for an [`Informer`] to hold it.
+pub trait Watchable:
+    Metadata<Ty = ObjectMeta, Scope: StaticScope>
+    + Serialize
+    + DeserializeOwned
+    + fmt::Debug
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<K> Watchable for K where
+    K: Metadata<Ty = ObjectMeta, Scope: StaticScope>
+        + Serialize
+        + DeserializeOwned
+        + fmt::Debug
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+/// One change of the local copy.
+#[derive(Clone, Debug)]
+pub enum Change<K> {
+    /// The object is new here.
+    Added(Arc<K>),
+    /// The object has another revision. After a gap several revisions may be one change.
+    Updated {
+        /// What was here before.
+        old: Arc<K>,
+        /// What is here now.
+        new: Arc<K>,
+    },
+    /// The object is gone, or left the selection. Its last known state.
+    Deleted(Arc<K>),
+}
+
+impl<K> Change<K> {
+    /// The newest state that the change knows.
+    pub fn object(&self) -> &Arc<K> {
+        match self {
+            Self::Added(object) | Self::Updated { new: object, .. } | Self::Deleted(object) => {
+                object
+            }
+        }
+    }
+}
+
+/// Which part of a collection an informer holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// One namespace; `None` is all of them.
+    pub namespace: Option<String>,
+    /// Label selector in its string form.
+    pub label_selector: Option<String>,
+    /// Field selector in its string form.
+    pub field_selector: Option<String>,
+}
+
+type Handler<K> = Box<dyn Fn(&Change<K>) + Send + Sync>;
+type IndexFn<K> = fn(&K) -> Vec<String>;
+
+struct Index<K> {
+    of: IndexFn<K>,
+    keys: HashMap<String, BTreeSet<Key>>,
+}
+
+struct State<K> {
+    objects: BTreeMap<Key, Arc<K>>,
+    indexes: BTreeMap<&'static str, Index<K>>,
+}
+
+impl<K> State<K> {
+    fn insert(&mut self, key: Key, object: Arc<K>) -> Option<Arc<K>> {
+        let old = self.remove(&key);
+        for index in self.indexes.values_mut() {
+            for value in (index.of)(&object) {
+                index.keys.entry(value).or_default().insert(key.clone());
+            }
+        }
+        self.objects.insert(key, object);
+        old
+    }
+
+    fn remove(&mut self, key: &Key) -> Option<Arc<K>> {
+        let old = self.objects.remove(key)?;
+        for index in self.indexes.values_mut() {
+            for value in (index.of)(&old) {
+                if let Some(keys) = index.keys.get_mut(&value) {
+                    keys.remove(key);
+                    if keys.is_empty() {
+                        index.keys.remove(&value);
+                    }
+                }
+            }
+        }
+        Some(old)
+    }
+}
+
+struct Shared<K> {
+    state: RwLock<State<K>>,
+    /// Held while a change is applied and told, so that a new handler sees every object once.
+    handlers: Mutex<Vec<Handler<K>>>,
+    synced: watch::Sender<bool>,
+}
+
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A local copy of a collection that follows the cluster.
+///
+/// Reads are local and never wait for the network; they may lag behind the cluster. The copy
+/// survives disconnections: it resumes its watch where it stopped, and lists again (telling the
+/// difference to the handlers) when that is too long ago. Cheap to clone; the task that follows
+/// the cluster ends when the last clone is dropped.
+pub struct Informer<K> {
+    shared: Arc<Shared<K>>,
+    _task: Arc<AbortOnDrop>,
+}
+
+impl<K> Clone for Informer<K> {
+    fn clone(&self) -> Self {
+        Self { shared: self.shared.clone(), _task: self._task.clone() }
+    }
+}
+
+impl<K> fmt::Debug for Informer<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Informer({} objects)", self.shared.state.read().objects.len())
+    }
+}
+
+impl<K: Watchable> Informer<K> {
+    /// Starts to follow a collection. Call it inside a tokio runtime.
+    pub fn start(client: Arc<dyn Client>, environment: Environment, selection: Selection) -> Self {
+        let shared = Arc::new(Shared {
+            state: RwLock::new(State { objects: BTreeMap::new(), indexes: BTreeMap::new() }),
+            handlers: Mutex::new(Vec::new()),
+            synced: watch::Sender::new(false),
+        });
+        let reflector = Reflector { client, environment, selection, shared: shared.clone() };
+        let task = tokio::spawn(reflector.run());
+        Self { shared, _task: Arc::new(AbortOnDrop(task.abort_handle())) }
+    }
+
+    /// Adds an index: `of` gives the values under which [`Informer::by_index`] finds an object.
+    /// Adding the same name again replaces the index.
+    pub fn add_index(&self, name: &'static str, of: IndexFn<K>) {
+        let mut state = self.shared.state.write();
+        let mut keys: HashMap<String, BTreeSet<Key>> = HashMap::new();
+        for (key, object) in &state.objects {
+            for value in of(object) {
+                keys.entry(value).or_default().insert(key.clone());
+            }
+        }
+        state.indexes.insert(name, Index { of, keys });
+    }
+
+    /// Calls `handler` for every object that is here (as an addition) and then for every change,
+    /// one at a time, in order. The handler must be quick, must not block and must not add
+    /// handlers to the same informer: it puts a key into a queue.
+    pub fn on_change(&self, handler: impl Fn(&Change<K>) + Send + Sync + 'static) {
+        let mut handlers = self.shared.handlers.lock();
+        let present: Vec<Arc<K>> = self.shared.state.read().objects.values().cloned().collect();
+        for object in present {
+            handler(&Change::Added(object));
+        }
+        handlers.push(Box::new(handler));
+    }
+
+    /// Whether the first list has been taken in.
+    pub fn has_synced(&self) -> bool {
+        *self.shared.synced.borrow()
+    }
+
+    /// Waits until the first list has been taken in.
+    pub async fn synced(&self) {
+        let mut synced = self.shared.synced.subscribe();
+        // The sender lives in `shared`, which `self` holds: it cannot be gone.
+        let _held_by_self = synced.wait_for(|synced| *synced).await;
+    }
+
+    /// One object.
+    pub fn get(&self, key: &Key) -> Option<Arc<K>> {
+        self.shared.state.read().objects.get(key).cloned()
+    }
+
+    /// All objects, by namespace and name.
+    pub fn list(&self) -> Vec<Arc<K>> {
+        self.shared.state.read().objects.values().cloned().collect()
+    }
+
+    /// The objects of one namespace, by name.
+    pub fn list_in(&self, namespace: &str) -> Vec<Arc<K>> {
+        let state = self.shared.state.read();
+        let from = Bound::Included(Key::new(namespace, ""));
+        state
+            .objects
+            .range((from, Bound::Unbounded))
+            .take_while(|(key, _)| key.namespace == namespace)
+            .map(|(_, object)| object.clone())
+            .collect()
+    }
+
+    /// The objects under a value of an index, by namespace and name. An index that was never
+    /// added finds nothing.
+    pub fn by_index(&self, name: &str, value: &str) -> Vec<Arc<K>> {
+        let state = self.shared.state.read();
+        let keys = state.indexes.get(name).and_then(|index| index.keys.get(value));
+        keys.into_iter().flatten().filter_map(|key| state.objects.get(key).cloned()).collect()
+    }
+
+    /// How many objects are here.
+    pub fn len(&self) -> usize {
+        self.shared.state.read().objects.len()
+    }
+
+    /// Whether nothing is here.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+struct Reflector<K> {
+    client: Arc<dyn Client>,
+    environment: Environment,
+    selection: Selection,
+    shared: Arc<Shared<K>>,
+}
+
+impl<K: Watchable> Reflector<K> {
+    async fn run(self) {
+        let mut backoff = BACKOFF_MIN;
+        let mut position: Option<String> = None;
+        loop {
+            let result = match position.take() {
+                None => self.relist().await,
+                Some(version) => self.follow(version).await,
+            };
+            match result {
+                Ok(version) => {
+                    position = Some(version);
+                    backoff = BACKOFF_MIN;
+                }
+                Err((resume, error)) => {
+                    if !error.is_expired() {
+                        tracing::debug!(kind = K::KIND, %error, "watch interrupted");
+                        let wait = backoff.mul_f64(1.0 + self.environment.random.unit());
+                        self.environment.clock.sleep(wait).await;
+                        backoff = (backoff * 2).min(BACKOFF_MAX);
+                        position = resume;
+                    }
+                }
+            }
+        }
+    }
+
+    fn resources(&self) -> Resources<K> {
+        let namespace = self.selection.namespace.as_deref().unwrap_or_default();
+        Resources::namespaced(self.client.clone(), namespace)
+    }
+
+    async fn relist(&self) -> Result<String, (Option<String>, ClientError)> {
+        let options = ListOptions {
+            label_selector: self.selection.label_selector.clone(),
+            field_selector: self.selection.field_selector.clone(),
+            ..ListOptions::default()
+        };
+        let list = self.resources().list_objects(options).await.map_err(|e| (None, e))?;
+        let mut gone: BTreeSet<Key> = self.shared.state.read().objects.keys().cloned().collect();
+        for object in &list.items {
+            gone.remove(&object.key());
+            self.upsert(object);
+        }
+        for key in gone {
+            self.remove(&key);
+        }
+        self.shared.synced.send_replace(true);
+        Ok(list.resource_version)
+    }
+
+    /// Follows the collection until the stream ends; gives the position to resume from.
+    async fn follow(&self, version: String) -> Result<String, (Option<String>, ClientError)> {
+        let options = WatchOptions {
+            label_selector: self.selection.label_selector.clone(),
+            field_selector: self.selection.field_selector.clone(),
+            resource_version: Some(version.clone()),
+            bookmarks: true,
+            ..WatchOptions::default()
+        };
+        let mut position = version;
+        let stream = self.resources().watch(options).await;
+        let mut stream = stream.map_err(|e| (Some(position.clone()), e))?;
+        let mut seen_any = false;
+        while let Some(event) = stream.next().await {
+            match event.map_err(|e| (Some(position.clone()), e))? {
+                WatchEvent::Added(object) | WatchEvent::Modified(object) => {
+                    position = object.resource_version().to_owned();
+                    self.upsert(&object);
+                }
+                WatchEvent::Deleted(object) => {
+                    position = object.resource_version().to_owned();
+                    self.remove(&object.key());
+                }
+                WatchEvent::Bookmark { resource_version, .. } => position = resource_version,
+            }
+            seen_any = true;
+        }
+        if !seen_any {
+            // A server that ends watches at once must not be asked in a hot loop.
+            self.environment.clock.sleep(BACKOFF_MIN).await;
+        }
+        Ok(position)
+    }
+
+    fn upsert(&self, object: &Object) {
+        let typed = match object.decode::<K>() {
+            Ok(typed) => typed,
+            Err(error) => {
+                tracing::warn!(kind = K::KIND, key = %object.key(), %error, "cannot be decoded");
+                return;
+            }
+        };
+        let handlers = self.shared.handlers.lock();
+        let old = self.shared.state.write().insert(object.key(), typed.clone());
+        let change = match old {
+            None => Change::Added(typed),
+            Some(old) if old.metadata().resource_version == typed.metadata().resource_version => {
+                return;
+            }
+            Some(old) => Change::Updated { old, new: typed },
+        };
+        handlers.iter().for_each(|handler| handler(&change));
+    }
+
+    fn remove(&self, key: &Key) {
+        let handlers = self.shared.handlers.lock();
+        let old = self.shared.state.write().remove(key);
+        if let Some(old) = old {
+            let change = Change::Deleted(old);
+            handlers.iter().for_each(|handler| handler(&change));
+        }
+    }
+}
+
+/// One shared [`Informer`] per resource and process: every component that asks for the same type
+/// gets the same copy.
+#[derive(Clone)]
+pub struct Informers {
+    client: Arc<dyn Client>,
+    environment: Environment,
+    started: Arc<Mutex<HashMap<TypeId, Box<dyn Any + Send + Sync>>>>,
+}
+
+impl fmt::Debug for Informers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Informers({} kinds)", self.started.lock().len())
+    }
+}
+
+impl Informers {
+    /// A set that reads through `client`.
+    pub fn new(client: Arc<dyn Client>, environment: Environment) -> Self {
+        Self { client, environment, started: Arc::default() }
+    }
+
+    /// The client that the informers read through.
+    pub fn client(&self) -> &Arc<dyn Client> {
+        &self.client
+    }
+
+    /// Clock and randomness.
+    pub fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
+    /// The informer of a type across all namespaces, started on the first call.
+    pub fn of<K: Watchable>(&self) -> Informer<K> {
+        let mut started = self.started.lock();
+        if let Some(informer) =
+            started.get(&TypeId::of::<K>()).and_then(|any| any.downcast_ref::<Informer<K>>())
+        {
+            return informer.clone();
+        }
+        let informer =
+            Informer::start(self.client.clone(), self.environment.clone(), Selection::default());
+        started.insert(TypeId::of::<K>(), Box::new(informer.clone()));
+        informer
+    }
+}

@@ -1,0 +1,17 @@
+//! The object model and the contracts of the orch SDK.
+
+pub mod client;
+pub mod clock;
+pub mod environment;
+pub mod informer;
+pub mod node;
+pub mod object;
+pub mod random;
+pub mod resource;
+pub mod status;
+
+pub use client::{Client, ClientError, Resources};
+pub use environment::Environment;
+pub use object::Object;
+pub use resource::{Key, ResourceType, Scope, Target};
+pub use status::ApiError;
