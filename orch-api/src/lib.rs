@@ -1,1 +1,7 @@
-//! Placeholder.
+//! The Kubernetes API server as a tower `Service` over a store.
+
+pub mod admission;
+pub mod auth;
+pub mod names;
+pub mod printers;
+pub mod strategy;
