@@ -4,10 +4,13 @@ pub mod client;
 pub mod clock;
 pub mod environment;
 pub mod informer;
+pub mod names;
 pub mod node;
 pub mod object;
+pub mod quantity;
 pub mod random;
 pub mod resource;
+pub mod selector;
 pub mod status;
 
 pub use client::{Client, ClientError, Resources};
