@@ -43,10 +43,20 @@ pub enum StoreError {
     /// What is on disk is damaged. The store refuses to serve it.
     #[error("the store is corrupt: {0}")]
     Corrupt(String),
+    /// The request makes no sense: an empty key, a time to live out of range. Nothing was written.
+    #[error("invalid request: {0}")]
+    Invalid(String),
+    /// There is no such lease; the write that wanted it did not take place.
+    #[error("lease {0} does not exist")]
+    LeaseNotFound(LeaseId),
+    /// A lease with that id exists already.
+    #[error("lease {0} exists already")]
+    LeaseExists(LeaseId),
     /// Another process holds the folder.
     #[error("{0} is in use by another process")]
     Locked(String),
-    /// Reading or writing the folder failed. The store takes no more writes.
+    /// Reading or writing the folder failed. The store takes no more writes; whether the write
+    /// that met the failure is there after the next start is unknown.
     #[error("storage input/output failed: {0}")]
     Io(String, #[source] std::io::Error),
 }
@@ -113,6 +123,29 @@ pub struct Write {
     pub precondition: Precondition,
     /// The change.
     pub operation: Operation,
+}
+
+impl Write {
+    /// Sets a key, whatever is there.
+    pub fn put(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
+        let operation = Operation::Put { value: value.into(), lease: None };
+        Self { key: key.into(), precondition: Precondition::None, operation }
+    }
+
+    /// Sets a key that must not exist yet.
+    pub fn create(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
+        Self { precondition: Precondition::Absent, ..Self::put(key, value) }
+    }
+
+    /// Sets a key that must be as `revision` left it.
+    pub fn update(key: impl Into<Bytes>, revision: Revision, value: impl Into<Bytes>) -> Self {
+        Self { precondition: Precondition::ModRevision(revision), ..Self::put(key, value) }
+    }
+
+    /// Removes a key under a precondition.
+    pub fn delete(key: impl Into<Bytes>, precondition: Precondition) -> Self {
+        Self { key: key.into(), precondition, operation: Operation::Delete }
+    }
 }
 
 /// How a write ended. A failed precondition is an outcome, not an error.
@@ -262,6 +295,11 @@ pub trait StoreReader: Send + Sync + fmt::Debug + 'static {
     /// The changes of a range. When the call returns, the watch is established: no change
     /// committed from then on (or from `from` on) is missed.
     async fn watch(&self, request: WatchRequest) -> Result<WatchStream, StoreError>;
+
+    /// Asks for a [`WatchItem::Progress`] on every open watch of this reader, with a revision at
+    /// least as new as the store's when this was called. Returns without waiting for delivery. A
+    /// watcher whose buffer is full gets none: it has changes to read first.
+    async fn request_progress(&self) -> Result<(), StoreError>;
 }
 
 /// A revisioned key-value store with etcd v3's semantics, as Kubernetes uses them.
@@ -281,10 +319,13 @@ pub trait Store: StoreReader {
     /// Changes one key if its precondition holds.
     async fn write(&self, write: Write) -> Result<WriteOutcome, StoreError>;
 
-    /// Forgets what was overwritten or deleted at or before `revision`: ranges below it and
-    /// watches from it or below get [`StoreError::Compacted`]. The newest value of every key
-    /// stays. `revision` must not be in the future; compacting twice is
-    /// [`StoreError::Compacted`].
+    /// Forgets what was overwritten or deleted at or before `revision`: ranges and watches below
+    /// it get [`StoreError::Compacted`], and so may a watch from exactly it. The newest value of
+    /// every key stays, and `revision` itself can be read.
+    ///
+    /// # Errors
+    /// [`StoreError::Future`] for a revision not reached yet, [`StoreError::Compacted`] for one
+    /// that has been compacted before.
     async fn compact(&self, revision: Revision) -> Result<(), StoreError>;
 }
 
@@ -292,7 +333,10 @@ pub trait Store: StoreReader {
 /// needs it.
 #[async_trait]
 pub trait Leases: Send + Sync + fmt::Debug + 'static {
-    /// Grants a lease of `ttl_s` seconds; `id` of `None` lets the store choose.
+    /// Grants a lease of `ttl_s` seconds (at least 1); `id` of `None` lets the store choose.
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseExists`] for an id in use.
     async fn grant(&self, id: Option<LeaseId>, ttl_s: i64) -> Result<LeaseId, StoreError>;
 
     /// Starts the time to live anew; gives the seconds granted, or `None` if the lease is gone.
@@ -300,4 +344,26 @@ pub trait Leases: Send + Sync + fmt::Debug + 'static {
 
     /// Ends a lease and deletes its keys; `false` if there was no such lease.
     async fn revoke(&self, id: LeaseId) -> Result<bool, StoreError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contracts_are_object_safe() {
+        fn check(_: Option<&dyn StoreReader>, _: Option<&dyn Store>, _: Option<&dyn Leases>) {}
+        check(None, None, None);
+    }
+
+    #[test]
+    fn prefix_ends_carry_over() {
+        let check = |prefix: &[u8], end: Option<&[u8]>| {
+            assert_eq!(KeyRange::prefix(prefix.to_vec()).end.as_deref(), end, "{prefix:?}");
+        };
+        check(b"", None);
+        check(b"a", Some(b"b"));
+        check(b"a\xff", Some(b"b"));
+        check(b"\xff\xff", None);
+    }
 }

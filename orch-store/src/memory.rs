@@ -1,0 +1,179 @@
+//! A store in memory.
+
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use orch_core::Environment;
+use tokio::time::Instant;
+
+use crate::{
+    engine::{
+        self, Engine, State, WatchOptions,
+        leases::{self, Expire, Expirer},
+    },
+    store::{
+        LeaseId, Leases, RangeRequest, RangeResponse, Revision, Store, StoreError, StoreReader,
+        WatchRequest, WatchStream, Write, WriteOutcome,
+    },
+};
+
+/// How a [`MemoryStore`] behaves.
+#[derive(Clone, Debug)]
+pub struct MemoryOptions {
+    /// How many items a watcher may be behind before it gets [`StoreError::Lagged`]; at least 1.
+    /// Default: 16384. The memory is used only as far as it is filled.
+    pub watch_buffer: usize,
+    /// A watch that has been silent for so long gets a progress item. Default: none.
+    pub progress_interval: Option<Duration>,
+}
+
+impl Default for MemoryOptions {
+    fn default() -> Self {
+        Self { watch_buffer: 16_384, progress_interval: None }
+    }
+}
+
+/// Keys in order with their whole history since the last compaction, in memory. Cheap to clone;
+/// clones are the same store.
+///
+/// Ranges read a snapshot that is taken in constant time, so that they neither block writers nor
+/// see half of a change. Nothing waits: every call completes at its first poll.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), orch_store::StoreError> {
+/// use orch_store::{KeyRange, MemoryStore, RangeRequest, Store, StoreReader, Write};
+///
+/// let store = MemoryStore::default();
+/// store.write(Write::create("/pods/a", "1")).await?;
+/// let pods = store.range(RangeRequest::new(KeyRange::prefix("/pods/"))).await?;
+/// assert_eq!((pods.revision, pods.count), (2, 1));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct MemoryStore {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    engine: Arc<Engine>,
+    expirer: Expirer,
+}
+
+impl Default for MemoryStore {
+    /// An empty store with default options in the machine's time.
+    fn default() -> Self {
+        Self::new(Environment::system(), MemoryOptions::default())
+    }
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new(environment: Environment, options: MemoryOptions) -> Self {
+        let MemoryOptions { watch_buffer, progress_interval } = options;
+        let watch = WatchOptions { buffer: watch_buffer, progress_interval };
+        let engine = Engine::new(State::default(), environment, watch);
+        Self { inner: Arc::new(Inner { engine, expirer: Expirer::default() }) }
+    }
+
+    /// The newest revision.
+    pub fn revision(&self) -> Revision {
+        self.inner.engine.state.read().revision
+    }
+
+    fn wake_expirer(&self) {
+        let store: Weak<Inner> = Arc::downgrade(&self.inner);
+        self.inner.expirer.wake(store, self.inner.engine.environment());
+    }
+}
+
+impl Inner {
+    fn end_lease(state: &mut State, id: LeaseId) -> bool {
+        let Some(deletions) = state.revocation(id, state.revision + 1) else { return false };
+        state.commit(&deletions);
+        state.leases.remove(id);
+        true
+    }
+}
+
+#[async_trait]
+impl StoreReader for MemoryStore {
+    async fn range(&self, request: RangeRequest) -> Result<RangeResponse, StoreError> {
+        self.inner.engine.range(&request)
+    }
+
+    async fn watch(&self, request: WatchRequest) -> Result<WatchStream, StoreError> {
+        self.inner.engine.watch(&request)
+    }
+
+    async fn request_progress(&self) -> Result<(), StoreError> {
+        self.inner.engine.request_progress();
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn write(&self, write: Write) -> Result<WriteOutcome, StoreError> {
+        engine::check_write(&write)?;
+        let state = &mut *self.inner.engine.state.write();
+        let head = state.keys.get(&write.key);
+        let leases = &state.leases;
+        let decision = engine::decide(head, write, state.revision, |id| leases.contains(id))?;
+        state.commit(decision.version.as_slice());
+        Ok(decision.outcome)
+    }
+
+    async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
+        let mut state = self.inner.engine.state.write();
+        state.check_compact(revision)?;
+        state.compact(revision);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Leases for MemoryStore {
+    async fn grant(&self, id: Option<LeaseId>, ttl_s: i64) -> Result<LeaseId, StoreError> {
+        leases::check_ttl(ttl_s)?;
+        let engine = &self.inner.engine;
+        let id = {
+            let mut state = engine.state.write();
+            let id = leases::choose(&state.leases, id, &*engine.environment().random)?;
+            state.leases.grant(id, ttl_s);
+            id
+        };
+        self.wake_expirer();
+        Ok(id)
+    }
+
+    async fn keep_alive(&self, id: LeaseId) -> Result<Option<i64>, StoreError> {
+        let ttl_s = self.inner.engine.state.write().leases.keep_alive(id);
+        self.wake_expirer();
+        Ok(ttl_s)
+    }
+
+    async fn revoke(&self, id: LeaseId) -> Result<bool, StoreError> {
+        Ok(Inner::end_lease(&mut self.inner.engine.state.write(), id))
+    }
+}
+
+#[async_trait]
+impl Expire for Inner {
+    fn next_deadline(&self) -> Option<(Instant, LeaseId)> {
+        self.engine.state.read().leases.next_deadline()
+    }
+
+    async fn expire(&self, id: LeaseId) -> Result<(), StoreError> {
+        let mut state = self.engine.state.write();
+        if state.leases.is_expired(id) {
+            Self::end_lease(&mut state, id);
+        }
+        Ok(())
+    }
+}
