@@ -7,9 +7,11 @@ pub mod informer;
 pub mod names;
 pub mod node;
 pub mod object;
+pub mod patch;
 pub mod quantity;
 pub mod random;
 pub mod resource;
+pub mod schema;
 pub mod selector;
 pub mod status;
 

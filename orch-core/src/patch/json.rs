@@ -1,0 +1,140 @@
+//! JSON patch (RFC 6902) and JSON merge patch (RFC 7386).
+
+use serde_json::{Map, Value};
+
+use super::PatchError;
+
+/// Source: `maxJSONPatchOperations` of `k8s.io/apiserver/pkg/endpoints/handlers/patch.go`.
+const OPERATIONS_MAX: usize = 10_000;
+/// Without a limit a few hundred bytes of `copy` operations would double an object for ever.
+const COPIED_BYTES_MAX: usize = 3 * 1024 * 1024;
+/// Deeper values are refused before a recursion could exhaust the stack.
+pub(super) const DEPTH_MAX: usize = 512;
+
+/// Applies a JSON patch: all of it, or nothing.
+///
+/// # Errors
+/// [`PatchError::Malformed`] if it is not a list of operations, [`PatchError::TooManyOperations`]
+/// past 10,000 of them, [`PatchError::TooMuchCopied`] past 3 MiB of copies, and
+/// [`PatchError::DoesNotFit`] where an operation fails.
+pub fn json_patch(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
+    if let Some(list) = patch.as_array()
+        && list.len() > OPERATIONS_MAX
+    {
+        return Err(PatchError::TooManyOperations { max: OPERATIONS_MAX, found: list.len() });
+    }
+    let operations: json_patch::Patch = serde_json::from_value(patch.clone())
+        .map_err(|error| PatchError::Malformed(format!("error decoding patch: {error}")))?;
+    let fits = |error: json_patch::PatchError| PatchError::DoesNotFit(error.to_string());
+    if !operations.iter().any(|op| matches!(op, json_patch::PatchOperation::Copy(_))) {
+        return json_patch::patch(target, &operations).map_err(fits);
+    }
+    let mut copied = 0usize;
+    let mut result = target.clone();
+    for operation in operations.iter() {
+        if let json_patch::PatchOperation::Copy(copy) = operation
+            && let Some(source) = result.pointer(copy.from.as_str())
+        {
+            copied = copied.saturating_add(source.to_string().len());
+            if copied > COPIED_BYTES_MAX {
+                return Err(PatchError::TooMuchCopied { max: COPIED_BYTES_MAX, bytes: copied });
+            }
+        }
+        json_patch::patch(&mut result, std::slice::from_ref(operation)).map_err(fits)?;
+    }
+    *target = result;
+    Ok(())
+}
+
+/// Applies a JSON merge patch: objects merge, null removes, everything else replaces.
+///
+/// # Errors
+/// [`PatchError::Malformed`] if the patch is not an object, [`PatchError::TooDeep`] if it is nested
+/// more than 512 levels deep.
+pub fn merge_patch(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
+    let Value::Object(patch) = patch else {
+        return Err(PatchError::Malformed("error decoding patch: expected an object".into()));
+    };
+    check_depth(patch.values())?;
+    merge(target, patch);
+    Ok(())
+}
+
+fn merge(target: &mut Value, patch: &Map<String, Value>) {
+    if !target.is_object() {
+        *target = Value::Object(Map::new());
+    }
+    let Some(target) = target.as_object_mut() else { return };
+    for (key, change) in patch {
+        match change {
+            Value::Null => {
+                target.remove(key);
+            }
+            Value::Object(change) => {
+                merge(target.entry(key.as_str()).or_insert(Value::Null), change);
+            }
+            change => {
+                target.insert(key.clone(), change.clone());
+            }
+        }
+    }
+}
+
+/// Refuses values that are nested deeper than the patch functions recurse.
+pub(super) fn check_depth<'a>(values: impl Iterator<Item = &'a Value>) -> Result<(), PatchError> {
+    let mut stack: Vec<(&Value, usize)> = values.map(|value| (value, 1)).collect();
+    while let Some((value, depth)) = stack.pop() {
+        if depth > DEPTH_MAX {
+            return Err(PatchError::TooDeep(DEPTH_MAX));
+        }
+        match value {
+            Value::Array(list) => stack.extend(list.iter().map(|value| (value, depth + 1))),
+            Value::Object(map) => stack.extend(map.values().map(|value| (value, depth + 1))),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::status::ApiError;
+
+    #[test]
+    fn a_merge_patch_merges_replaces_and_removes() {
+        let mut value = json!({"a": {"b": 1, "c": 2}, "d": [1]});
+        merge_patch(&mut value, &json!({"a": {"b": null, "e": {"f": null}}, "d": [2]})).unwrap();
+        assert_eq!(value, json!({"a": {"c": 2, "e": {}}, "d": [2]}));
+        assert!(matches!(merge_patch(&mut value, &json!([])), Err(PatchError::Malformed(_))));
+    }
+
+    #[test]
+    fn a_json_patch_applies_whole_or_not_at_all() {
+        let mut value = json!({"a": [1, 2]});
+        let patch = json!([{"op": "add", "path": "/a/-", "value": 3},
+            {"op": "copy", "from": "/a", "path": "/b"}, {"op": "remove", "path": "/a/0"}]);
+        json_patch(&mut value, &patch).unwrap();
+        assert_eq!(value, json!({"a": [2, 3], "b": [1, 2, 3]}));
+        let before = value.clone();
+        let failing = json!([{"op": "remove", "path": "/a"},
+            {"op": "test", "path": "/b", "value": 1}]);
+        let error = json_patch(&mut value, &failing).unwrap_err();
+        assert_eq!(value, before);
+        assert_eq!(ApiError::from(error).code(), 422);
+    }
+
+    #[test]
+    fn a_json_patch_has_limits() {
+        let many = Value::Array(vec![json!({"op": "remove", "path": "/a"}); OPERATIONS_MAX + 1]);
+        let error = json_patch(&mut json!({}), &many).unwrap_err();
+        assert_eq!(ApiError::from(error).code(), 413);
+        let doubling = json!({"op": "copy", "from": "/a", "path": "/a/-"});
+        let mut value = json!({"a": ["x".repeat(1000)]});
+        let error = json_patch(&mut value, &Value::Array(vec![doubling; 100])).unwrap_err();
+        assert!(matches!(error, PatchError::TooMuchCopied { .. }), "{error}");
+        assert_eq!(value["a"].as_array().unwrap().len(), 1);
+    }
+}
