@@ -7,5 +7,6 @@
 pub mod logs;
 pub mod pods;
 pub mod runtime;
+pub mod server;
 
 pub use runtime::Runtime;

@@ -115,16 +115,15 @@ impl NodeServer {
     fn pod_list(&self) -> Result<Response<Body>, Refusal> {
         let pods: Vec<_> = self.pods.pods();
         let items: Result<Vec<_>, _> = pods.iter().map(|p| serde_json::to_value(&**p)).collect();
-        let items = items
-            .map_err(|error| Refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+        let items =
+            items.map_err(|error| Refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
         let list = serde_json::json!({
             "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items,
         });
         let mut response = text(StatusCode::OK, &list.to_string());
-        response.headers_mut().insert(
-            header::CONTENT_TYPE,
-            header::HeaderValue::from_static("application/json"),
-        );
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
         Ok(response)
     }
 }

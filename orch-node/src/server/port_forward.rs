@@ -3,10 +3,7 @@
 //!
 //! Source: `k8s.io/kubelet/pkg/cri/streaming/portforward`.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response};
@@ -77,10 +74,8 @@ pub(super) async fn respond(
     Ok(response)
 }
 
-fn spawn<F>(
-    upgrade: hyper::upgrade::OnUpgrade,
-    serve: impl FnOnce(Upgraded) -> F + Send + 'static,
-) where
+fn spawn<F>(upgrade: hyper::upgrade::OnUpgrade, serve: impl FnOnce(Upgraded) -> F + Send + 'static)
+where
     F: Future<Output = ()> + Send,
 {
     tokio::spawn(async move {
@@ -126,11 +121,11 @@ async fn over_spdy<C: Connection>(connection: C, target: Target) {
 async fn forward_streams(mut data: Stream, error: Stream, target: Target) {
     let port = data.headers.get("port").map(|p| parse_port(p));
     let opened = match port {
-        Some(Ok(port)) => {
-            target.runtime.port_forward(&target.sandbox, port).await.map_err(|e| {
-                format!("error forwarding port {port} to pod {}: {e}", target.sandbox)
-            })
-        }
+        Some(Ok(port)) => target
+            .runtime
+            .port_forward(&target.sandbox, port)
+            .await
+            .map_err(|e| format!("error forwarding port {port} to pod {}: {e}", target.sandbox)),
         Some(Err(Refusal(_, message))) => Err(message),
         None => Err("the port header is missing".to_owned()),
     };
@@ -161,13 +156,7 @@ async fn over_channels(upgraded: Upgraded, target: Target, ports: Vec<u16>) {
         let (input, incoming) = mpsc::channel(INPUT_BUFFER);
         inputs.push(Some(input));
         let channel = (index * 2) as u8;
-        connections.spawn(forward_channel(
-            writer.clone(),
-            channel,
-            port,
-            incoming,
-            target.clone(),
-        ));
+        connections.spawn(forward_channel(writer.clone(), channel, port, incoming, target.clone()));
     }
     drop(writer);
     while let Some((channel, data)) = reader.next().await {
@@ -204,7 +193,8 @@ async fn forward_channel(
             tokio::join!(pump_in(&mut incoming, write), outbound);
         }
         Err(error) => {
-            let message = format!("error forwarding port {port} to pod {}: {error}", target.sandbox);
+            let message =
+                format!("error forwarding port {port} to pod {}: {error}", target.sandbox);
             writer.send(channel + 1, Bytes::from(message)).await;
         }
     }

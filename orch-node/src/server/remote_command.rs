@@ -198,7 +198,13 @@ async fn over_channels(
     let (input, stdin) = mpsc::channel(INPUT_BUFFER);
     let (sizes, resize) = mpsc::channel(INPUT_BUFFER);
     // An empty message tells the client that the streams are connected.
-    let first = if wish.stdout { STDOUT } else if wish.stderr { STDERR } else { ERROR };
+    let first = if wish.stdout {
+        STDOUT
+    } else if wish.stderr {
+        STDERR
+    } else {
+        ERROR
+    };
     let _gone = writer.send(first, Bytes::new()).await;
     tokio::spawn(async move {
         let mut input = Some(input);
@@ -242,8 +248,10 @@ fn forward_size(sizes: &mpsc::Sender<TerminalSize>, message: &[u8]) {
 }
 
 async fn over_streams(wish: &ExecRequest, connection: &mut Session) -> Option<Remote> {
-    let expected = 1
-        + [wish.stdin, wish.stdout, wish.stderr, wish.tty].iter().filter(|wanted| **wanted).count();
+    let expected = 1 + [wish.stdin, wish.stdout, wish.stderr, wish.tty]
+        .iter()
+        .filter(|wanted| **wanted)
+        .count();
     let (mut stdin, mut resize, mut stdout, mut stderr, mut error) = (None, None, None, None, None);
     for _ in 0..expected {
         let stream = connection.accept().await?;
@@ -308,10 +316,7 @@ async fn serve(remote: Remote, session: Result<StreamSession, RuntimeError>) {
     }
 }
 
-async fn pump_input(
-    from: Option<mpsc::Receiver<Bytes>>,
-    to: Option<crate::runtime::ByteSink>,
-) {
+async fn pump_input(from: Option<mpsc::Receiver<Bytes>>, to: Option<crate::runtime::ByteSink>) {
     let (Some(mut from), Some(mut to)) = (from, to) else { return };
     while let Some(data) = from.recv().await {
         if to.write_all(&data).await.is_err() || to.flush().await.is_err() {

@@ -122,13 +122,8 @@ impl Session {
         let (frames, queue) = mpsc::channel(WRITE_BUFFER);
         let (opened, streams) = mpsc::channel(STREAM_BUFFER);
         let writer = tokio::spawn(write_frames(write, queue));
-        let reader = Reader {
-            read,
-            inflate: None,
-            streams: HashMap::new(),
-            opened,
-            frames: frames.clone(),
-        };
+        let reader =
+            Reader { read, inflate: None, streams: HashMap::new(), opened, frames: frames.clone() };
         let reader = tokio::spawn(async move {
             if let Err(error) = reader.run().await {
                 tracing::debug!(%error, "SPDY connection ended");
@@ -418,7 +413,9 @@ mod tests {
 
     #[tokio::test]
     async fn garbage_ends_the_connection_and_nothing_else() {
-        for junk in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0x80, 3, 0, 1, 0, 0, 0, 2, 1, 2], &[0xff; 64]] {
+        for junk in
+            [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0x80, 3, 0, 1, 0, 0, 0, 2, 1, 2], &[0xff; 64]]
+        {
             let (mut client, server) = tokio::io::duplex(1024);
             let mut session = Session::start(server);
             client.write_all(junk).await.unwrap();

@@ -3,7 +3,10 @@
 //! Source: `k8s.io/apimachinery/pkg/util/remotecommand`, `k8s.io/streaming`.
 
 use bytes::{Bytes, BytesMut};
-use futures::{SinkExt, StreamExt, stream::{SplitSink, SplitStream}};
+use futures::{
+    SinkExt, StreamExt,
+    stream::{SplitSink, SplitStream},
+};
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
