@@ -14,6 +14,8 @@ pub mod resource;
 pub mod schema;
 pub mod selector;
 pub mod status;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 pub use client::{Client, ClientError, Resources};
 pub use environment::Environment;

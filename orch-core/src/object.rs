@@ -72,6 +72,17 @@ impl Object {
         Ok(Self { json, splice: Some((at, revision)), head, typed: OnceLock::new() })
     }
 
+    /// The same object as it stands at another revision, for example that of its deletion.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if this object's bytes hold no metadata.
+    pub fn at_revision(&self, revision: u64) -> Result<Self, DecodeError> {
+        if self.splice.is_some() {
+            return Self::from_stored(self.json.clone(), revision);
+        }
+        Self::from_stored(Self::encode_for_store(&mut self.to_value())?, revision)
+    }
+
     /// An object as it came over the wire, its resource version (if any) inside.
     ///
     /// # Errors

@@ -1,0 +1,13 @@
+//! What tests of components need: a cluster in memory, faults on demand, the conformance suite of
+//! the [`Client`](crate::Client) contract, and a way to say what a test needs of the machine.
+//!
+//! Enable the feature `testing` in `[dev-dependencies]`.
+
+mod conformance;
+mod faulty;
+mod memory;
+pub mod require;
+
+pub use conformance::client_conformance;
+pub use faulty::{Call, Fault, FaultRates, FaultyClient};
+pub use memory::MemoryClient;
