@@ -31,6 +31,7 @@ use futures::stream::BoxStream;
 use orch_core::node::Connection;
 
 mod container;
+pub mod cri;
 mod error;
 mod image;
 pub mod labels;

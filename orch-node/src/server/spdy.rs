@@ -1,14 +1,18 @@
-//! The server's side of SPDY/3.1, as far as `kubectl` uses it: many streams over one connection.
+//! SPDY/3.1, as far as `kubectl` and container runtimes use it: many streams over one connection.
 //!
 //! Source: SPDY Protocol, draft 3.1; `github.com/moby/spdystream`, which like this module does
 //! not do flow control by window: a stream that is not read holds up the connection once its
 //! bounded buffer is full.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 use orch_core::node::Connection;
+use parking_lot::Mutex;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf},
     sync::mpsc,
@@ -46,16 +50,20 @@ pub enum SpdyError {
 }
 
 enum Frame {
+    Open(u32, Vec<(&'static str, String)>),
     Reply(u32),
     Data(u32, Bytes, bool),
     Reset(u32),
     Ping(u32),
 }
 
-/// One stream that the peer opened.
+/// The streams that data can come in on.
+type Inboxes = Arc<Mutex<HashMap<u32, mpsc::Sender<Bytes>>>>;
+
+/// One stream.
 #[derive(Debug)]
 pub struct Stream {
-    /// Its headers, names in lower case.
+    /// The headers that it was opened with, names in lower case.
     pub headers: BTreeMap<String, String>,
     /// What the peer sends; ends when the peer closes its side.
     pub incoming: mpsc::Receiver<Bytes>,
@@ -74,6 +82,7 @@ pub struct Outgoing {
 impl std::fmt::Debug for Frame {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Self::Open(id, headers) => write!(f, "Open({id}, {headers:?})"),
             Self::Reply(id) => write!(f, "Reply({id})"),
             Self::Data(id, data, fin) => write!(f, "Data({id}, {} bytes, {fin})", data.len()),
             Self::Reset(id) => write!(f, "Reset({id})"),
@@ -106,10 +115,12 @@ impl Outgoing {
     }
 }
 
-/// A connection on which the peer opens streams. Dropping it ends everything.
+/// A connection with its streams. Dropping it ends everything.
 #[derive(Debug)]
 pub struct Session {
     streams: mpsc::Receiver<Stream>,
+    inboxes: Inboxes,
+    next_id: u32,
     frames: mpsc::Sender<Frame>,
     _reader: AbortOnDropHandle<()>,
     writer: AbortOnDropHandle<()>,
@@ -122,8 +133,14 @@ impl Session {
         let (frames, queue) = mpsc::channel(WRITE_BUFFER);
         let (opened, streams) = mpsc::channel(STREAM_BUFFER);
         let writer = tokio::spawn(write_frames(write, queue));
-        let reader =
-            Reader { read, inflate: None, streams: HashMap::new(), opened, frames: frames.clone() };
+        let inboxes = Inboxes::default();
+        let reader = Reader {
+            read,
+            inflate: None,
+            inboxes: inboxes.clone(),
+            opened,
+            frames: frames.clone(),
+        };
         let reader = tokio::spawn(async move {
             if let Err(error) = reader.run().await {
                 tracing::debug!(%error, "SPDY connection ended");
@@ -131,10 +148,26 @@ impl Session {
         });
         Self {
             streams,
+            inboxes,
+            next_id: 1,
             frames,
             _reader: AbortOnDropHandle::new(reader),
             writer: AbortOnDropHandle::new(writer),
         }
+    }
+
+    /// Opens a stream as the client; header names are sent as given. `None` if the connection is
+    /// gone.
+    pub async fn open(&mut self, headers: Vec<(&'static str, String)>) -> Option<Stream> {
+        let id = self.next_id;
+        self.next_id += 2;
+        let (sender, incoming) = mpsc::channel(STREAM_BUFFER);
+        self.inboxes.lock().insert(id, sender);
+        let named = headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone()));
+        let headers_sent = named.collect();
+        self.frames.send(Frame::Open(id, headers)).await.ok()?;
+        let outgoing = Outgoing { id, frames: self.frames.clone() };
+        Some(Stream { headers: headers_sent, incoming, outgoing })
     }
 
     /// The next stream that the peer opens; `None` once the connection is gone.
@@ -145,7 +178,7 @@ impl Session {
     /// Writes out what is queued and ends the connection. Every [`Outgoing`] must be dropped
     /// before, or this waits for it.
     pub async fn finish(self) {
-        let Self { streams, frames, _reader, writer } = self;
+        let Self { streams, frames, _reader, writer, .. } = self;
         drop((streams, frames, _reader));
         // The writer ends with its queue; a panic in it has been reported by the runtime.
         let _ended = writer.await;
@@ -155,13 +188,20 @@ impl Session {
 struct Reader<C> {
     read: ReadHalf<C>,
     inflate: Option<Decompress>,
-    streams: HashMap<u32, mpsc::Sender<Bytes>>,
+    inboxes: Inboxes,
     opened: mpsc::Sender<Stream>,
     frames: mpsc::Sender<Frame>,
 }
 
 impl<C: Connection> Reader<C> {
     async fn run(mut self) -> Result<(), SpdyError> {
+        let result = self.read_frames().await;
+        // Whoever waits for data learns that there will be none.
+        self.inboxes.lock().clear();
+        result
+    }
+
+    async fn read_frames(&mut self) -> Result<(), SpdyError> {
         loop {
             let mut head = [0u8; 8];
             if self.read.read_exact(&mut head).await.is_err() {
@@ -189,14 +229,15 @@ impl<C: Connection> Reader<C> {
     }
 
     async fn data(&mut self, id: u32, body: Bytes, fin: bool) {
-        if let Some(stream) = self.streams.get(&id)
+        let inbox = self.inboxes.lock().get(&id).cloned();
+        let mut ended = fin;
+        if let Some(inbox) = inbox
             && !body.is_empty()
-            && stream.send(body).await.is_err()
         {
-            self.streams.remove(&id);
+            ended |= inbox.send(body).await.is_err();
         }
-        if fin {
-            self.streams.remove(&id);
+        if ended {
+            self.inboxes.lock().remove(&id);
         }
     }
 
@@ -205,7 +246,7 @@ impl<C: Connection> Reader<C> {
         match kind {
             SYN_STREAM => self.open(body, fin).await?,
             RST_STREAM if body.len() >= 4 => {
-                self.streams.remove(&(body.get_u32() & 0x7fff_ffff));
+                self.inboxes.lock().remove(&(body.get_u32() & 0x7fff_ffff));
             }
             PING if body.len() >= 4 => {
                 let id = body.get_u32();
@@ -227,13 +268,13 @@ impl<C: Connection> Reader<C> {
         let id = body.get_u32() & 0x7fff_ffff;
         body.advance(6);
         let headers = self.headers(&body)?;
-        if self.streams.len() >= STREAMS_MAX {
+        if self.inboxes.lock().len() >= STREAMS_MAX {
             let _gone = self.frames.send(Frame::Reset(id)).await;
             return Ok(());
         }
         let (sender, incoming) = mpsc::channel(STREAM_BUFFER);
         if !fin {
-            self.streams.insert(id, sender);
+            self.inboxes.lock().insert(id, sender);
         }
         let outgoing = Outgoing { id, frames: self.frames.clone() };
         let _gone = self.frames.send(Frame::Reply(id)).await;
@@ -334,14 +375,15 @@ fn encode(frame: &Frame, deflate: &mut Compress, out: &mut BytesMut) {
     match frame {
         Frame::Reply(id) => {
             let mut body = id.to_be_bytes().to_vec();
-            // No headers: an empty block is a count of zero, compressed.
-            let mut block = Vec::with_capacity(64);
-            let compressed =
-                deflate.compress_vec(&0u32.to_be_bytes(), &mut block, FlushCompress::Sync);
-            if compressed.is_ok() {
-                body.extend(block);
-            }
+            body.extend(header_block(deflate, &[]));
             control(SYN_REPLY, &body);
+        }
+        Frame::Open(id, headers) => {
+            let mut body = id.to_be_bytes().to_vec();
+            // No associated stream, highest priority, no credential slot.
+            body.extend([0; 6]);
+            body.extend(header_block(deflate, headers));
+            control(SYN_STREAM, &body);
         }
         Frame::Reset(id) => {
             // Status 5: cancelled.
@@ -356,19 +398,31 @@ fn encode(frame: &Frame, deflate: &mut Compress, out: &mut BytesMut) {
     }
 }
 
+fn header_block(deflate: &mut Compress, headers: &[(&'static str, String)]) -> Vec<u8> {
+    let mut plain = (headers.len() as u32).to_be_bytes().to_vec();
+    for text in headers.iter().flat_map(|(name, value)| [*name, value.as_str()]) {
+        plain.extend((text.len() as u32).to_be_bytes());
+        plain.extend(text.as_bytes());
+    }
+    let (mut block, start) = (Vec::with_capacity(plain.len() + 64), deflate.total_in());
+    // Deflating into memory cannot fail; what it may need is more room.
+    while (deflate.total_in() - start) < plain.len() as u64 || block.len() == block.capacity() {
+        block.reserve(plain.len() + 64);
+        let rest = &plain[(deflate.total_in() - start) as usize..];
+        if deflate.compress_vec(rest, &mut block, FlushCompress::Sync).is_err() {
+            break;
+        }
+    }
+    block
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     /// A client's SYN_STREAM frame, as kubectl's library writes it.
-    fn syn(deflate: &mut Compress, id: u32, headers: &[(&str, &str)]) -> Vec<u8> {
-        let mut plain = (headers.len() as u32).to_be_bytes().to_vec();
-        for text in headers.iter().flat_map(|(name, value)| [name, value]) {
-            plain.extend((text.len() as u32).to_be_bytes());
-            plain.extend(text.as_bytes());
-        }
-        let mut block = Vec::with_capacity(1024);
-        deflate.compress_vec(&plain, &mut block, FlushCompress::Sync).unwrap();
+    fn syn(deflate: &mut Compress, id: u32, name: &'static str, value: &str) -> Vec<u8> {
+        let block = header_block(deflate, &[(name, value.to_owned())]);
         let mut frame = vec![0x80, 3, 0, 1];
         frame.extend((10 + block.len() as u32).to_be_bytes());
         frame.extend(id.to_be_bytes());
@@ -391,7 +445,7 @@ mod tests {
         let mut deflate = Compress::new(Compression::default(), true);
         deflate.set_dictionary(&dictionary()).unwrap();
         for (id, kind) in [(1, "error"), (3, "stdin")] {
-            client.write_all(&syn(&mut deflate, id, &[("Streamtype", kind)])).await.unwrap();
+            client.write_all(&syn(&mut deflate, id, "Streamtype", kind)).await.unwrap();
         }
         client.write_all(&data(3, b"hello", true)).await.unwrap();
         let error = session.accept().await.unwrap();
@@ -409,6 +463,27 @@ mod tests {
         client.read_to_end(&mut out).await.unwrap();
         let tail = [data(1, b"bye", false), data(1, b"", true)].concat();
         assert!(out.ends_with(&tail), "{out:?}");
+    }
+
+    #[tokio::test]
+    async fn both_sides_understand_each_other() {
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let (mut client, mut server) = (Session::start(near), Session::start(far));
+        for round in 0..3 {
+            let port = "x".repeat(round * 4000);
+            let headers = vec![("streamtype", "data".into()), ("port", port.clone())];
+            let mut ours = client.open(headers).await.unwrap();
+            let mut theirs = server.accept().await.unwrap();
+            assert_eq!(theirs.headers["port"], port);
+            assert!(ours.outgoing.send(Bytes::from_static(b"ping")).await);
+            ours.outgoing.close().await;
+            assert_eq!(theirs.incoming.recv().await.unwrap(), "ping");
+            assert!(theirs.incoming.recv().await.is_none());
+            assert!(theirs.outgoing.send(Bytes::from_static(b"pong")).await);
+            theirs.outgoing.close().await;
+            assert_eq!(ours.incoming.recv().await.unwrap(), "pong");
+            assert!(ours.incoming.recv().await.is_none());
+        }
     }
 
     #[tokio::test]
