@@ -17,6 +17,7 @@ use crate::{
     status::{ApiError, Reason},
 };
 
+mod kube;
 mod resources;
 
 pub use resources::Resources;
@@ -300,7 +301,7 @@ pub type WriteReply = Arc<Object>;
 ///
 /// Object-safe: components take `Arc<dyn Client>`.
 #[async_trait]
-pub trait Client: Send + Sync + fmt::Debug + 'static {
+pub trait Client: Send + Sync + 'static {
     /// Reads an object or a collection.
     async fn read(&self, read: Read) -> Result<ReadReply, ClientError>;
 
@@ -313,6 +314,14 @@ pub trait Client: Send + Sync + fmt::Debug + 'static {
         target: Target,
         options: WatchOptions,
     ) -> Result<WatchStream, ClientError>;
+}
+
+/// What holds a client can be printed; the client itself (which may hold credentials) says no more
+/// than that it is one.
+impl fmt::Debug for dyn Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Client")
+    }
 }
 
 #[async_trait]

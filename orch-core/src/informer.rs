@@ -181,7 +181,8 @@ impl<K: Watchable> Informer<K> {
     }
 
     /// Adds an index: `of` gives the values under which [`Informer::by_index`] finds an object.
-    /// Adding the same name again replaces the index.
+    /// Adding the same name again replaces the index: components that share an informer name their
+    /// indexes after what they hold, so that whoever comes second adds the same one.
     pub fn add_index(&self, name: &'static str, of: IndexFn<K>) {
         let mut state = self.shared.state.write();
         let mut keys: HashMap<String, BTreeSet<Key>> = HashMap::new();
@@ -270,23 +271,28 @@ impl<K: Watchable> Reflector<K> {
         let mut backoff = BACKOFF_MIN;
         let mut position: Option<String> = None;
         loop {
-            let result = match position.take() {
+            let before = position.take();
+            let result = match &before {
                 None => self.relist().await,
-                Some(version) => self.follow(version).await,
+                Some(version) => self.follow(version.clone()).await,
             };
             match result {
                 Ok(version) => {
                     position = Some(version);
                     backoff = BACKOFF_MIN;
                 }
+                // The list is taken at once, unless it is the list itself that has expired.
+                Err((_, error)) if error.is_expired() && before.is_some() => {}
                 Err((resume, error)) => {
-                    if !error.is_expired() {
-                        tracing::debug!(kind = K::KIND, %error, "watch interrupted");
-                        let wait = backoff.mul_f64(1.0 + self.environment.random.unit());
-                        self.environment.clock.sleep(wait).await;
-                        backoff = (backoff * 2).min(BACKOFF_MAX);
-                        position = resume;
+                    tracing::debug!(kind = K::KIND, %error, "watch interrupted");
+                    if resume != before {
+                        // It worked for a while: this is a first failure, not one more.
+                        backoff = BACKOFF_MIN;
                     }
+                    let wait = backoff.mul_f64(1.0 + self.environment.random.unit());
+                    self.environment.clock.sleep(wait).await;
+                    backoff = (backoff * 2).min(BACKOFF_MAX);
+                    position = resume.filter(|_| !error.is_expired());
                 }
             }
         }
@@ -354,6 +360,7 @@ impl<K: Watchable> Reflector<K> {
         let typed = match object.decode::<K>() {
             Ok(typed) => typed,
             Err(error) => {
+                // The copy keeps the last state that could be read rather than none.
                 tracing::warn!(kind = K::KIND, key = %object.key(), %error, "cannot be decoded");
                 return;
             }
@@ -423,5 +430,90 @@ impl Informers {
             Informer::start(self.client.clone(), self.environment.clone(), Selection::default());
         started.insert(TypeId::of::<K>(), Box::new(informer.clone()));
         informer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        client::{DeleteOptions, PatchKind},
+        resource::ResourceType,
+        testing::{FaultRates, FaultyClient, MemoryClient},
+    };
+
+    /// The copy equals the cluster, and the handler's account of the changes equals the copy.
+    #[tokio::test(start_paused = true)]
+    async fn the_copy_follows_through_faults_and_compactions() {
+        let environment = Environment::seeded(Timestamp::from_second(1_700_000_000).unwrap(), 5);
+        let cluster = Arc::new(MemoryClient::new(environment.clone()));
+        let rates = FaultRates {
+            server_error_permille: 100,
+            transport_permille: 100,
+            watch_drop_permille: 50,
+            expired_permille: 50,
+            ..FaultRates::default()
+        };
+        let faulty = FaultyClient::seeded(cluster.clone(), environment.clone(), rates);
+        let informer: Informer<ConfigMap> =
+            Informer::start(Arc::new(faulty.clone()), environment.clone(), Selection::default());
+        informer.add_index("owner", |map| {
+            let labels = map.metadata.labels.as_ref();
+            labels.and_then(|labels| labels.get("owner")).into_iter().cloned().collect()
+        });
+        let told: Arc<Mutex<BTreeMap<Key, Option<String>>>> = Arc::default();
+        let account = told.clone();
+        informer.on_change(move |change| {
+            let meta = &change.object().metadata;
+            let mut account = account.lock();
+            let before = match change {
+                Change::Deleted(_) => account.remove(&Key::of(meta)),
+                _ => account.insert(Key::of(meta), meta.resource_version.clone()),
+            };
+            assert_eq!(before.is_none(), matches!(change, Change::Added(_)), "{change:?}");
+        });
+        informer.synced().await;
+
+        let maps: Resources<ConfigMap> = Resources::namespaced(cluster.clone(), "d");
+        for step in 0..300 {
+            let name = format!("m{}", environment.random.below(10));
+            let owner = format!("o{}", environment.random.below(3));
+            let label = json!({"metadata": {"labels": {"owner": owner}}});
+            if maps.patch(&name, PatchKind::Merge, label).await.is_err() {
+                let new = json!({"metadata": {"name": name, "namespace": "d"}});
+                cluster.seed(&ResourceType::of::<ConfigMap>(), new).unwrap();
+            } else if environment.random.below(4) == 0 {
+                maps.delete(&name, DeleteOptions::default()).await.unwrap();
+            }
+            if step % 50 == 0 {
+                cluster.compact();
+            }
+            tokio::time::sleep(Duration::from_millis(environment.random.below(2000))).await;
+        }
+        tokio::time::sleep(Duration::from_secs(600)).await;
+
+        let truth: BTreeMap<Key, Option<String>> = maps
+            .list(ListOptions::default())
+            .await
+            .unwrap()
+            .iter()
+            .map(|map| (Key::of(&map.metadata), map.metadata.resource_version.clone()))
+            .collect();
+        let copy: BTreeMap<Key, Option<String>> = informer
+            .list()
+            .iter()
+            .map(|map| (Key::of(&map.metadata), map.metadata.resource_version.clone()))
+            .collect();
+        assert!(faulty.injected() > 10, "the faults did happen: {}", faulty.injected());
+        assert_eq!(copy, truth);
+        assert_eq!(*told.lock(), truth);
+        let indexed: usize =
+            (0..3).map(|n| informer.by_index("owner", &format!("o{n}")).len()).sum();
+        let labelled = informer.list().iter().filter(|m| m.metadata.labels.is_some()).count();
+        assert_eq!(indexed, labelled);
     }
 }

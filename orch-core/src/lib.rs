@@ -1,12 +1,27 @@
 //! The object model and the contracts of the orch SDK.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`client`] | the one way to talk to a cluster, and its implementation for [`kube::Client`] |
+//! | [`informer`] | a local copy of a collection that follows the cluster |
+//! | [`object`], [`resource`] | objects as bytes with typed views; names of things |
+//! | [`status`] | API errors with upstream's reasons and words |
+//! | [`quantity`], [`selector`], [`names`] | amounts, label and field queries, legal names |
+//! | [`event`], [`lease`], [`owner`] | events, leader election, owner references |
+//! | [`environment`], [`clock`], [`random`] | time and randomness as contracts |
+//! | [`node`] | how the API server reaches what runs on nodes |
+//! | `testing` | a cluster in memory, faults on demand, the conformance suite (a feature) |
 
 pub mod client;
 pub mod clock;
 pub mod environment;
+pub mod event;
 pub mod informer;
+pub mod lease;
 pub mod names;
 pub mod node;
 pub mod object;
+pub mod owner;
 pub mod patch;
 pub mod quantity;
 pub mod random;
@@ -22,3 +37,7 @@ pub use environment::Environment;
 pub use object::Object;
 pub use resource::{Key, ResourceType, Scope, Target};
 pub use status::ApiError;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
