@@ -1,0 +1,330 @@
+//! A store in one folder, durable before it answers.
+//!
+//! The index is the memory store's: everything is held in memory, and the folder is the log from
+//! which it is built when the store is opened.
+//!
+//! # On disk (format version 1)
+//! All integers are little-endian; checksums are CRC-32C.
+//!
+//! - `LOCK`: empty; the process that has the store open holds an exclusive lock on it.
+//! - `log-<number>.wal`: a segment of the log. `<number>` (20 digits) is that of its first frame;
+//!   frames are numbered from 1 without gaps across segments.
+//! - `snapshot-<revision>.snap`: the live keys at a compacted revision and the leases. Segments
+//!   that hold nothing newer are removed. `*.tmp` is a snapshot that was never finished.
+//!
+//! | a file's header (24 bytes) | | a frame's header (20 bytes) | |
+//! |---|---|---|---|
+//! | `ORCHWAL\n` or `ORCHSNP\n` | 8 bytes | length of the payload | u32 |
+//! | format version | u32 | number | u64 |
+//! | first frame's number, or revision | u64 | checksum of the payload | u32 |
+//! | checksum of the above | u32 | checksum of the above | u32 |
+//!
+//! A payload is a sequence of records, which take effect together; `bytes` is a u32 length and
+//! the bytes, and a lease of 0 is none:
+//!
+//! | tag | record | content |
+//! |---|---|---|
+//! | 1 | commit | revision u64, count u32, then changes: 1 put (key bytes, lease i64, value bytes) or 2 delete (key bytes) |
+//! | 2 | grant | lease i64, time to live in seconds i64 |
+//! | 3 | revoke | lease i64 (the deletions are a commit before it) |
+//! | 4 | compact | revision u64 |
+//! | 5 | entry (snapshots) | create, mod revision u64, version u64, lease i64, key bytes, value bytes |
+//! | 6 | end (snapshots) | number of entries u64 |
+//!
+//! # Damage
+//! A frame is begun only when the one before it is on disk, so that only the last can be cut off
+//! by a crash, and nobody was told of it: it is removed. It is recognised by the file's end, or by
+//! a sector that was never written. Everything else is [`StoreError::Corrupt`], with the file and
+//! the offset, and the store does not open. After a failed write or fsync the store answers reads
+//! and takes no more writes.
+
+mod format;
+mod log;
+mod snapshot;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fs::{self, File, TryLockError},
+    path::Path,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use orch_core::Environment;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
+
+use self::{
+    format::{Change, Record},
+    log::{Disk, Log, RealDisk, io_error},
+    writer::{Command, Reply, Writer},
+};
+use crate::{
+    engine::{
+        self, Engine, State, WatchOptions,
+        leases::{self, Expire, Expirer},
+        version::Version,
+    },
+    store::{
+        LeaseId, Leases, RangeRequest, RangeResponse, Revision, Store, StoreError, StoreReader,
+        WatchRequest, WatchStream, Write, WriteOutcome,
+    },
+};
+
+/// What an acknowledged write has behind it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// It is on the disk: it survives the process and the machine's power.
+    #[default]
+    SyncedBeforeAck,
+    /// It is with the operating system: it survives the process, not the machine's power.
+    LostOnPowerFailure,
+}
+
+/// How a [`DurableStore`] behaves.
+#[derive(Clone, Debug)]
+pub struct DurableOptions {
+    /// What an acknowledged write has behind it. Default: [`Durability::SyncedBeforeAck`].
+    pub durability: Durability,
+    /// The log is continued in a new file at this size in bytes. Default: 64 MiB.
+    pub segment_bytes: u64,
+    /// A compaction writes a snapshot when at least so many bytes of log become superfluous by
+    /// it; whole segments only. Default: 64 MiB.
+    pub snapshot_bytes_min: u64,
+    /// How many writes may wait to be logged; further ones wait to be taken. At least 1.
+    /// Default: 8192.
+    pub queue: usize,
+    /// As [`MemoryOptions::watch_buffer`](crate::MemoryOptions::watch_buffer). Default: 16384.
+    pub watch_buffer: usize,
+    /// As [`MemoryOptions::progress_interval`](crate::MemoryOptions::progress_interval).
+    /// Default: none.
+    pub progress_interval: Option<Duration>,
+    /// Time (for leases) and randomness (for their ids). Default: the machine's.
+    pub environment: Environment,
+}
+
+impl Default for DurableOptions {
+    fn default() -> Self {
+        Self {
+            durability: Durability::SyncedBeforeAck,
+            segment_bytes: 64 << 20,
+            snapshot_bytes_min: 64 << 20,
+            queue: 8192,
+            watch_buffer: 16_384,
+            progress_interval: None,
+            environment: Environment::system(),
+        }
+    }
+}
+
+/// A store in one folder. Cheap to clone; clones are the same store. Dropping the last one waits
+/// until the folder is closed and unlocked.
+///
+/// Leases start their time to live anew when the store is opened.
+#[derive(Clone, Debug)]
+pub struct DurableStore {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    engine: Arc<Engine>,
+    /// None only while it is being dropped.
+    commands: Option<mpsc::Sender<Command>>,
+    writer: Option<JoinHandle<()>>,
+    expirer: Expirer,
+}
+
+impl DurableStore {
+    /// Opens the store in a folder, which is created if it is not there. Blocks while it reads
+    /// the log.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`] if another process has it open, [`StoreError::Corrupt`] for damage
+    /// or an unknown format version, [`StoreError::Io`].
+    pub fn open(path: impl AsRef<Path>, options: DurableOptions) -> Result<Self, StoreError> {
+        Self::open_on(path.as_ref(), options, Arc::new(RealDisk))
+    }
+
+    fn open_on(
+        folder: &Path,
+        options: DurableOptions,
+        disk: Arc<dyn Disk>,
+    ) -> Result<Self, StoreError> {
+        let lock = lock(folder)?;
+        let mut state = State::default();
+        let snapshot = snapshot::read(folder, &mut state)?;
+        let log =
+            Log::open(folder, &options, disk, !snapshot, &mut |record| replay(&mut state, record))?;
+        let has_leases = state.leases.next_deadline().is_some();
+        let DurableOptions { watch_buffer: buffer, progress_interval, .. } = options;
+        let watch = WatchOptions { buffer, progress_interval };
+        let engine = Engine::new(state, options.environment, watch);
+        let (commands, receiver) = mpsc::channel(options.queue.max(1));
+        let minimum = options.snapshot_bytes_min;
+        let writer = Writer::new(engine.clone(), log, folder.to_owned(), minimum);
+        let run = move || {
+            writer.run(receiver);
+            drop(lock);
+        };
+        let thread = thread::Builder::new().name("orch-store".into()).spawn(run);
+        let writer = Some(thread.map_err(io_error(folder))?);
+        let inner = Inner { engine, commands: Some(commands), writer, expirer: Expirer::default() };
+        let store = Self { inner: Arc::new(inner) };
+        if has_leases && tokio::runtime::Handle::try_current().is_ok() {
+            store.wake_expirer();
+        }
+        Ok(store)
+    }
+
+    /// The newest revision that is durable.
+    pub fn revision(&self) -> Revision {
+        self.inner.engine.state.read().revision
+    }
+
+    fn wake_expirer(&self) {
+        self.inner.expirer.wake(Arc::downgrade(&self.inner), self.inner.engine.environment());
+    }
+}
+
+impl Inner {
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let stopped = || StoreError::Unavailable("the store is shut down".into());
+        let commands = self.commands.as_ref().ok_or_else(stopped)?;
+        commands.send(command(reply)).await.map_err(|_| stopped())?;
+        answer.await.map_err(|error| StoreError::Unknown(error.into()))?
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.commands = None;
+        if let Some(writer) = self.writer.take() {
+            // Whoever opens the folder next must find it unlocked. At most one batch is waited for.
+            let _ = writer.join();
+        }
+    }
+}
+
+/// Creates the folder if need be and takes its lock, which lasts as long as the file is open.
+fn lock(folder: &Path) -> Result<File, StoreError> {
+    fs::create_dir_all(folder).map_err(io_error(folder))?;
+    let path = folder.join("LOCK");
+    let file = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = file.map_err(io_error(&path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Locked(folder.display().to_string())),
+        Err(TryLockError::Error(error)) => Err(io_error(&path)(error)),
+    }
+}
+
+/// Does to the state what a record tells; gives the revision that it is at then.
+fn replay(state: &mut State, record: Record) -> Result<Revision, String> {
+    match record {
+        // A snapshot has what is not newer than it.
+        Record::Commit { revision, .. } if revision <= state.revision => {}
+        Record::Commit { revision, changes } => {
+            if revision != state.revision + 1 {
+                let current = state.revision;
+                return Err(format!("revision {revision} follows revision {current}"));
+            }
+            let version = |change| match change {
+                Change::Put { key, value, lease } => {
+                    let head = state.keys.get(&key);
+                    Ok(Version::put(key.clone(), value, lease, revision, head))
+                }
+                Change::Delete { key } => match state.keys.get(&key) {
+                    Some(head) => Ok(Version::tombstone(revision, head)),
+                    None => Err("a deletion of a key that does not exist".to_owned()),
+                },
+            };
+            let versions: Vec<_> =
+                changes.into_iter().map(version).collect::<Result<_, String>>()?;
+            state.commit(&versions);
+        }
+        Record::Grant { id, ttl_s } => {
+            if !state.leases.contains(id) {
+                state.leases.grant(id, ttl_s);
+            }
+        }
+        Record::Revoke { id } => drop(state.leases.remove(id)),
+        Record::Compact { revision } if revision <= state.compacted => {}
+        Record::Compact { revision } => {
+            state.check_compact(revision).map_err(|error| error.to_string())?;
+            state.compact(revision);
+        }
+        Record::Entry(_) | Record::End { .. } => {
+            return Err("a record that does not belong into a log".into());
+        }
+    }
+    Ok(state.revision)
+}
+
+#[async_trait]
+impl StoreReader for DurableStore {
+    async fn range(&self, request: RangeRequest) -> Result<RangeResponse, StoreError> {
+        self.inner.engine.range(&request)
+    }
+
+    async fn watch(&self, request: WatchRequest) -> Result<WatchStream, StoreError> {
+        self.inner.engine.watch(&request)
+    }
+
+    async fn request_progress(&self) -> Result<(), StoreError> {
+        self.inner.engine.request_progress();
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Store for DurableStore {
+    async fn write(&self, write: Write) -> Result<WriteOutcome, StoreError> {
+        engine::check_write(&write)?;
+        writer::check_size(&write)?;
+        self.inner.ask(|reply| Command::Write(write, reply)).await
+    }
+
+    async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
+        self.inner.ask(|reply| Command::Compact(revision, reply)).await
+    }
+}
+
+#[async_trait]
+impl Leases for DurableStore {
+    async fn grant(&self, id: Option<LeaseId>, ttl_s: i64) -> Result<LeaseId, StoreError> {
+        leases::check_ttl(ttl_s)?;
+        let id = self.inner.ask(|reply| Command::Grant(id, ttl_s, reply)).await?;
+        self.wake_expirer();
+        Ok(id)
+    }
+
+    async fn keep_alive(&self, id: LeaseId) -> Result<Option<i64>, StoreError> {
+        let ttl_s = self.inner.engine.state.write().leases.keep_alive(id);
+        self.wake_expirer();
+        Ok(ttl_s)
+    }
+
+    async fn revoke(&self, id: LeaseId) -> Result<bool, StoreError> {
+        self.inner.ask(|reply| Command::Revoke { id, only_expired: false, reply }).await
+    }
+}
+
+#[async_trait]
+impl Expire for Inner {
+    fn next_deadline(&self) -> Option<(Instant, LeaseId)> {
+        self.engine.state.read().leases.next_deadline()
+    }
+
+    async fn expire(&self, id: LeaseId) -> Result<(), StoreError> {
+        self.ask(|reply| Command::Revoke { id, only_expired: true, reply }).await.map(drop)
+    }
+}
