@@ -74,7 +74,7 @@ pub(crate) fn decide(
         Precondition::None => true,
         Precondition::Absent => live.is_none(),
         Precondition::ModRevision(expected) => {
-            live.is_some_and(|entry| entry.mod_revision == expected)
+            live.map_or(0, |entry| entry.mod_revision) == expected
         }
     };
     if !holds {
@@ -196,7 +196,7 @@ impl Engine {
     pub(crate) fn range(&self, request: &RangeRequest) -> Result<RangeResponse, StoreError> {
         let state = self.state.read();
         let current = state.revision;
-        let at = request.revision.unwrap_or(current);
+        let at = request.revision.filter(|at| *at > 0).unwrap_or(current);
         if at > current {
             return Err(StoreError::Future { requested: at, current });
         }
@@ -227,7 +227,7 @@ impl Engine {
         request: &WatchRequest,
     ) -> Result<WatchStream, StoreError> {
         let mut state = self.state.write();
-        let from = request.from.unwrap_or(state.revision + 1);
+        let from = request.from.filter(|from| *from > 0).unwrap_or(state.revision + 1);
         if from <= state.compacted {
             return Err(StoreError::Compacted { requested: from, compacted: state.compacted });
         }

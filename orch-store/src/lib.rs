@@ -1,10 +1,19 @@
-//! Revisioned key-value stores with etcd's semantics.
+#![doc = include_str!("../README.md")]
+//!
+//! The modules: [`store`] is the contract; [`memory`], [`durable`] and [`etcd`] keep it;
+//! [`faulty`] breaks it on purpose; [`testing`] proves it. The memory and the durable store share
+//! one engine, so they cannot differ in what they mean.
 
 pub mod durable;
 mod engine;
+pub mod etcd;
+pub mod faulty;
 pub mod memory;
 pub mod store;
+pub mod testing;
 
 pub use durable::{Durability, DurableOptions, DurableStore};
+pub use etcd::{EtcdOptions, EtcdStore};
+pub use faulty::{Faults, FaultyStore};
 pub use memory::{MemoryOptions, MemoryStore};
 pub use store::*;

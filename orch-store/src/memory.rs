@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// How a [`MemoryStore`] behaves.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct MemoryOptions {
     /// How many items a watcher may be behind before it gets [`StoreError::Lagged`]; at least 1.
     /// Default: 16384. The memory is used only as far as it is filled.

@@ -14,8 +14,9 @@ pub type Revision = u64;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// The revision has been compacted away. `compacted` is the oldest one that can be read.
-    #[error("required revision {requested} has been compacted (oldest available is {compacted})")]
+    /// The revision has been compacted away. `compacted` is the oldest one that can be read, or
+    /// 0 where the store does not tell.
+    #[error("required revision {requested} has been compacted (compaction revision {compacted})")]
     Compacted {
         /// What was asked for.
         requested: Revision,
@@ -27,7 +28,7 @@ pub enum StoreError {
     Future {
         /// What was asked for.
         requested: Revision,
-        /// The newest revision.
+        /// The newest revision, or 0 where the store does not tell.
         current: Revision,
     },
     /// The watcher fell too far behind and was ended; watch again from the last revision seen.
@@ -96,7 +97,7 @@ pub enum Precondition {
     None,
     /// The key does not exist.
     Absent,
-    /// The key exists and this is its mod revision.
+    /// The key exists and this is its mod revision. 0 is as [`Precondition::Absent`].
     ModRevision(Revision),
 }
 
@@ -210,7 +211,7 @@ impl KeyRange {
 pub struct RangeRequest {
     /// Which keys.
     pub range: KeyRange,
-    /// At which revision; `None` is the newest.
+    /// At which revision; `None` (and 0, as in etcd) is the newest.
     pub revision: Option<Revision>,
     /// At most so many entries; `None` is without limit.
     pub limit: Option<usize>,
@@ -276,8 +277,8 @@ pub enum WatchItem {
 pub struct WatchRequest {
     /// Which keys.
     pub range: KeyRange,
-    /// The first revision to deliver (inclusive, as etcd's `start_revision`); `None` starts with
-    /// the next change after the call returned.
+    /// The first revision to deliver (inclusive, as etcd's `start_revision`); `None` (and 0)
+    /// starts with the next change after the call returned. It may be in the future.
     pub from: Option<Revision>,
 }
 
