@@ -4,4 +4,5 @@ pub mod admission;
 pub mod auth;
 pub mod names;
 pub mod printers;
+pub mod serve;
 pub mod strategy;

@@ -1,9 +1,25 @@
 //! Who asks, what for, and whether they may: the contracts of authentication and authorization.
 
+mod anonymous;
+mod certificate;
+pub mod impersonation;
+pub mod jwt;
+pub mod node;
+pub mod rbac;
+pub mod reviews;
+pub mod service_account;
+mod static_token;
+mod union;
+
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use async_trait::async_trait;
-use orch_core::ApiError;
+use orch_core::{ApiError, status::Reason};
+
+pub use anonymous::Anonymous;
+pub use certificate::ClientCertificates;
+pub use static_token::StaticTokens;
+pub use union::{AlwaysAllow, Authenticators, Authorizers, Masters};
 
 /// The group of everybody who authenticated.
 pub const GROUP_AUTHENTICATED: &str = "system:authenticated";
@@ -15,7 +31,7 @@ pub const GROUP_MASTERS: &str = "system:masters";
 /// An identity.
 ///
 /// Source: `k8s.io/apiserver/pkg/authentication/user`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct UserInfo {
     /// The name, for example `system:serviceaccount:default:web`.
     pub name: String,
@@ -75,10 +91,23 @@ pub trait Authenticator: Send + Sync + fmt::Debug + 'static {
     ) -> Result<Option<UserInfo>, ApiError>;
 }
 
+/// The refusal of credentials, worded as upstream words it: it does not say what was wrong.
+pub fn unauthorized() -> ApiError {
+    ApiError::new(Reason::Unauthorized, "Unauthorized")
+}
+
+/// The token of an `Authorization: Bearer` header.
+pub(crate) fn bearer_token(headers: &http::HeaderMap) -> Option<&str> {
+    let value = headers.get(http::header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
+
 /// What somebody wants to do.
 ///
 /// Source: `k8s.io/apiserver/pkg/authorization/authorizer`, `Attributes`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Attributes {
     /// Who.
     pub user: Arc<UserInfo>,
@@ -160,4 +189,21 @@ pub enum Decision {
 pub trait Authorizer: Send + Sync + fmt::Debug + 'static {
     /// The decision. An error counts as no opinion and is reported with the refusal.
     async fn authorize(&self, attributes: &Attributes) -> Result<Decision, ApiError>;
+
+    /// What a user may do in a namespace, for `kubectl auth can-i --list`. The default knows
+    /// nothing and says that its answer is incomplete.
+    async fn rules(&self, _user: &UserInfo, _namespace: &str) -> Rules {
+        Rules { incomplete: true, ..Rules::default() }
+    }
+}
+
+/// What a user may do, as far as an authorizer can list it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rules {
+    /// The rules about resources and about paths.
+    pub rules: Vec<k8s_openapi::api::rbac::v1::PolicyRule>,
+    /// There may be more.
+    pub incomplete: bool,
+    /// What went wrong while they were collected.
+    pub errors: Vec<String>,
 }

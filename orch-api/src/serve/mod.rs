@@ -1,0 +1,12 @@
+//! Serving the API on a socket: certificates, kubeconfig, the TLS listener.
+//!
+//! The API server itself is a tower `Service` and needs none of this in process.
+
+mod kubeconfig;
+mod listener;
+mod pki;
+mod private_file;
+
+pub use kubeconfig::{KubeconfigEntry, kubeconfig, write_kubeconfig};
+pub use listener::{Listener, ListenerOptions, ServeError, ShutdownSignal};
+pub use pki::{Credentials, Pki, PkiError, PkiOptions};
