@@ -29,8 +29,7 @@ impl Authenticator for ClientCertificates {
 
 /// A certificate without a common name names nobody: other authenticators are asked.
 fn identity(der: &[u8]) -> Result<Option<UserInfo>, ApiError> {
-    let (_, certificate) =
-        x509_parser::parse_x509_certificate(der).map_err(|_| unauthorized())?;
+    let (_, certificate) = x509_parser::parse_x509_certificate(der).map_err(|_| unauthorized())?;
     let subject = certificate.subject();
     let Some(name) = subject.iter_common_name().next().and_then(|n| n.as_str().ok()) else {
         return Ok(None);

@@ -56,9 +56,9 @@ pub async fn impersonated(
     wanted.extend(groups.iter().map(|g| attributes(user, "", "groups", "", g)));
     wanted.extend(uid.iter().map(|u| attributes(user, "authentication.k8s.io", "uids", "", u)));
     for (key, values) in &extra {
-        wanted.extend(values.iter().map(|v| {
-            attributes(user, "authentication.k8s.io", "userextras", key, v)
-        }));
+        wanted.extend(
+            values.iter().map(|v| attributes(user, "authentication.k8s.io", "userextras", key, v)),
+        );
     }
     for attributes in &wanted {
         match authorizer.authorize(attributes).await? {

@@ -58,8 +58,7 @@ impl TokenKey {
     /// # Errors
     /// [`KeyError::Key`].
     pub fn from_pem(pem: &str) -> Result<Self, KeyError> {
-        let der =
-            PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| KeyError::Key)?;
+        let der = PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| KeyError::Key)?;
         Self::from_pkcs8(der.secret_pkcs8_der())
     }
 

@@ -12,10 +12,7 @@ use orch_core::{
 };
 use serde_json::Value;
 
-use super::{
-    Attributes, Authorizer, Decision, UserInfo,
-    rbac::rules::allows,
-};
+use super::{Attributes, Authorizer, Decision, UserInfo, rbac::rules::allows};
 
 const BY_REFERENCE: &str = "node.reference";
 
@@ -91,7 +88,9 @@ fn walk(value: &Value, add: &mut impl FnMut(&str, &str)) {
                         name("secrets", "secretName");
                         name("secrets", "name");
                     }
-                    "secretRef" | "secretKeyRef" | "nodePublishSecretRef" => name("secrets", "name"),
+                    "secretRef" | "secretKeyRef" | "nodePublishSecretRef" => {
+                        name("secrets", "name");
+                    }
                     "configMap" | "configMapRef" | "configMapKeyRef" => name("configmaps", "name"),
                     "persistentVolumeClaim" => name("persistentvolumeclaims", "claimName"),
                     "imagePullSecrets" => {
@@ -135,9 +134,8 @@ impl NodeAuthorizer {
 
     /// Why a node may not, or nothing.
     fn objection(&self, node: &str, wanted: &Attributes) -> Option<String> {
-        let unrelated = || {
-            Some(format!("no relationship found between node '{node}' and this object"))
-        };
+        let unrelated =
+            || Some(format!("no relationship found between node '{node}' and this object"));
         let reads = matches!(wanted.verb.as_str(), "get" | "list" | "watch");
         let Attributes { resource, namespace, name, .. } = wanted;
         match (wanted.group.as_str(), resource.as_str(), wanted.subresource.as_str()) {
@@ -166,14 +164,19 @@ impl NodeAuthorizer {
             )),
             ("coordination.k8s.io", "leases", "") => {
                 if namespace != "kube-node-lease" {
-                    let where_ = "can only access leases in the \"kube-node-lease\" system namespace";
+                    let where_ =
+                        "can only access leases in the \"kube-node-lease\" system namespace";
                     return Some(where_.into());
                 }
-                (wanted.verb != "create" && name != node)
-                    .then(|| "can only access node lease with the same name as the requesting node".into())
+                (wanted.verb != "create" && name != node).then(|| {
+                    "can only access node lease with the same name as the requesting node".into()
+                })
             }
-            ("storage.k8s.io", "csinodes", "") => (wanted.verb != "create" && name != node)
-                .then(|| "can only access CSINode with the same name as the requesting node".into()),
+            ("storage.k8s.io", "csinodes", "") => {
+                (wanted.verb != "create" && name != node).then(|| {
+                    "can only access CSINode with the same name as the requesting node".into()
+                })
+            }
             _ => None,
         }
     }

@@ -306,7 +306,9 @@ impl VirtualResource for TokenReviews {
     ) -> Result<Value, ApiError> {
         let token = text(&body["spec"]["token"]);
         if token.is_empty() {
-            return Err(ApiError::bad_request("token is required for TokenReview in authentication"));
+            return Err(ApiError::bad_request(
+                "token is required for TokenReview in authentication",
+            ));
         }
         let mut audiences = texts(&body["spec"]["audiences"]);
         if audiences.is_empty() {
@@ -323,22 +325,24 @@ impl VirtualResource for TokenReviews {
     }
 }
 
-/// The answer of every review, by group and plural, as the server registers them (version `v1`).
-pub fn resources(
-    authorizer: &Arc<dyn Authorizer>,
-    tokens: TokenReviews,
-) -> BTreeMap<(&'static str, &'static str), Arc<dyn VirtualResource>> {
+/// Reviews by group and plural (version `v1`).
+pub type Reviews = BTreeMap<(&'static str, &'static str), Arc<dyn VirtualResource>>;
+
+/// The answer of every review, as the server registers them.
+pub fn resources(authorizer: &Arc<dyn Authorizer>, tokens: TokenReviews) -> Reviews {
     let authentication = "authentication.k8s.io";
-    let entries: [((&'static str, &'static str), Arc<dyn VirtualResource>); 6] = [
-        ((GROUP, "subjectaccessreviews"), Arc::new(SubjectAccessReviews(authorizer.clone()))),
-        (
-            (GROUP, "localsubjectaccessreviews"),
-            Arc::new(LocalSubjectAccessReviews(authorizer.clone())),
-        ),
-        ((GROUP, "selfsubjectaccessreviews"), Arc::new(SelfSubjectAccessReviews(authorizer.clone()))),
-        ((GROUP, "selfsubjectrulesreviews"), Arc::new(SelfSubjectRulesReviews(authorizer.clone()))),
-        ((authentication, "selfsubjectreviews"), Arc::new(SelfSubjectReviews)),
-        ((authentication, "tokenreviews"), Arc::new(tokens)),
-    ];
-    entries.into_iter().collect()
+    let mut reviews = Reviews::new();
+    let mut add =
+        |group, plural, review: Arc<dyn VirtualResource>| reviews.insert((group, plural), review);
+    add(GROUP, "subjectaccessreviews", Arc::new(SubjectAccessReviews(authorizer.clone())));
+    add(
+        GROUP,
+        "localsubjectaccessreviews",
+        Arc::new(LocalSubjectAccessReviews(authorizer.clone())),
+    );
+    add(GROUP, "selfsubjectaccessreviews", Arc::new(SelfSubjectAccessReviews(authorizer.clone())));
+    add(GROUP, "selfsubjectrulesreviews", Arc::new(SelfSubjectRulesReviews(authorizer.clone())));
+    add(authentication, "selfsubjectreviews", Arc::new(SelfSubjectReviews));
+    add(authentication, "tokenreviews", Arc::new(tokens));
+    reviews
 }

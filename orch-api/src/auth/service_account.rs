@@ -12,9 +12,7 @@ use k8s_openapi::{
     api::core::v1::{Node, Pod, Secret, ServiceAccount},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use orch_core::{
-    ApiError, Client, ClientError, Environment, Resources, informer::Watchable,
-};
+use orch_core::{ApiError, Client, ClientError, Environment, Resources, informer::Watchable};
 use parking_lot::RwLock;
 use serde_json::Value;
 

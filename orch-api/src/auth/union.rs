@@ -84,11 +84,7 @@ fn everything() -> Vec<PolicyRule> {
             resources: star(),
             ..PolicyRule::default()
         },
-        PolicyRule {
-            verbs: vec!["*".into()],
-            non_resource_urls: star(),
-            ..PolicyRule::default()
-        },
+        PolicyRule { verbs: vec!["*".into()], non_resource_urls: star(), ..PolicyRule::default() },
     ]
 }
 

@@ -15,9 +15,7 @@ use rcgen::{
     Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 use rustls::{
-    RootCertStore, ServerConfig,
-    server::WebPkiClientVerifier,
-    time_provider::TimeProvider,
+    RootCertStore, ServerConfig, server::WebPkiClientVerifier, time_provider::TimeProvider,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject as _};
 
@@ -208,11 +206,7 @@ impl Pki {
     ///
     /// # Errors
     /// [`PkiError::Make`].
-    pub fn client_certificate(
-        &self,
-        user: &str,
-        groups: &[&str],
-    ) -> Result<Credentials, PkiError> {
+    pub fn client_certificate(&self, user: &str, groups: &[&str]) -> Result<Credentials, PkiError> {
         sign(&self.ca, &client_params(user, groups, self.clock.now())?)
     }
 

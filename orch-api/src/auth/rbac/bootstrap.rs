@@ -7,16 +7,13 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::{
-    Metadata,
     api::rbac::v1::{
         AggregationRule, ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef,
         Subject,
     },
     apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta},
 };
-use orch_core::{
-    Client, ClientError, Key, Resources, client::ListOptions, informer::Watchable,
-};
+use orch_core::{Client, ClientError, Key, Resources, client::ListOptions, informer::Watchable};
 
 use super::{
     controllers::{CONTROLLERS, PREFIX},
@@ -46,17 +43,21 @@ pub async fn reconcile(client: &Arc<dyn Client>) -> Result<(), ClientError> {
     reconcile_all(client, "", cluster_bindings()).await?;
     for namespace in ["kube-public", "kube-system"] {
         let roles = ROLES.iter().filter(|(place, ..)| *place == namespace);
-        let roles: Vec<Role> = roles.map(|(_, name, rules)| Role {
-            metadata: metadata(name, Some(namespace)),
-            rules: Some(compact(rules)),
-        }).collect();
+        let roles: Vec<Role> = roles
+            .map(|(_, name, rules)| Role {
+                metadata: metadata(name, Some(namespace)),
+                rules: Some(compact(rules)),
+            })
+            .collect();
         reconcile_all(client, namespace, roles).await?;
         let bindings = BINDINGS.iter().filter(|(place, ..)| *place == namespace);
-        let bindings: Vec<RoleBinding> = bindings.map(|(_, name, role, to)| RoleBinding {
-            metadata: metadata(name, Some(namespace)),
-            role_ref: reference("Role", role),
-            subjects: subjects(to),
-        }).collect();
+        let bindings: Vec<RoleBinding> = bindings
+            .map(|(_, name, role, to)| RoleBinding {
+                metadata: metadata(name, Some(namespace)),
+                role_ref: reference("Role", role),
+                subjects: subjects(to),
+            })
+            .collect();
         reconcile_all(client, namespace, bindings).await?;
     }
     Ok(())
@@ -78,7 +79,7 @@ fn compact(rules: &[RuleData]) -> Vec<PolicyRule> {
 }
 
 fn reference(kind: &str, name: &str) -> RoleRef {
-    RoleRef { api_group: GROUP.into(), kind: kind.into(), name: name.into() }
+    RoleRef { api_group: Some(GROUP.into()), kind: kind.into(), name: name.into() }
 }
 
 fn subjects(of: &[&str]) -> Option<Vec<Subject>> {
@@ -227,10 +228,7 @@ async fn reconcile_all<K: Reconcilable>(
     client: &Arc<dyn Client>,
     namespace: &str,
     defaults: Vec<K>,
-) -> Result<(), ClientError>
-where
-    K: Metadata<Ty = ObjectMeta>,
-{
+) -> Result<(), ClientError> {
     let resources: Resources<K> = Resources::namespaced(client.clone(), namespace);
     let list = resources.list_objects(ListOptions::default()).await?;
     let existing: BTreeMap<Key, _> = list.items.into_iter().map(|o| (o.key(), o)).collect();

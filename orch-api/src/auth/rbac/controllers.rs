@@ -152,10 +152,7 @@ pub(super) const CONTROLLERS: &[(&str, &[RuleData])] = &[
             EVENTS,
         ],
     ),
-    (
-        "generic-garbage-collector",
-        &[on("delete get list patch update watch", "*", "*"), EVENTS],
-    ),
+    ("generic-garbage-collector", &[on("delete get list patch update watch", "*", "*"), EVENTS]),
     (
         "horizontal-pod-autoscaler",
         &[
@@ -342,7 +339,12 @@ pub(super) const CONTROLLERS: &[(&str, &[RuleData])] = &[
     (
         "legacy-service-account-token-cleaner",
         &[
-            named("get", "core", "configmaps", "kube-apiserver-legacy-service-account-token-tracking"),
+            named(
+                "get",
+                "core",
+                "configmaps",
+                "kube-apiserver-legacy-service-account-token-tracking",
+            ),
             on("delete patch", "core", "secrets"),
         ],
     ),

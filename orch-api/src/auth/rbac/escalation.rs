@@ -103,9 +103,11 @@ impl Admission for EscalationCheck {
     async fn validate(&self, request: &AdmissionRequest) -> Result<(), ApiError> {
         let resource = &request.target.resource;
         let writes = matches!(request.operation, Operation::Create | Operation::Update);
-        let Some(object) = request.object.as_ref().filter(|_| {
-            writes && resource.group == GROUP && !request.user.in_group(GROUP_MASTERS)
-        }) else {
+        let Some(object) = request
+            .object
+            .as_ref()
+            .filter(|_| writes && resource.group == GROUP && !request.user.in_group(GROUP_MASTERS))
+        else {
             return Ok(());
         };
         let old = request.old.as_ref().map(|old| old.to_value());

@@ -155,12 +155,7 @@ impl Rbac {
 
     /// Shows every grant that holds for a user in a namespace (in none: cluster-wide ones only)
     /// until `visitor` says that it has seen enough.
-    fn visit(
-        &self,
-        user: &UserInfo,
-        namespace: &str,
-        mut visitor: impl FnMut(&Grant<'_>) -> bool,
-    ) {
+    fn visit(&self, user: &UserInfo, namespace: &str, mut visitor: impl FnMut(&Grant<'_>) -> bool) {
         for key in user_keys("", user) {
             for binding in self.0.cluster_bindings.by_index(BY_SUBJECT, &key) {
                 let Some(held) = self.held("", &binding.role_ref) else { continue };

@@ -84,11 +84,7 @@ pub(super) const fn role(name: &'static str, rules: &'static [RuleData]) -> Role
     RoleData { name, part_of: "", aggregates: false, rules }
 }
 
-const fn part(
-    name: &'static str,
-    part_of: &'static str,
-    rules: &'static [RuleData],
-) -> RoleData {
+const fn part(name: &'static str, part_of: &'static str, rules: &'static [RuleData]) -> RoleData {
     RoleData { name, part_of, aggregates: false, rules }
 }
 
@@ -100,7 +96,10 @@ pub(super) const CLUSTER_ROLES: &[RoleData] = &[
     role("cluster-admin", &[on("*", "*", "*"), urls("*", "*")]),
     role(
         "system:monitoring",
-        &[urls("get", "/healthz /healthz/* /livez /livez/* /metrics /metrics/slis /readyz /readyz/*")],
+        &[urls(
+            "get",
+            "/healthz /healthz/* /livez /livez/* /metrics /metrics/slis /readyz /readyz/*",
+        )],
     ),
     role(
         "system:discovery",
@@ -199,10 +198,7 @@ pub(super) const CLUSTER_ROLES: &[RoleData] = &[
     ),
     role(
         "system:heapster",
-        &[
-            on(READ, "core", "events namespaces nodes pods"),
-            on(READ, "extensions", "deployments"),
-        ],
+        &[on(READ, "core", "events namespaces nodes pods"), on(READ, "extensions", "deployments")],
     ),
     role("system:node", NODE_RULES),
     role(
@@ -217,7 +213,10 @@ pub(super) const CLUSTER_ROLES: &[RoleData] = &[
             on("*", "core", "nodes/log nodes/metrics nodes/proxy nodes/stats"),
         ],
     ),
-    role("system:node-bootstrapper", &[on("create get list watch", CERTIFICATES, "certificatesigningrequests")]),
+    role(
+        "system:node-bootstrapper",
+        &[on("create get list watch", CERTIFICATES, "certificatesigningrequests")],
+    ),
     role(
         "system:auth-delegator",
         &[
@@ -253,12 +252,30 @@ pub(super) const CLUSTER_ROLES: &[RoleData] = &[
             EVENTS,
         ],
     ),
-    role("system:certificates.k8s.io:certificatesigningrequests:nodeclient", &[on("create", CERTIFICATES, "certificatesigningrequests/nodeclient")]),
-    role("system:certificates.k8s.io:certificatesigningrequests:selfnodeclient", &[on("create", CERTIFICATES, "certificatesigningrequests/selfnodeclient")]),
-    role("system:certificates.k8s.io:legacy-unknown-approver", &[named("approve", CERTIFICATES, "signers", "kubernetes.io/legacy-unknown")]),
-    role("system:certificates.k8s.io:kubelet-serving-approver", &[named("approve", CERTIFICATES, "signers", "kubernetes.io/kubelet-serving")]),
-    role("system:certificates.k8s.io:kube-apiserver-client-approver", &[named("approve", CERTIFICATES, "signers", "kubernetes.io/kube-apiserver-client")]),
-    role("system:certificates.k8s.io:kube-apiserver-client-kubelet-approver", &[named("approve", CERTIFICATES, "signers", "kubernetes.io/kube-apiserver-client-kubelet")]),
+    role(
+        "system:certificates.k8s.io:certificatesigningrequests:nodeclient",
+        &[on("create", CERTIFICATES, "certificatesigningrequests/nodeclient")],
+    ),
+    role(
+        "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient",
+        &[on("create", CERTIFICATES, "certificatesigningrequests/selfnodeclient")],
+    ),
+    role(
+        "system:certificates.k8s.io:legacy-unknown-approver",
+        &[named("approve", CERTIFICATES, "signers", "kubernetes.io/legacy-unknown")],
+    ),
+    role(
+        "system:certificates.k8s.io:kubelet-serving-approver",
+        &[named("approve", CERTIFICATES, "signers", "kubernetes.io/kubelet-serving")],
+    ),
+    role(
+        "system:certificates.k8s.io:kube-apiserver-client-approver",
+        &[named("approve", CERTIFICATES, "signers", "kubernetes.io/kube-apiserver-client")],
+    ),
+    role(
+        "system:certificates.k8s.io:kube-apiserver-client-kubelet-approver",
+        &[named("approve", CERTIFICATES, "signers", "kubernetes.io/kube-apiserver-client-kubelet")],
+    ),
     role(
         "system:volume-scheduler",
         &[
@@ -274,7 +291,11 @@ pub(super) const CLUSTER_ROLES: &[RoleData] = &[
             on("create", COORDINATION, "leases"),
             named("get list update watch", COORDINATION, "leases", "kube-scheduler"),
             on("create", COORDINATION, "leasecandidates"),
-            on("delete deletecollection get list patch update watch", COORDINATION, "leasecandidates"),
+            on(
+                "delete deletecollection get list patch update watch",
+                COORDINATION,
+                "leasecandidates",
+            ),
             on(READ, "core", "nodes"),
             on("delete get list watch", "core", "pods"),
             on("create", "core", "bindings pods/binding"),
@@ -304,7 +325,10 @@ pub(super) const CLUSTER_ROLES: &[RoleData] = &[
     ),
     role(
         "system:service-account-issuer-discovery",
-        &[urls("get", "/.well-known/openid-configuration /.well-known/openid-configuration/ /openid/v1/jwks /openid/v1/jwks/")],
+        &[urls(
+            "get",
+            "/.well-known/openid-configuration /.well-known/openid-configuration/ /openid/v1/jwks /openid/v1/jwks/",
+        )],
     ),
     role("system:cluster-trust-bundle-discovery", &[on(READ, CERTIFICATES, "clustertrustbundles")]),
 ];
@@ -345,10 +369,7 @@ pub(super) const CLUSTER_BINDINGS: &[(&str, &[&str])] = &[
     ("system:monitoring", &["group:system:monitoring"]),
     ("system:discovery", &["group:system:authenticated"]),
     ("system:basic-user", &["group:system:authenticated"]),
-    (
-        "system:public-info-viewer",
-        &["group:system:authenticated", "group:system:unauthenticated"],
-    ),
+    ("system:public-info-viewer", &["group:system:authenticated", "group:system:unauthenticated"]),
     ("system:node-proxier", &["user:system:kube-proxy"]),
     ("system:kube-controller-manager", &["user:system:kube-controller-manager"]),
     ("system:kube-dns", &["kube-system/kube-dns"]),
@@ -368,8 +389,16 @@ pub(super) const ROLES: &[(&str, &str, &[RuleData])] = &[
         &[named(READ, "core", "configmaps", "extension-apiserver-authentication")],
     ),
     ("kube-system", "system:controller:bootstrap-signer", &[on(READ, "core", "secrets")]),
-    ("kube-system", "system:controller:cloud-provider", &[on("create get list watch", "core", "configmaps")]),
-    ("kube-system", "system:controller:token-cleaner", &[on("delete get list watch", "core", "secrets"), EVENTS]),
+    (
+        "kube-system",
+        "system:controller:cloud-provider",
+        &[on("create get list watch", "core", "configmaps")],
+    ),
+    (
+        "kube-system",
+        "system:controller:token-cleaner",
+        &[on("delete get list watch", "core", "secrets"), EVENTS],
+    ),
     (
         "kube-system",
         "system::leader-locking-kube-controller-manager",

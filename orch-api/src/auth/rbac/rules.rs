@@ -21,7 +21,9 @@ pub fn allows(rule: &PolicyRule, wanted: &Attributes) -> bool {
         return false;
     }
     if !wanted.is_resource_request() {
-        return list(rule.non_resource_urls.as_ref()).iter().any(|url| path_matches(url, &wanted.path));
+        return list(rule.non_resource_urls.as_ref())
+            .iter()
+            .any(|url| path_matches(url, &wanted.path));
     }
     let names = list(rule.resource_names.as_ref());
     has(list(rule.api_groups.as_ref()), &wanted.group)
@@ -42,9 +44,7 @@ fn resource_matches(entry: &str, resource: &str, subresource: &str) -> bool {
     if subresource.is_empty() {
         return entry == resource;
     }
-    entry
-        .split_once('/')
-        .is_some_and(|(r, s)| s == subresource && (r == "*" || r == resource))
+    entry.split_once('/').is_some_and(|(r, s)| s == subresource && (r == "*" || r == resource))
 }
 
 /// Splits a rule into rules of one verb, one group, one resource, one name or path each.
@@ -159,7 +159,11 @@ mod tests {
     fn what_is_not_owned_is_found() {
         let owned = [rule(&["get", "list"], &[""], &["pods", "secrets"], &[])];
         let check = |wanted: PolicyRule, missing: usize| {
-            assert_eq!(uncovered(&owned, std::slice::from_ref(&wanted)).len(), missing, "{wanted:?}");
+            assert_eq!(
+                uncovered(&owned, std::slice::from_ref(&wanted)).len(),
+                missing,
+                "{wanted:?}"
+            );
         };
         check(rule(&["get"], &[""], &["pods"], &[]), 0);
         check(rule(&["get"], &[""], &["pods"], &["a"]), 0);

@@ -3,11 +3,7 @@
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod, Secret, ServiceAccount};
-use orch_core::{
-    ApiError, Resources, Target,
-    informer::Watchable,
-    status::FieldError,
-};
+use orch_core::{ApiError, Resources, Target, informer::Watchable, status::FieldError};
 use serde_json::{Value, json};
 
 use super::{ServiceAccountTokens, into_api_error};
@@ -176,7 +172,8 @@ impl VirtualResource for TokenRequests {
         let token = self.0.0.key.sign(&claims).map_err(ApiError::internal)?;
         body["apiVersion"] = json!("authentication.k8s.io/v1");
         body["kind"] = json!("TokenRequest");
-        body["metadata"] = json!({"name": name, "namespace": namespace, "creationTimestamp": wire_time(issued)?});
+        body["metadata"] =
+            json!({"name": name, "namespace": namespace, "creationTimestamp": wire_time(issued)?});
         body["spec"]["audiences"] = json!(audiences);
         body["spec"]["expirationSeconds"] = json!(requested);
         body["spec"]["boundObjectRef"] = reference;

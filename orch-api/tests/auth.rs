@@ -1,0 +1,8 @@
+//! Who asks, whether they may, and how they are connected.
+
+#[path = "auth/rbac.rs"]
+mod rbac;
+#[path = "auth/serving.rs"]
+mod serving;
+#[path = "auth/tokens.rs"]
+mod tokens;
