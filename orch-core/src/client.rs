@@ -3,7 +3,7 @@
 //! [`Client`] is the contract: three methods over plain request values, so that a wrapper (faults,
 //! recording, counting) is three short functions. [`Resources`] is the comfortable, typed face of
 //! it. Two implementations exist: the in-process one of `orch-api`, which shares decoded objects by
-//! `Arc`, and [`kube::Client`], which reaches any Kubernetes cluster.
+//! `Arc`, and [`kube::Client`](::kube::Client), which reaches any Kubernetes cluster.
 
 use std::{borrow::Cow, fmt, sync::Arc};
 

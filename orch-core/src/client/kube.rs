@@ -201,7 +201,7 @@ async fn call(client: &kube::Client, request: Request<Body>) -> Result<Bytes, Cl
 }
 
 async fn collect(body: Body) -> Result<Bytes, ClientError> {
-    Ok(body.collect().await.map_err(|error| transport(error))?.to_bytes())
+    Ok(body.collect().await.map_err(transport)?.to_bytes())
 }
 
 /// The response, if it is a success; otherwise the status that it carries, or one made up from
