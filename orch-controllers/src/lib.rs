@@ -1,1 +1,22 @@
-//! Placeholder.
+//! The reconciler contract, the work queue, and the standard controllers of Kubernetes.
+
+pub mod controller;
+pub mod deployment;
+pub mod expectations;
+pub mod manager;
+pub mod ownership;
+pub mod queue;
+pub mod reconciler;
+pub mod replicas;
+
+mod context;
+mod dependents;
+mod pods;
+
+pub use context::Context;
+pub use controller::{Controller, ControllerBuilder};
+pub use expectations::Expectations;
+pub use manager::{Manager, Runnable};
+pub use pods::slow_start_batch;
+pub use queue::WorkQueue;
+pub use reconciler::{Action, ReconcileError, Reconciler};

@@ -1,0 +1,90 @@
+//! From a change of a pod to the owners that it concerns.
+
+use std::sync::Arc;
+
+use k8s_openapi::{
+    Resource,
+    api::core::v1::Pod,
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+};
+use orch_core::{
+    Key,
+    informer::{Change, Informer, Watchable},
+};
+
+use crate::{
+    expectations::Expectations,
+    ownership::controller_of,
+    pods::{Labels, is_terminating},
+};
+
+/// Maps changes of pods to keys of a kind that creates them, and tells its expectations.
+pub(crate) struct PodSource<K> {
+    pub(crate) owners: Informer<K>,
+    pub(crate) expectations: Arc<Expectations>,
+    pub(crate) selects: fn(&K, Option<&Labels>) -> bool,
+}
+
+impl<K: Watchable> PodSource<K> {
+    /// The owners that a change concerns.
+    pub(crate) fn keys(&self, change: &Change<Pod>) -> Vec<Key> {
+        match change {
+            Change::Added(pod) if is_terminating(pod) => self.gone(pod),
+            Change::Added(pod) => match self.owner(&pod.metadata) {
+                Some(owner) => {
+                    self.expectations.creation_observed(&owner);
+                    vec![owner]
+                }
+                None => self.candidates(pod),
+            },
+            Change::Updated { old, new } => self.updated(old, new),
+            Change::Deleted(pod) => self.gone(pod),
+        }
+    }
+
+    fn updated(&self, old: &Pod, new: &Pod) -> Vec<Key> {
+        let (before, after) = (self.owner(&old.metadata), self.owner(&new.metadata));
+        let moved = controller_of(&old.metadata) != controller_of(&new.metadata);
+        let mut keys: Vec<Key> = before.into_iter().filter(|_| moved).collect();
+        if is_terminating(new) && !is_terminating(old) {
+            keys.extend(self.gone(new));
+        } else if let Some(owner) = after {
+            keys.push(owner);
+        } else if controller_of(&new.metadata).is_none()
+            && (moved || old.metadata.labels != new.metadata.labels)
+        {
+            keys.extend(self.candidates(new));
+        }
+        keys
+    }
+
+    fn gone(&self, pod: &Pod) -> Vec<Key> {
+        let owner = self.owner(&pod.metadata);
+        if let (Some(owner), Some(uid)) = (&owner, &pod.metadata.uid) {
+            self.expectations.deletion_observed(owner, uid);
+        }
+        owner.into_iter().collect()
+    }
+
+    fn owner(&self, meta: &ObjectMeta) -> Option<Key> {
+        let reference: &OwnerReference = controller_of(meta)?;
+        let ours =
+            reference.kind == K::KIND && reference.api_version == <K as Resource>::API_VERSION;
+        ours.then(|| Key::new(meta.namespace.clone().unwrap_or_default(), reference.name.clone()))
+    }
+
+    /// Those that may adopt a pod without controller.
+    fn candidates(&self, pod: &Pod) -> Vec<Key> {
+        if controller_of(&pod.metadata).is_some() {
+            return Vec::new();
+        }
+        let owners =
+            self.owners.list_in(pod.metadata.namespace.as_deref().unwrap_or_default());
+        let labels = pod.metadata.labels.as_ref();
+        owners
+            .iter()
+            .filter(|owner| (self.selects)(owner, labels))
+            .map(|owner| Key::of(owner.metadata()))
+            .collect()
+    }
+}

@@ -1,0 +1,117 @@
+//! What a controller has done and not yet seen.
+//!
+//! Source: `k8s.io/kubernetes/pkg/controller/controller_utils.go`, `ControllerExpectations`.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+use orch_core::Key;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+/// After so long a controller acts even if it has not seen what it did: a watch may have
+/// skipped an object that lived shortly.
+const EXPIRY: Duration = Duration::from_secs(300);
+
+/// Keeps a controller from doing twice what its local copy does not show yet.
+///
+/// Before it creates or deletes objects for an owner, the controller says how many; whoever watches
+/// the objects says when they show up. In between the owner is not [satisfied], and the controller
+/// creates and deletes nothing more for it. Deletions are counted by uid, because an object that
+/// is being deleted may be reported more than once.
+///
+/// [satisfied]: Expectations::satisfied
+#[derive(Debug, Default)]
+pub struct Expectations {
+    by_owner: Mutex<HashMap<Key, Expected>>,
+}
+
+#[derive(Debug)]
+struct Expected {
+    creations: i64,
+    deletions: HashSet<String>,
+    since: Instant,
+}
+
+impl Expected {
+    fn fulfilled(&self) -> bool {
+        self.creations <= 0 && self.deletions.is_empty()
+    }
+}
+
+impl Expectations {
+    /// Expects `count` objects to be created for an owner, besides what is expected already.
+    pub fn expect_creations(&self, owner: &Key, count: usize) {
+        let mut all = self.by_owner.lock();
+        let entry = all.entry(owner.clone()).or_insert_with(Expected::new);
+        if entry.fulfilled() {
+            *entry = Expected::new();
+        }
+        entry.creations += i64::try_from(count).unwrap_or(i64::MAX);
+    }
+
+    /// Expects the objects with these uids to be deleted.
+    pub fn expect_deletions(&self, owner: &Key, uids: impl IntoIterator<Item = String>) {
+        let mut all = self.by_owner.lock();
+        let entry = all.entry(owner.clone()).or_insert_with(Expected::new);
+        if entry.fulfilled() {
+            *entry = Expected::new();
+        }
+        entry.deletions.extend(uids);
+    }
+
+    /// An object of the owner showed up, or will never.
+    pub fn creation_observed(&self, owner: &Key) {
+        if let Some(entry) = self.by_owner.lock().get_mut(owner) {
+            entry.creations -= 1;
+        }
+    }
+
+    /// An object of the owner is going, is gone, or will not go.
+    pub fn deletion_observed(&self, owner: &Key, uid: &str) {
+        if let Some(entry) = self.by_owner.lock().get_mut(owner) {
+            entry.deletions.remove(uid);
+        }
+    }
+
+    /// Whether everything that was expected for the owner has been seen, or too long ago.
+    pub fn satisfied(&self, owner: &Key) -> bool {
+        let all = self.by_owner.lock();
+        all.get(owner).is_none_or(|entry| entry.fulfilled() || entry.since.elapsed() > EXPIRY)
+    }
+
+    /// Expects nothing for an owner any more: it is gone.
+    pub fn forget(&self, owner: &Key) {
+        self.by_owner.lock().remove(owner);
+    }
+}
+
+impl Expected {
+    fn new() -> Self {
+        Self { creations: 0, deletions: HashSet::new(), since: Instant::now() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_owner_is_satisfied_once_all_is_seen_or_too_long_ago() {
+        let (expectations, owner) = (Expectations::default(), Key::new("a", "b"));
+        assert!(expectations.satisfied(&owner));
+        expectations.expect_creations(&owner, 2);
+        expectations.creation_observed(&owner);
+        assert!(!expectations.satisfied(&owner));
+        expectations.creation_observed(&owner);
+        assert!(expectations.satisfied(&owner));
+
+        expectations.expect_deletions(&owner, ["u".to_owned()]);
+        expectations.deletion_observed(&owner, "other");
+        assert!(!expectations.satisfied(&owner));
+        tokio::time::advance(EXPIRY + Duration::from_secs(1)).await;
+        assert!(expectations.satisfied(&owner));
+    }
+}

@@ -1,0 +1,166 @@
+//! Who owns an object, and taking and giving up control of it.
+//!
+//! Source: `k8s.io/kubernetes/pkg/controller/controller_ref_manager.go`.
+
+use std::sync::Arc;
+
+use k8s_openapi::{
+    Resource,
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+};
+use orch_core::{
+    ClientError, Resources,
+    client::PatchKind,
+    informer::{Informer, Watchable},
+    status::Reason,
+};
+use serde_json::json;
+
+/// The index of objects by the uid of their controller, as [`index_by_controller`] adds it.
+pub const BY_CONTROLLER: &str = "controller-uid";
+
+/// The index of objects that no controller controls, by namespace.
+pub const ORPHANS: &str = "orphans-by-namespace";
+
+/// The owner reference that says `controller: true`.
+pub fn controller_of(meta: &ObjectMeta) -> Option<&OwnerReference> {
+    meta.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))
+}
+
+/// Whether `meta` is controlled by the object with this uid.
+pub fn is_controlled_by(meta: &ObjectMeta, uid: &str) -> bool {
+    controller_of(meta).is_some_and(|owner| owner.uid == uid)
+}
+
+/// The reference that makes `owner` the controller of a dependent, and keeps it from going first
+/// when it is deleted in the foreground.
+pub fn controller_reference<K: Watchable>(owner: &K) -> OwnerReference {
+    let meta = owner.metadata();
+    OwnerReference {
+        api_version: <K as Resource>::API_VERSION.to_owned(),
+        kind: K::KIND.to_owned(),
+        name: meta.name.clone().unwrap_or_default(),
+        uid: meta.uid.clone().unwrap_or_default(),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    }
+}
+
+/// Lets objects of an informer be found by their controller, and those without one by namespace.
+pub fn index_by_controller<K: Watchable>(informer: &Informer<K>) {
+    informer.add_index(BY_CONTROLLER, |object| {
+        controller_of(object.metadata()).map(|owner| owner.uid.clone()).into_iter().collect()
+    });
+    informer.add_index(ORPHANS, |object| {
+        let meta = object.metadata();
+        match controller_of(meta) {
+            None => vec![meta.namespace.clone().unwrap_or_default()],
+            Some(_) => Vec::new(),
+        }
+    });
+}
+
+/// Takes over orphans that an owner selects, and lets go of dependents that it selects no more.
+pub(crate) struct Claim<'a, O, C> {
+    /// Where the owner can be read afresh before it adopts anything.
+    pub(crate) owners: Resources<O>,
+    pub(crate) dependents: Resources<C>,
+    pub(crate) informer: &'a Informer<C>,
+    pub(crate) owner: &'a O,
+    /// Which of the orphans that are selected are worth adopting.
+    pub(crate) adopts: fn(&C) -> bool,
+}
+
+impl<O: Watchable, C: Watchable> Claim<'_, O, C> {
+    /// The objects that the owner controls after this.
+    pub(crate) async fn run(
+        &self,
+        selects: impl Fn(&C) -> bool + Send + Sync,
+    ) -> Result<Vec<Arc<C>>, ClientError> {
+        let meta = self.owner.metadata();
+        let (uid, going) = (text(&meta.uid), meta.deletion_timestamp.is_some());
+        let mut claimed = Vec::new();
+        for object in self.informer.by_index(BY_CONTROLLER, uid) {
+            if selects(&object) {
+                claimed.push(object);
+            } else if !going {
+                self.release(&object).await?;
+            }
+        }
+        if going {
+            return Ok(claimed);
+        }
+        let mut may_adopt = None;
+        for orphan in self.informer.by_index(ORPHANS, text(&meta.namespace)) {
+            if orphan.metadata().deletion_timestamp.is_some()
+                || !(self.adopts)(&orphan)
+                || !selects(&orphan)
+            {
+                continue;
+            }
+            if may_adopt.is_none() {
+                may_adopt = Some(self.may_adopt().await?);
+            }
+            if may_adopt == Some(true)
+                && let Some(adopted) = self.adopt(&orphan).await?
+            {
+                claimed.push(adopted);
+            }
+        }
+        Ok(claimed)
+    }
+
+    /// The local copy of the owner may be old: one that was deleted with orphaning in the meantime
+    /// must not take back what it has just lost.
+    async fn may_adopt(&self) -> Result<bool, ClientError> {
+        let meta = self.owner.metadata();
+        let fresh = self.owners.get_opt(text(&meta.name)).await?;
+        Ok(fresh.is_some_and(|fresh| {
+            fresh.metadata().uid == meta.uid && fresh.metadata().deletion_timestamp.is_none()
+        }))
+    }
+
+    async fn release(&self, object: &C) -> Result<(), ClientError> {
+        let meta = object.metadata();
+        let uid = text(&self.owner.metadata().uid);
+        let rest: Vec<&OwnerReference> =
+            meta.owner_references.iter().flatten().filter(|owner| owner.uid != uid).collect();
+        match self.patch_owners(meta, &rest).await {
+            Ok(_) => Ok(()),
+            // Gone, or no longer the object that was meant: nothing to let go of.
+            Err(error) if error.is_not_found() || error.reason() == Reason::Invalid => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn adopt(&self, object: &C) -> Result<Option<Arc<C>>, ClientError> {
+        let (meta, own) = (object.metadata(), controller_reference(self.owner));
+        let mut owners: Vec<&OwnerReference> =
+            meta.owner_references.iter().flatten().filter(|owner| owner.uid != own.uid).collect();
+        owners.push(&own);
+        match self.patch_owners(meta, &owners).await {
+            Ok(adopted) => Ok(Some(adopted)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The whole list, guarded by the resource version: unlike a strategic patch, this works for
+    /// every kind.
+    async fn patch_owners(
+        &self,
+        meta: &ObjectMeta,
+        owners: &[&OwnerReference],
+    ) -> Result<Arc<C>, ClientError> {
+        let patch = json!({"metadata": {
+            "uid": meta.uid,
+            "resourceVersion": meta.resource_version,
+            "ownerReferences": owners,
+        }});
+        self.dependents.patch(text(&meta.name), PatchKind::Merge, patch).await
+    }
+}
+
+fn text(value: &Option<String>) -> &str {
+    value.as_deref().unwrap_or_default()
+}

@@ -1,0 +1,289 @@
+//! Pods as controllers see them: made from templates, judged by their status, created in batches.
+
+use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
+
+use futures::future::join_all;
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::core::v1::{Pod, PodCondition, PodTemplateSpec},
+    apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference},
+};
+use orch_core::{
+    ClientError, Key,
+    client::DeleteOptions,
+    informer::Watchable,
+    status::Reason,
+};
+
+use crate::{
+    context::{Context, EventType},
+    expectations::Expectations,
+};
+
+/// How many pods a controller creates or deletes for one owner in one call at most.
+///
+/// Source: `BurstReplicas` of the replica set controller.
+pub(crate) const BURST: usize = 500;
+
+pub(crate) type Labels = BTreeMap<String, String>;
+
+pub(crate) fn condition<'a>(pod: &'a Pod, type_: &str) -> Option<&'a PodCondition> {
+    pod.status.as_ref()?.conditions.iter().flatten().find(|c| c.type_ == type_)
+}
+
+pub(crate) fn phase(pod: &Pod) -> &str {
+    pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
+}
+
+pub(crate) fn is_terminating(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_some()
+}
+
+pub(crate) fn is_terminal(pod: &Pod) -> bool {
+    matches!(phase(pod), "Succeeded" | "Failed")
+}
+
+/// Neither over nor going.
+pub(crate) fn is_active(pod: &Pod) -> bool {
+    !is_terminal(pod) && !is_terminating(pod)
+}
+
+pub(crate) fn is_ready(pod: &Pod) -> bool {
+    condition(pod, "Ready").is_some_and(|c| c.status == "True")
+}
+
+/// Since when the pod is ready, if it is.
+pub(crate) fn ready_since(pod: &Pod) -> Option<Timestamp> {
+    let ready = condition(pod, "Ready").filter(|c| c.status == "True")?;
+    ready.last_transition_time.as_ref().map(|time| time.0)
+}
+
+/// Whether a pod has been ready for long enough.
+pub(crate) fn is_available(pod: &Pod, min_ready_s: i32, now: Timestamp) -> bool {
+    is_ready(pod) && available_in(pod, min_ready_s, now).is_some_and(|left| left.is_zero())
+}
+
+/// How long a ready pod has still to stay ready until it is available.
+pub(crate) fn available_in(pod: &Pod, min_ready_s: i32, now: Timestamp) -> Option<Duration> {
+    if !is_ready(pod) {
+        return None;
+    }
+    if min_ready_s <= 0 {
+        return Some(Duration::ZERO);
+    }
+    let since = now.duration_since(ready_since(pod)?);
+    let wanted = jiff::SignedDuration::from_secs(i64::from(min_ready_s));
+    Some(Duration::try_from(wanted - since).unwrap_or(Duration::ZERO))
+}
+
+/// Whether the selector selects these labels. One that cannot be understood selects nothing; an
+/// empty one everything.
+pub(crate) fn selects(selector: &LabelSelector, labels: Option<&Labels>) -> bool {
+    let value = |key: &str| labels.and_then(|labels| labels.get(key));
+    let equal = selector.match_labels.iter().flatten().all(|(k, v)| value(k) == Some(v));
+    equal
+        && selector.match_expressions.iter().flatten().all(|requirement| {
+            let values = requirement.values.as_deref().unwrap_or_default();
+            let found = value(&requirement.key);
+            match requirement.operator.as_str() {
+                "In" => found.is_some_and(|v| values.contains(v)),
+                "NotIn" => found.is_none_or(|v| !values.contains(v)),
+                "Exists" => found.is_some(),
+                "DoesNotExist" => found.is_none(),
+                _ => false,
+            }
+        })
+}
+
+pub(crate) fn is_empty_selector(selector: &LabelSelector) -> bool {
+    selector.match_labels.as_ref().is_none_or(BTreeMap::is_empty)
+        && selector.match_expressions.as_ref().is_none_or(Vec::is_empty)
+}
+
+/// The pod that a template describes, with a generated name and one controller.
+///
+/// Source: `GetPodFromTemplate` of `k8s.io/kubernetes/pkg/controller/controller_utils.go`.
+pub(crate) fn from_template(
+    template: &PodTemplateSpec,
+    owner: &Key,
+    controller: OwnerReference,
+) -> Pod {
+    let described = template.metadata.as_ref();
+    let metadata = ObjectMeta {
+        generate_name: Some(name_prefix(&owner.name)),
+        namespace: Some(owner.namespace.clone()),
+        labels: described.and_then(|meta| meta.labels.clone()),
+        annotations: described.and_then(|meta| meta.annotations.clone()),
+        finalizers: described.and_then(|meta| meta.finalizers.clone()),
+        owner_references: Some(vec![controller]),
+        ..ObjectMeta::default()
+    };
+    Pod { metadata, spec: template.spec.clone(), status: None }
+}
+
+/// Generated names are the owner's and a dash, as long as that leaves room in a DNS subdomain.
+fn name_prefix(owner: &str) -> String {
+    let prefix = format!("{owner}-");
+    if prefix.len() > 253 { owner.to_owned() } else { prefix }
+}
+
+/// Calls `act` `count` times in batches of 1, 2, 4, ..., each batch at once, and stops after a
+/// batch with a failure: what cannot succeed (a quota that is used up) costs few calls. Gives how
+/// many succeeded, and the first error.
+///
+/// Source: `slowStartBatch` of the replica set controller.
+pub async fn slow_start_batch<E, F, Fut>(count: usize, act: F) -> (usize, Option<E>)
+where
+    F: Fn(usize) -> Fut,
+    Fut: Future<Output = Result<(), E>>,
+{
+    let (mut started, mut succeeded, mut batch) = (0, 0, 1);
+    while started < count {
+        let size = batch.min(count - started);
+        let results = join_all((started..started + size).map(&act)).await;
+        started += size;
+        let mut first_error = None;
+        for result in results {
+            match result {
+                Ok(()) => succeeded += 1,
+                Err(error) => first_error = first_error.or(Some(error)),
+            }
+        }
+        if first_error.is_some() {
+            return (succeeded, first_error);
+        }
+        batch = size * 2;
+    }
+    (succeeded, None)
+}
+
+/// Whether the call failed because the namespace is being deleted: then there is nothing to retry.
+pub(crate) fn is_namespace_terminating(error: &ClientError) -> bool {
+    let ClientError::Api(api) = error else { return false };
+    let causes = api.status().details.as_ref().and_then(|details| details.causes.as_deref());
+    error.reason() == Reason::Forbidden
+        && causes
+            .into_iter()
+            .flatten()
+            .any(|cause| cause.reason.as_deref() == Some("NamespaceTerminating"))
+}
+
+/// Creates and deletes pods for one owner, with its events and expectations.
+pub(crate) struct PodControl<'a, O> {
+    pub(crate) context: &'a Context,
+    pub(crate) expectations: &'a Expectations,
+    pub(crate) owner: &'a O,
+}
+
+impl<O: Watchable> PodControl<'_, O> {
+    fn key(&self) -> Key {
+        Key::of(self.owner.metadata())
+    }
+
+    /// Creates `count` pods, the i-th as `pod(i)` says.
+    pub(crate) async fn create(
+        &self,
+        count: usize,
+        pod: impl Fn(usize) -> Pod + Sync,
+    ) -> Result<usize, ClientError> {
+        let key = self.key();
+        let resources = self.context.resources::<Pod>(&key.namespace);
+        self.expectations.expect_creations(&key, count);
+        let outstanding = Outstanding { expectations: self.expectations, key: &key, left: count };
+        let outstanding = parking_lot::Mutex::new(outstanding);
+        let (resources, pod, left) = (&resources, &pod, &outstanding);
+        let (created, error) = slow_start_batch(count, |at| async move {
+            match resources.create(&pod(at)).await {
+                Ok(created) => {
+                    left.lock().left -= 1;
+                    let name = created.metadata.name.as_deref().unwrap_or_default();
+                    let message = format!("Created pod: {name}");
+                    self.context.event(self.owner, EventType::Normal, "SuccessfulCreate", message);
+                    Ok(())
+                }
+                Err(error) => {
+                    if !is_namespace_terminating(&error) {
+                        let message = format!("Error creating: {error}");
+                        self.context.event(self.owner, EventType::Warning, "FailedCreate", message);
+                    }
+                    Err(error)
+                }
+            }
+        })
+        .await;
+        match error {
+            None => Ok(created),
+            Some(error) if is_namespace_terminating(&error) => Ok(created),
+            Some(error) => Err(error),
+        }
+    }
+
+    /// Deletes pods, all at once.
+    pub(crate) async fn delete(&self, pods: &[Arc<Pod>]) -> Result<(), ClientError> {
+        let key = self.key();
+        self.expectations
+            .expect_deletions(&key, pods.iter().filter_map(|pod| pod.metadata.uid.clone()));
+        let results = join_all(pods.iter().map(|pod| self.delete_one(&key, pod))).await;
+        results.into_iter().collect()
+    }
+
+    async fn delete_one(&self, key: &Key, pod: &Pod) -> Result<(), ClientError> {
+        let name = pod.metadata.name.as_deref().unwrap_or_default();
+        let options = DeleteOptions { uid: pod.metadata.uid.clone(), ..DeleteOptions::default() };
+        match self.context.resources::<Pod>(&key.namespace).delete(name, options).await {
+            Ok(_) => {
+                let message = format!("Deleted pod: {name}");
+                self.context.event(self.owner, EventType::Normal, "SuccessfulDelete", message);
+                Ok(())
+            }
+            Err(error) => {
+                let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+                self.expectations.deletion_observed(key, uid);
+                if error.is_not_found() || error.is_conflict() {
+                    return Ok(());
+                }
+                let message = format!("Error deleting: {error}");
+                self.context.event(self.owner, EventType::Warning, "FailedDelete", message);
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Takes back the expectation of what was never created, also when the work is cancelled.
+struct Outstanding<'a> {
+    expectations: &'a Expectations,
+    key: &'a Key,
+    left: usize,
+}
+
+impl Drop for Outstanding<'_> {
+    fn drop(&mut self) {
+        (0..self.left).for_each(|_| self.expectations.creation_observed(self.key));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn slow_start_stops_after_the_first_failing_batch() {
+        let check = async |fail_from: usize, count: usize, calls: usize, succeeded: usize| {
+            let made = AtomicUsize::new(0);
+            let (done, error) = slow_start_batch(count, |at| {
+                made.fetch_add(1, Ordering::Relaxed);
+                std::future::ready(if at >= fail_from { Err("refused") } else { Ok(()) })
+            })
+            .await;
+            assert_eq!((made.into_inner(), done), (calls, succeeded));
+            assert_eq!(error.is_some(), fail_from < count);
+        };
+        check(usize::MAX, 10, 10, 10).await;
+        check(0, 10, 1, 0).await;
+        check(5, 10, 7, 5).await;
+        check(0, 0, 0, 0).await;
+    }
+}
