@@ -2,6 +2,8 @@
 
 pub mod controller;
 pub mod deployment;
+pub mod endpoint_slice;
+pub mod endpoints;
 pub mod expectations;
 pub mod manager;
 pub mod ownership;

@@ -1,0 +1,232 @@
+//! Which slices to create, change and delete, so that as few as possible are touched.
+//!
+//! Source: `k8s.io/endpointslice/reconciler.go`.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
+
+use super::Groups;
+
+/// How many endpoints a slice holds at most.
+///
+/// Source: `--max-endpoints-per-slice`.
+const CAPACITY: usize = 100;
+
+/// Slices to write.
+#[derive(Default)]
+pub(super) struct Plan {
+    pub(super) create: Vec<EndpointSlice>,
+    pub(super) update: Vec<EndpointSlice>,
+    pub(super) delete: Vec<Arc<EndpointSlice>>,
+    /// Those that are right as they are, but for their labels perhaps.
+    keep: Vec<Arc<EndpointSlice>>,
+}
+
+/// An endpoint is the same one as long as it is of the same pod.
+fn identity(endpoint: &Endpoint) -> String {
+    let uid = endpoint.target_ref.as_ref().and_then(|target| target.uid.clone());
+    uid.unwrap_or_else(|| endpoint.addresses.join(","))
+}
+
+struct Slot {
+    slice: Arc<EndpointSlice>,
+    endpoints: Vec<Endpoint>,
+    changed: bool,
+}
+
+impl Plan {
+    /// Distributes the groups of one address family over its slices.
+    pub(super) fn pack(
+        &mut self,
+        groups: Groups,
+        existing: &[Arc<EndpointSlice>],
+        describe: impl Fn() -> EndpointSlice,
+    ) {
+        let mut left: Vec<Arc<EndpointSlice>> = existing.to_vec();
+        let mut created = Vec::new();
+        for (ports, endpoints) in groups.into_values() {
+            let (own, others) = left.into_iter().partition(|slice| same_ports(slice, &ports));
+            left = others;
+            let rest = self.fill(own, endpoints, &mut left);
+            for chunk in rest.chunks(CAPACITY) {
+                let mut slice = describe();
+                slice.endpoints = Some(chunk.to_vec());
+                slice.ports = (!ports.is_empty()).then(|| ports.clone());
+                created.push(slice);
+            }
+        }
+        // A slice that nobody needs any more becomes one that is needed.
+        for slice in created {
+            match left.pop() {
+                Some(unused) => {
+                    let metadata = unused.metadata.clone();
+                    self.update.push(EndpointSlice { metadata, ..slice });
+                }
+                None => self.create.push(slice),
+            }
+        }
+        self.keep_a_placeholder(&mut left, &describe);
+        self.delete.extend(left);
+    }
+
+    /// Puts endpoints where they are already, and new ones where slices change anyway. Gives those
+    /// for which there is no room.
+    fn fill(
+        &mut self,
+        slices: Vec<Arc<EndpointSlice>>,
+        endpoints: Vec<Endpoint>,
+        unused: &mut Vec<Arc<EndpointSlice>>,
+    ) -> Vec<Endpoint> {
+        let mut wanted: HashMap<String, Endpoint> =
+            endpoints.into_iter().map(|endpoint| (identity(&endpoint), endpoint)).collect();
+        let mut slots: Vec<Slot> = slices
+            .into_iter()
+            .map(|slice| {
+                let known = slice.endpoints.as_deref().unwrap_or_default();
+                let endpoints: Vec<Endpoint> =
+                    known.iter().filter_map(|known| wanted.remove(&identity(known))).collect();
+                let changed = endpoints != known;
+                Slot { slice, endpoints, changed }
+            })
+            .collect();
+        let mut rest: Vec<Endpoint> = wanted.into_values().collect();
+        rest.sort_by(|a, b| a.addresses.cmp(&b.addresses));
+        // Changed slices first, then those with the most in them.
+        slots.sort_by_key(|slot| (!slot.changed, std::cmp::Reverse(slot.endpoints.len())));
+        for slot in &mut slots {
+            let room = CAPACITY.saturating_sub(slot.endpoints.len());
+            // An unchanged slice is touched only if that saves another.
+            if rest.is_empty() || (!slot.changed && rest.len() > room) {
+                continue;
+            }
+            slot.endpoints.extend(rest.drain(..room.min(rest.len())));
+            slot.changed = true;
+        }
+        for slot in slots {
+            if slot.endpoints.is_empty() {
+                unused.push(slot.slice);
+            } else if slot.changed {
+                let mut slice = slot.slice.as_ref().clone();
+                slice.endpoints = Some(slot.endpoints);
+                self.update.push(slice);
+            } else {
+                self.keep.push(slot.slice);
+            }
+        }
+        rest
+    }
+
+    /// A service without endpoints has one empty slice, so that one can tell that it was seen.
+    fn keep_a_placeholder(
+        &mut self,
+        unused: &mut Vec<Arc<EndpointSlice>>,
+        describe: &impl Fn() -> EndpointSlice,
+    ) {
+        if !(self.create.is_empty() && self.update.is_empty() && self.keep.is_empty()) {
+            return;
+        }
+        match unused.pop() {
+            None => self.create.push(describe()),
+            Some(slice) if is_placeholder(&slice) => self.keep.push(slice),
+            Some(slice) => {
+                let mut emptied = slice.as_ref().clone();
+                (emptied.endpoints, emptied.ports) = (None, None);
+                self.update.push(emptied);
+            }
+        }
+    }
+
+    /// Lets the slices follow the service's labels.
+    pub(super) fn relabel(&mut self, labels: &BTreeMap<String, String>) {
+        for slice in std::mem::take(&mut self.keep) {
+            if slice.metadata.labels.as_ref() != Some(labels) {
+                self.update.push(slice.as_ref().clone());
+            }
+        }
+        for slice in self.update.iter_mut().chain(&mut self.create) {
+            slice.metadata.labels = Some(labels.clone());
+        }
+    }
+}
+
+fn is_placeholder(slice: &EndpointSlice) -> bool {
+    slice.endpoints.as_ref().is_none_or(Vec::is_empty)
+        && slice.ports.as_ref().is_none_or(Vec::is_empty)
+}
+
+fn same_ports(slice: &EndpointSlice, ports: &[EndpointPort]) -> bool {
+    let mut known = slice.ports.clone().unwrap_or_default();
+    known.sort_by(|a, b| (&a.name, &a.protocol, a.port).cmp(&(&b.name, &b.protocol, b.port)));
+    known.iter().zip(ports).all(|(a, b)| {
+        a.name.as_deref().unwrap_or("") == b.name.as_deref().unwrap_or("")
+            && (a.port, &a.protocol, &a.app_protocol) == (b.port, &b.protocol, &b.app_protocol)
+    }) && known.len() == ports.len()
+        && (!known.is_empty() || !is_placeholder(slice))
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::ObjectReference;
+
+    use super::*;
+
+    fn endpoint(number: usize) -> Endpoint {
+        Endpoint {
+            addresses: vec![format!("10.0.{}.{}", number / 250, number % 250)],
+            target_ref: Some(ObjectReference {
+                uid: Some(number.to_string()),
+                ..ObjectReference::default()
+            }),
+            ..Endpoint::default()
+        }
+    }
+
+    fn ports() -> Vec<EndpointPort> {
+        vec![EndpointPort { name: Some("http".into()), port: Some(80), ..EndpointPort::default() }]
+    }
+
+    fn groups(numbers: impl Iterator<Item = usize>) -> Groups {
+        Groups::from([("p".to_owned(), (ports(), numbers.map(endpoint).collect()))])
+    }
+
+    fn slices(plan: Plan) -> Vec<Arc<EndpointSlice>> {
+        plan.create.into_iter().chain(plan.update).map(Arc::new).chain(plan.keep).collect()
+    }
+
+    #[test]
+    fn one_change_touches_one_slice() {
+        let mut plan = Plan::default();
+        plan.pack(groups(0..250), &[], EndpointSlice::default);
+        assert_eq!((plan.create.len(), plan.update.len(), plan.delete.len()), (3, 0, 0));
+        let existing = slices(plan);
+
+        let mut plan = Plan::default();
+        plan.pack(groups((0..250).filter(|n| *n != 17)), &existing, EndpointSlice::default);
+        assert_eq!((plan.create.len(), plan.update.len(), plan.delete.len()), (0, 1, 0));
+
+        let mut plan = Plan::default();
+        plan.pack(groups(0..251), &existing, EndpointSlice::default);
+        assert_eq!((plan.create.len(), plan.update.len(), plan.delete.len()), (0, 1, 0));
+    }
+
+    #[test]
+    fn no_endpoints_leave_one_empty_slice() {
+        let mut plan = Plan::default();
+        plan.pack(Groups::new(), &[], EndpointSlice::default);
+        assert_eq!(plan.create.len(), 1);
+        let placeholder = slices(plan);
+
+        let mut plan = Plan::default();
+        plan.pack(Groups::new(), &placeholder, EndpointSlice::default);
+        assert!(plan.create.is_empty() && plan.update.is_empty() && plan.delete.is_empty());
+
+        // The placeholder becomes the first real slice.
+        let mut plan = Plan::default();
+        plan.pack(groups(0..3), &placeholder, EndpointSlice::default);
+        assert_eq!((plan.create.len(), plan.update.len(), plan.delete.len()), (0, 1, 0));
+    }
+}
