@@ -4,9 +4,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 use k8s_openapi::{
-    Resource,
-    api::core::v1::ObjectReference,
-    apimachinery::pkg::apis::meta::v1::Time,
+    Resource, api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::Time,
 };
 use orch_core::{
     Environment, Key, Resources,
@@ -43,10 +41,6 @@ impl Context {
 
     pub(crate) fn builder(&self) -> ControllerBuilder {
         Controller::builder(self.name, &self.informers)
-    }
-
-    pub(crate) fn informers(&self) -> &Informers {
-        &self.informers
     }
 
     pub(crate) fn informer<K: Watchable>(&self) -> Informer<K> {

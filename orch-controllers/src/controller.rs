@@ -90,11 +90,7 @@ impl ControllerBuilder {
         predicate: impl Fn(&Change<K>) -> bool + Send + Sync + 'static,
     ) -> Self {
         self.watches::<K>(move |change| {
-            if predicate(change) {
-                vec![Key::of(change.object().metadata())]
-            } else {
-                Vec::new()
-            }
+            if predicate(change) { vec![Key::of(change.object().metadata())] } else { Vec::new() }
         })
     }
 

@@ -78,8 +78,7 @@ impl<K: Watchable> PodSource<K> {
         if controller_of(&pod.metadata).is_some() {
             return Vec::new();
         }
-        let owners =
-            self.owners.list_in(pod.metadata.namespace.as_deref().unwrap_or_default());
+        let owners = self.owners.list_in(pod.metadata.namespace.as_deref().unwrap_or_default());
         let labels = pod.metadata.labels.as_ref();
         owners
             .iter()

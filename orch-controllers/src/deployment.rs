@@ -92,9 +92,8 @@ fn recreated_by(
     let set = owner.and_then(|owner| sets.get(&Key::new(namespace.clone(), owner.name.clone())));
     let owner = set.and_then(|set| ownership::controller_of(&set.metadata).cloned());
     let key = owner.map(|owner| Key::new(namespace, owner.name));
-    let recreates = |key: &Key| {
-        deployments.get(key).is_some_and(|deployment| strategy::recreates(&deployment))
-    };
+    let recreates =
+        |key: &Key| deployments.get(key).is_some_and(|deployment| strategy::recreates(&deployment));
     key.filter(recreates).into_iter().collect()
 }
 
@@ -117,7 +116,8 @@ impl Reconciler for DeploymentReconciler {
         let Some(deployment) = self.deployments.get(&key) else { return Ok(Action::Done) };
         let Some(spec) = &deployment.spec else { return Ok(Action::Done) };
         if pods::is_empty_selector(&spec.selector) {
-            let message = "This deployment is selecting all pods. A non-empty selector is required.";
+            let message =
+                "This deployment is selecting all pods. A non-empty selector is required.";
             self.context.event(&*deployment, EventType::Warning, "SelectingAll", message);
             return Ok(Action::Done);
         }
@@ -130,13 +130,14 @@ impl Reconciler for DeploymentReconciler {
         };
         let sets = claim.run(|set: &ReplicaSet| selects(&deployment, set)).await?;
         let sets = sets.into_iter().map(Arc::unwrap_or_clone).collect();
-        let rollout = Rollout {
+        let mut rollout = Rollout {
             context: &self.context,
             stored: deployment.status.clone().unwrap_or_default(),
             deployment: Arc::unwrap_or_clone(deployment),
             sets,
         };
-        rollout.run().await
+        // Boxed: it holds several replica sets at once.
+        Box::pin(rollout.run()).await
     }
 }
 

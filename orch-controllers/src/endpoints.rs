@@ -86,8 +86,10 @@ impl EndpointsReconciler {
         let not_ready_too = spec.publish_not_ready_addresses == Some(true);
         let family = spec.ip_families.as_deref().and_then(|f| f.first());
         let v6 = family.is_some_and(|family| family == "IPv6");
-        let mut by_ports: BTreeMap<Vec<ResolvedPort>, (Vec<EndpointAddress>, Vec<EndpointAddress>)> =
-            BTreeMap::new();
+        let mut by_ports: BTreeMap<
+            Vec<ResolvedPort>,
+            (Vec<EndpointAddress>, Vec<EndpointAddress>),
+        > = BTreeMap::new();
         let mut pods = self.services.pods(service);
         pods.retain(|pod| not_ready_too || !pods::is_terminating(pod));
         // Those that are ready are the last to be cut off.
@@ -111,8 +113,7 @@ impl EndpointsReconciler {
         let subsets = by_ports.into_iter().map(|(ports, (ready, not_ready))| EndpointSubset {
             addresses: sorted(ready),
             not_ready_addresses: sorted(not_ready),
-            ports: (!ports.is_empty())
-                .then(|| ports.into_iter().map(endpoint_port).collect()),
+            ports: (!ports.is_empty()).then(|| ports.into_iter().map(endpoint_port).collect()),
         });
         (subsets.collect(), truncated)
     }

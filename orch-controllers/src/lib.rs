@@ -1,4 +1,10 @@
 //! The reconciler contract, the work queue, and the standard controllers of Kubernetes.
+//!
+//! - [`reconciler`]: one method, a key in, done or again out.
+//! - [`queue`], [`expectations`]: what keeps reconcilers from doing too much, too often or twice.
+//! - [`controller`], [`manager`]: a reconciler with what feeds it, and a set of them.
+//! - everything else: the standard controllers, one module each.
+#![doc = include_str!("../README.md")]
 
 pub mod controller;
 pub mod deployment;

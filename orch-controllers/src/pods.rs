@@ -8,12 +8,7 @@ use k8s_openapi::{
     api::core::v1::{Pod, PodCondition, PodTemplateSpec},
     apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference},
 };
-use orch_core::{
-    ClientError, Key,
-    client::DeleteOptions,
-    informer::Watchable,
-    status::Reason,
-};
+use orch_core::{ClientError, Key, client::DeleteOptions, informer::Watchable, status::Reason};
 
 use crate::{
     context::{Context, EventType},

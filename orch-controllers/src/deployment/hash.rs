@@ -50,7 +50,7 @@ mod tests {
         let mut fnv = Fnv32::default();
         fnv.write(b"foobar");
         assert_eq!(fnv.0, 0xbf9c_f968);
-        assert_eq!(safe_encode("2847953"), "67c9869" );
+        assert_eq!(safe_encode("2847953"), "6d8cf97");
         let template = PodTemplateSpec::default();
         assert_eq!(template_hash(&template, None), template_hash(&template, None));
         assert_ne!(template_hash(&template, None), template_hash(&template, Some(1)));

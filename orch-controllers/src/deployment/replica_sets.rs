@@ -146,10 +146,10 @@ impl Rollout<'_> {
         let mut wanted = set.clone();
         self.annotate(&mut wanted, next, false);
         let min_ready_s = self.deployment.spec.as_ref().and_then(|spec| spec.min_ready_seconds);
-        if let Some(spec) = &mut wanted.spec {
-            if spec.min_ready_seconds.unwrap_or(0) != min_ready_s.unwrap_or(0) {
-                spec.min_ready_seconds = min_ready_s;
-            }
+        if let Some(spec) = &mut wanted.spec
+            && spec.min_ready_seconds.unwrap_or(0) != min_ready_s.unwrap_or(0)
+        {
+            spec.min_ready_seconds = min_ready_s;
         }
         if wanted != set {
             wanted = self.update_set(&wanted).await?;

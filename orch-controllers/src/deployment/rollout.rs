@@ -13,7 +13,7 @@ use super::{
 use crate::{ownership, pods, reconciler::Reconciled};
 
 impl Rollout<'_> {
-    pub(super) async fn run(mut self) -> Reconciled {
+    pub(super) async fn run(&mut self) -> Reconciled {
         if is_going(&self.deployment) {
             let sets = self.split();
             return self.finish_status(&sets, false).await;
@@ -81,7 +81,7 @@ impl Rollout<'_> {
         oldest_first(&mut sets.old);
         let unhealthy = self.shrink_unhealthy(&mut sets.old, max_shrink).await?;
         let spare = all.iter().map(available).sum::<i32>() - min_available;
-        let healthy = self.shrink_each(&mut sets.old, spare, |set| size(set)).await?;
+        let healthy = self.shrink_each(&mut sets.old, spare, size).await?;
         Ok(unhealthy + healthy > 0)
     }
 

@@ -5,9 +5,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{
-    Deployment, DeploymentCondition, DeploymentStatus, ReplicaSet,
-};
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition, DeploymentStatus, ReplicaSet};
 
 use super::{
     Rollout,
@@ -177,7 +175,11 @@ impl Rollout<'_> {
         let (value, reason, message) = if available.unwrap_or(0) >= least {
             ("True", "MinimumReplicasAvailable", "Deployment has minimum availability.")
         } else {
-            ("False", "MinimumReplicasUnavailable", "Deployment does not have minimum availability.")
+            (
+                "False",
+                "MinimumReplicasUnavailable",
+                "Deployment does not have minimum availability.",
+            )
         };
         set(&mut status, self.condition(AVAILABLE, value, reason, message.to_owned()));
         status

@@ -2,9 +2,7 @@
 //!
 //! Source: `k8s.io/kubernetes/pkg/controller/deployment/util/deployment_util.go`.
 
-use k8s_openapi::{
-    api::apps::v1::Deployment, apimachinery::pkg::util::intstr::IntOrString,
-};
+use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::util::intstr::IntOrString};
 
 /// Whether old pods are stopped before new ones start.
 pub(super) fn recreates(deployment: &Deployment) -> bool {
@@ -53,7 +51,8 @@ pub(crate) fn scaled(value: &IntOrString, total: i32, up: bool) -> i32 {
         IntOrString::String(text) => {
             let percent = text.strip_suffix('%').and_then(|text| text.parse::<i64>().ok());
             let product = percent.unwrap_or(0).saturating_mul(i64::from(total));
-            let rounded = if up { product.saturating_add(99).div_euclid(100) } else { product / 100 };
+            let rounded =
+                if up { product.saturating_add(99).div_euclid(100) } else { product / 100 };
             i32::try_from(rounded).unwrap_or(i32::MAX)
         }
     }

@@ -112,12 +112,15 @@ mod tests {
         let not_ready = pod("d", &json!({"status": {"conditions": []}}));
         let cheap = pod("c", &json!({"metadata": {"annotations": {DELETION_COST: "-1"}}}));
         let crowded = pod("b", &json!({"spec": {"nodeName": "n2"}}));
-        let young = pod("z", &json!({"status": {"conditions": [{"type": "Ready", "status": "True",
-            "lastTransitionTime": "2026-01-01T23:59:59Z"}]}}));
+        let young = pod(
+            "z",
+            &json!({"status": {"conditions": [{"type": "Ready", "status": "True",
+            "lastTransitionTime": "2026-01-01T23:59:59Z"}]}}),
+        );
         let plain = pod("a", &json!({}));
         let related = [crowded.clone(), crowded.clone(), crowded.clone(), plain.clone()];
-        let mut pods = [&plain, &young, &crowded, &cheap, &not_ready, &pending, &unassigned]
-            .map(Arc::clone);
+        let mut pods =
+            [&plain, &young, &crowded, &cheap, &not_ready, &pending, &unassigned].map(Arc::clone);
         first_to_go(&mut pods, &related, now);
         let names = pods.map(|pod| pod.metadata.name.clone().unwrap_or_default());
         assert_eq!(names, ["f", "e", "d", "c", "b", "z", "a"]);

@@ -1,0 +1,12 @@
+//! The controllers against a cluster in memory, in virtual time.
+
+#[path = "controllers/deployments.rs"]
+mod deployments;
+#[path = "controllers/queue.rs"]
+mod queue;
+#[path = "controllers/replicas.rs"]
+mod replicas;
+#[path = "controllers/services.rs"]
+mod services;
+#[path = "controllers/world.rs"]
+mod world;

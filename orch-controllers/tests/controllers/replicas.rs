@@ -1,0 +1,122 @@
+//! ReplicaSets and ReplicationControllers.
+
+use k8s_openapi::api::{
+    apps::v1::ReplicaSet,
+    core::v1::{Pod, ReplicationController},
+};
+use orch_controllers::replicas::{replica_set, replication_controller};
+use serde_json::{Value, json};
+
+use crate::world::{World, template};
+
+fn set(replicas: i32) -> Value {
+    json!({
+        "metadata": {"name": "web"},
+        "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": "web"}},
+            "template": template("web", "v1")},
+    })
+}
+
+fn available(set: &ReplicaSet) -> i32 {
+    set.status.as_ref().and_then(|status| status.available_replicas).unwrap_or(0)
+}
+
+async fn settle(world: &World, replicas: i32) {
+    world
+        .eventually("the set is available", async |world| {
+            let set = world.get::<ReplicaSet>("web").await?;
+            let status = set.status.as_ref()?;
+            let settled = available(&set) == replicas
+                && status.replicas == replicas
+                && status.observed_generation == set.metadata.generation;
+            (settled && world.list::<Pod>().await.len() == replicas as usize).then_some(())
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn there_are_as_many_pods_as_asked_for_and_then_no_more_writes() {
+    let world = World::start(|informers| vec![replica_set(informers)]);
+    world.create::<ReplicaSet>(set(100)).await;
+    settle(&world, 100).await;
+    let pods = world.list::<Pod>().await;
+    assert!(pods.iter().all(|pod| pod.metadata.name.as_ref().unwrap().starts_with("web-")));
+
+    world.patch::<ReplicaSet>("web", json!({"spec": {"replicas": 3}})).await;
+    settle(&world, 3).await;
+    let writes = world.writes();
+    world.pass(3600).await;
+    assert_eq!(world.writes(), writes, "an idle set causes no writes");
+
+    // One that is deleted is replaced.
+    let name = world.list::<Pod>().await[0].metadata.name.clone().unwrap();
+    world.delete::<Pod>(&name).await;
+    world
+        .eventually("a replacement", async |world| {
+            let pods = world.list::<Pod>().await;
+            let replaced = pods.iter().all(|pod| pod.metadata.name.as_ref() != Some(&name));
+            (replaced && pods.len() == 3).then_some(())
+        })
+        .await;
+    settle(&world, 3).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn matching_orphans_are_adopted_and_others_released() {
+    let world = World::start(|informers| vec![replica_set(informers)]);
+    let mut orphan = template("web", "v1");
+    orphan["metadata"]["name"] = json!("orphan");
+    world.create::<Pod>(orphan).await;
+    let set = world.create::<ReplicaSet>(set(2)).await;
+    settle(&world, 2).await;
+    let adopted = world.get::<Pod>("orphan").await.unwrap();
+    let owner = &adopted.metadata.owner_references.as_ref().unwrap()[0];
+    assert_eq!(
+        (owner.uid.as_str(), owner.controller),
+        (set.metadata.uid.as_deref().unwrap(), Some(true))
+    );
+
+    world.patch::<Pod>("orphan", json!({"metadata": {"labels": {"app": "other"}}})).await;
+    world
+        .eventually("the pod is released and replaced", async |world| {
+            let released = world.get::<Pod>("orphan").await?;
+            let free = released.metadata.owner_references.as_ref().is_none_or(Vec::is_empty);
+            (free && world.list::<Pod>().await.len() == 3).then_some(())
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn min_ready_seconds_delay_availability() {
+    let world = World::start(|informers| vec![replica_set(informers)]);
+    let mut slow = set(2);
+    slow["spec"]["minReadySeconds"] = json!(30);
+    world.create::<ReplicaSet>(slow).await;
+    world
+        .eventually("ready", async |world| {
+            let set = world.get::<ReplicaSet>("web").await?;
+            (set.status.as_ref()?.ready_replicas == Some(2)).then_some(())
+        })
+        .await;
+    assert_eq!(available(&world.get("web").await.unwrap()), 0);
+    world.pass(31).await;
+    assert_eq!(available(&world.get("web").await.unwrap()), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replication_controller_does_the_same() {
+    let world = World::start(|informers| vec![replication_controller(informers)]);
+    world
+        .create::<ReplicationController>(json!({
+            "metadata": {"name": "web"},
+            "spec": {"replicas": 4, "selector": {"app": "web"}, "template": template("web", "v1")},
+        }))
+        .await;
+    world
+        .eventually("available", async |world| {
+            let status = world.get::<ReplicationController>("web").await?.status.clone()?;
+            (status.available_replicas == Some(4)).then_some(())
+        })
+        .await;
+    assert_eq!(world.list::<Pod>().await.len(), 4);
+}

@@ -1,0 +1,198 @@
+//! A cluster in memory with controllers and a pretended node agent, in virtual time.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use k8s_openapi::api::core::v1::Pod;
+use orch_controllers::{Action, Controller, Manager, Runnable};
+use orch_core::{
+    Client, ClientError, Environment, Key, Resources,
+    client::{
+        DeleteOptions, ListOptions, PatchKind, Read, ReadReply, WatchOptions, WatchStream, Write,
+        WriteReply,
+    },
+    informer::{Informers, Watchable},
+    resource::Target,
+    testing::MemoryClient,
+};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// Counts the writes that a client passes on.
+pub(crate) struct CountingClient {
+    inner: MemoryClient,
+    writes: AtomicU64,
+}
+
+impl fmt::Debug for CountingClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CountingClient")
+    }
+}
+
+#[async_trait]
+impl Client for CountingClient {
+    async fn read(&self, read: Read) -> Result<ReadReply, ClientError> {
+        self.inner.read(read).await
+    }
+
+    async fn write(&self, write: Write) -> Result<WriteReply, ClientError> {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        self.inner.write(write).await
+    }
+
+    async fn watch(&self, t: Target, options: WatchOptions) -> Result<WatchStream, ClientError> {
+        self.inner.watch(t, options).await
+    }
+}
+
+pub(crate) struct World {
+    pub(crate) cluster: MemoryClient,
+    counting: Arc<CountingClient>,
+    pub(crate) informers: Informers,
+    pub(crate) environment: Environment,
+    /// Whether the pretended node agent makes pods ready.
+    pub(crate) ready: Arc<AtomicBool>,
+    _stop: DropGuard,
+    _run: JoinHandle<()>,
+}
+
+impl World {
+    /// A cluster in which these controllers run, and pods become ready at once.
+    pub(crate) fn start<R: Into<Runnable>>(controllers: impl FnOnce(&Informers) -> Vec<R>) -> Self {
+        let epoch = "2026-01-01T00:00:00Z".parse().unwrap();
+        let environment = Environment::seeded(epoch, 1);
+        let cluster = MemoryClient::new(environment.clone());
+        let counting =
+            Arc::new(CountingClient { inner: cluster.clone(), writes: AtomicU64::new(0) });
+        let informers = Informers::new(counting.clone(), environment.clone());
+        let ready = Arc::new(AtomicBool::new(true));
+        let mut manager = Manager::new().with(node_agent(&cluster, &environment, ready.clone()));
+        manager.extend(controllers(&informers));
+        let stop = CancellationToken::new();
+        let run = tokio::spawn(manager.run(stop.clone()));
+        let _stop = stop.drop_guard();
+        Self { cluster, counting, informers, environment, ready, _stop, _run: run }
+    }
+
+    /// How many writes the controllers made so far.
+    pub(crate) fn writes(&self) -> u64 {
+        self.counting.writes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn resources<K: Watchable>(&self) -> Resources<K> {
+        Resources::namespaced(Arc::new(self.cluster.clone()), "default")
+    }
+
+    pub(crate) fn all<K: Watchable>(&self) -> Resources<K> {
+        Resources::all(Arc::new(self.cluster.clone()))
+    }
+
+    pub(crate) async fn create<K: Watchable>(&self, value: Value) -> Arc<K> {
+        let object: K = serde_json::from_value(value).expect("a valid object");
+        self.resources::<K>().create(&object).await.expect("created")
+    }
+
+    pub(crate) async fn create_cluster<K: Watchable>(&self, value: Value) -> Arc<K> {
+        let object: K = serde_json::from_value(value).expect("a valid object");
+        self.all::<K>().create(&object).await.expect("created")
+    }
+
+    pub(crate) async fn patch<K: Watchable>(&self, name: &str, patch: Value) -> Arc<K> {
+        self.resources::<K>().patch(name, PatchKind::Merge, patch).await.expect("patched")
+    }
+
+    pub(crate) async fn delete<K: Watchable>(&self, name: &str) {
+        self.resources::<K>().delete(name, DeleteOptions::default()).await.expect("deleted");
+    }
+
+    pub(crate) async fn list<K: Watchable>(&self) -> Vec<Arc<K>> {
+        self.resources::<K>().list(ListOptions::default()).await.expect("listed")
+    }
+
+    pub(crate) async fn get<K: Watchable>(&self, name: &str) -> Option<Arc<K>> {
+        self.resources::<K>().get_opt(name).await.expect("answered")
+    }
+
+    /// Waits in virtual time until `check` gives something.
+    pub(crate) async fn eventually<T>(
+        &self,
+        what: &str,
+        check: impl AsyncFn(&World) -> Option<T>,
+    ) -> T {
+        for _ in 0..20_000 {
+            if let Some(found) = check(self).await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("never happened: {what}");
+    }
+
+    /// Lets so much virtual time pass.
+    pub(crate) async fn pass(&self, seconds: u64) {
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+    }
+}
+
+/// Assigns pods to a node, makes them ready, and lets those go that are asked to.
+fn node_agent(
+    cluster: &MemoryClient,
+    environment: &Environment,
+    ready: Arc<AtomicBool>,
+) -> Runnable {
+    let client: Arc<dyn Client> = Arc::new(cluster.clone());
+    let informers = Informers::new(client.clone(), environment.clone());
+    let pods = informers.of::<Pod>();
+    let epoch = environment.clone();
+    let controller = Controller::builder("node-agent", &informers).watches_own::<Pod>().build(
+        move |key: Key| {
+            let (client, ready) = (client.clone(), ready.load(Ordering::Relaxed));
+            let (pod, now) = (pods.get(&key), epoch.clock.now());
+            async move {
+                let Some(pod) = pod else { return Ok(Action::Done) };
+                let pods: Resources<Pod> = Resources::namespaced(client, &key.namespace);
+                let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+                if pod.metadata.deletion_timestamp.is_some() {
+                    let grace = DeleteOptions { grace_period_s: Some(0), ..Default::default() };
+                    let gone = pods.delete(&key.name, grace).await;
+                    if gone.is_err_and(|error| !error.is_not_found()) {
+                        return Ok(Action::RequeueAfter(Duration::from_secs(1)));
+                    }
+                } else if !ready {
+                    return Ok(Action::RequeueAfter(Duration::from_secs(1)));
+                } else if phase != Some("Running") {
+                    let patch = json!({"spec": {"nodeName": "node-1"}});
+                    pods.patch(&key.name, PatchKind::Merge, patch).await?;
+                    let last = key.name.bytes().map(u32::from).sum::<u32>() % 250 + 1;
+                    let status = json!({"status": {
+                        "phase": "Running",
+                        "podIP": format!("10.0.0.{last}"), "podIPs": [{"ip": format!("10.0.0.{last}")}],
+                        "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime":
+                            orch_core::clock::to_seconds(now).to_string()}],
+                    }});
+                    pods.patch_status(&key.name, PatchKind::Merge, status).await?;
+                }
+                Ok(Action::Done)
+            }
+        },
+    );
+    controller.into()
+}
+
+/// A template with one container.
+pub(crate) fn template(app: &str, image: &str) -> Value {
+    json!({
+        "metadata": {"labels": {"app": app}},
+        "spec": {"containers": [{"name": "main", "image": image,
+            "ports": [{"name": "http", "containerPort": 8080, "protocol": "TCP"}]}]},
+    })
+}
