@@ -2,6 +2,7 @@
 
 pub mod admission;
 pub mod auth;
+pub mod kinds;
 pub mod names;
 pub mod printers;
 pub mod serve;

@@ -1,60 +1,128 @@
-//! The cells of server-printed tables.
+//! The tables that the server prints for `kubectl get`: columns, and the cells of a row.
 //!
-//! Source: `k8s.io/kubernetes/pkg/printers/internalversion`.
+//! Source: `k8s.io/kubernetes/pkg/printers/internalversion/printers.go`.
 
-use jiff::Timestamp;
 use serde_json::Value;
 
-/// The age of an object, as kubectl's AGE column has it; `<unknown>` without a creation time.
-pub fn age(object: &Value, now: Timestamp) -> String {
-    let created = object["metadata"]["creationTimestamp"].as_str();
-    created.and_then(|text| text.parse::<Timestamp>().ok()).map_or_else(
-        || "<unknown>".to_owned(),
-        |then| human_duration(now.as_second() - then.as_second()),
-    )
+use crate::{kinds::Field, strategy::Column};
+
+mod age;
+pub(crate) mod cluster;
+pub(crate) mod config;
+pub(crate) mod network;
+pub(crate) mod pods;
+pub(crate) mod storage;
+pub(crate) mod workloads;
+
+pub use age::{age, human_duration, since};
+
+const NONE: &str = "<none>";
+const UNKNOWN: &str = "<unknown>";
+const UNSET: &str = "<unset>";
+
+const fn column(
+    name: &'static str,
+    kind: &'static str,
+    description: &'static str,
+    priority: i32,
+) -> Column {
+    Column { name, kind, format: "", description, priority }
 }
 
-/// A duration in seconds in the two-unit form of upstream's `duration.HumanDuration`.
-pub fn human_duration(seconds: i64) -> String {
-    let (minute, hour, day) = (60, 3600, 86400);
-    let pair = |a: i64, a_unit: &str, b: i64, b_unit: &str| {
-        if b == 0 { format!("{a}{a_unit}") } else { format!("{a}{a_unit}{b}{b_unit}") }
+/// The first column of nearly every table.
+const NAME: Column = Column {
+    name: "Name",
+    kind: "string",
+    format: "name",
+    description: "Name of the object, unique among its kind in its namespace.",
+    priority: 0,
+};
+
+/// The age column of every table.
+const AGE: Column = column("Age", "string", "Time since the object was created.", 0);
+
+const fn text(name: &'static str, description: &'static str) -> Column {
+    column(name, "string", description, 0)
+}
+
+const fn number(name: &'static str, description: &'static str) -> Column {
+    column(name, "integer", description, 0)
+}
+
+const fn wide(name: &'static str, description: &'static str) -> Column {
+    column(name, "string", description, 1)
+}
+
+fn name(object: &Value) -> Value {
+    object["metadata"]["name"].clone()
+}
+
+fn age_cell(object: &Value, now: jiff::Timestamp) -> Value {
+    Value::String(age(object, now))
+}
+
+fn or_none(text: &str) -> Value {
+    Value::from(if text.is_empty() { NONE } else { text })
+}
+
+fn or(text: &str, otherwise: &str) -> Value {
+    Value::from(if text.is_empty() { otherwise } else { text })
+}
+
+fn int(object: &Value, pointer: &str) -> i64 {
+    object.pointer(pointer).and_then(Value::as_i64).unwrap_or_default()
+}
+
+fn str_at<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// A map of labels as `a=b,c=d`.
+fn labels(map: &Value) -> String {
+    let pairs: Vec<String> = map
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+        .collect();
+    if pairs.is_empty() { NONE.to_owned() } else { pairs.join(",") }
+}
+
+/// A `LabelSelector` in its string form.
+fn selector(selector: &Value) -> String {
+    let field = Field::root(selector);
+    let mut terms: Vec<(String, String)> = field
+        .entries("matchLabels")
+        .map(|(key, value)| {
+            (key.to_owned(), format!("{key}={}", value.as_str().unwrap_or_default()))
+        })
+        .collect();
+    for requirement in field.items("matchExpressions") {
+        let key = requirement.str("key");
+        let mut values: Vec<&str> = requirement.strs("values").collect();
+        values.sort_unstable();
+        let values = values.join(",");
+        let term = match requirement.str("operator") {
+            "In" => format!("{key} in ({values})"),
+            "NotIn" => format!("{key} notin ({values})"),
+            "Exists" => key.to_owned(),
+            _ => format!("!{key}"),
+        };
+        terms.push((key.to_owned(), term));
+    }
+    terms.sort_by(|a, b| a.0.cmp(&b.0));
+    if terms.is_empty() {
+        return NONE.to_owned();
+    }
+    terms.into_iter().map(|(_, term)| term).collect::<Vec<_>>().join(",")
+}
+
+/// The names and the images of a pod spec's containers.
+fn containers_and_images(spec: &Value) -> [Value; 2] {
+    let spec = Field::root(spec);
+    let all = |name: &str| {
+        let texts: Vec<&str> = spec.items("containers").map(|c| c.str(name)).collect();
+        Value::from(texts.join(","))
     };
-    match seconds {
-        ..-1 => "<invalid>".to_owned(),
-        -1 => "0s".to_owned(),
-        s if s < 2 * minute => format!("{s}s"),
-        s if s < 10 * minute => pair(s / minute, "m", s % minute, "s"),
-        s if s < 3 * hour => format!("{}m", s / minute),
-        s if s < 8 * hour => pair(s / hour, "h", s / minute % 60, "m"),
-        s if s < 2 * day => format!("{}h", s / hour),
-        s if s < 8 * day => pair(s / day, "d", s / hour % 24, "h"),
-        s if s < 2 * 365 * day => format!("{}d", s / day),
-        s if s < 8 * 365 * day => pair(s / day / 365, "y", s / day % 365, "d"),
-        s => format!("{}y", s / day / 365),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_read_as_kubectls() {
-        for (seconds, text) in [
-            (-5, "<invalid>"),
-            (0, "0s"),
-            (119, "119s"),
-            (120, "2m"),
-            (125, "2m5s"),
-            (3600, "60m"),
-            (3 * 3600 + 60, "3h1m"),
-            (86400, "24h"),
-            (3 * 86400, "3d"),
-            (400 * 86400, "400d"),
-            (3 * 365 * 86400, "3y"),
-        ] {
-            assert_eq!(human_duration(seconds), text);
-        }
-    }
+    [all("name"), all("image")]
 }

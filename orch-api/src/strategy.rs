@@ -37,6 +37,14 @@ pub trait Strategy: Send + Sync + fmt::Debug + 'static {
         carry(new, old, "spec");
     }
 
+    /// Restores what an update of another subresource may not touch: `finalize` and `approval`,
+    /// `ephemeralcontainers` and `resize` change parts of `spec` or `status` of their own.
+    /// Unless a kind says otherwise nothing but metadata changes.
+    fn prepare_for_subresource_update(&self, _subresource: &str, new: &mut Value, old: &Value) {
+        carry(new, old, "spec");
+        carry(new, old, "status");
+    }
+
     /// Whether the difference between two revisions raises `metadata.generation` (for kinds that
     /// have one; see [`Strategy::has_generation`]).
     fn generation_changes(&self, new: &Value, old: &Value) -> bool {
@@ -61,6 +69,17 @@ pub trait Strategy: Send + Sync + fmt::Debug + 'static {
 
     /// What is wrong with an update of `status`.
     fn validate_status_update(&self, _new: &Value, _old: &Value) -> Vec<FieldError> {
+        Vec::new()
+    }
+
+    /// What is wrong with an update of another subresource; see
+    /// [`Strategy::prepare_for_subresource_update`].
+    fn validate_subresource_update(
+        &self,
+        _subresource: &str,
+        _new: &Value,
+        _old: &Value,
+    ) -> Vec<FieldError> {
         Vec::new()
     }
 

@@ -1,0 +1,106 @@
+//! Events, in the core group and in `events.k8s.io`.
+//!
+//! Source: `pkg/apis/core/validation/events.go`, `pkg/registry/core/event/strategy.go`.
+
+use std::borrow::Cow;
+
+use orch_core::status::FieldError;
+use serde_json::Value;
+
+use super::{
+    field::{Errors, Field, child, default_to},
+    select,
+};
+use crate::{
+    printers,
+    strategy::{Column, Strategy},
+};
+
+const SELECTABLE: [&str; 12] = [
+    "involvedObject.kind",
+    "involvedObject.namespace",
+    "involvedObject.name",
+    "involvedObject.uid",
+    "involvedObject.apiVersion",
+    "involvedObject.resourceVersion",
+    "involvedObject.fieldPath",
+    "reason",
+    "reportingComponent",
+    "source",
+    "type",
+    "regarding.name",
+];
+
+/// The strategy of `events` of both groups.
+#[derive(Debug)]
+pub(crate) struct Event;
+
+impl Strategy for Event {
+    fn set_defaults(&self, object: &mut Value) {
+        // What one version calls by one name the other calls by another; the core names are the
+        // ones that v1 clients always find.
+        let Some(fields) = object.as_object_mut() else { return };
+        if !fields.contains_key("regarding") {
+            default_to(fields, "reportingComponent", "");
+            default_to(fields, "reportingInstance", "");
+            child(fields, "source");
+        }
+    }
+
+    fn prepare_for_create(&self, _object: &mut Value) {}
+
+    fn prepare_for_update(&self, _new: &mut Value, _old: &Value) {}
+
+    fn validate(&self, object: &Value) -> Errors {
+        let mut errors = Vec::new();
+        let event = Field::root(object);
+        let about = if event.has("regarding") { "regarding" } else { "involvedObject" };
+        let about = event.get(about);
+        let (own, involved) = (event.get("metadata").str("namespace"), about.str("namespace"));
+        if involved.is_empty() && !matches!(own, "" | "default") {
+            errors.push(FieldError::invalid(
+                about.at("namespace"),
+                involved,
+                "does not match event.namespace",
+            ));
+        } else if !involved.is_empty() && involved != own && !own.is_empty() {
+            errors.push(FieldError::invalid(
+                about.at("namespace"),
+                involved,
+                "does not match event.namespace",
+            ));
+        }
+        errors
+    }
+
+    fn validate_name(&self, name: &str) -> Vec<String> {
+        crate::names::dns_subdomain(name)
+    }
+
+    fn allows_create_on_update(&self) -> bool {
+        true
+    }
+
+    fn selectable_field<'a>(&self, object: &'a Value, field: &str) -> Option<Cow<'a, str>> {
+        match field {
+            "source" => {
+                let component = object.pointer("/source/component").and_then(Value::as_str);
+                let reporter = object["reportingComponent"].as_str().unwrap_or_default();
+                Some(Cow::Borrowed(component.filter(|c| !c.is_empty()).unwrap_or(reporter)))
+            }
+            _ => select(object, field, &SELECTABLE),
+        }
+    }
+
+    fn selectable_fields(&self) -> &'static [&'static str] {
+        &SELECTABLE
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        &printers::cluster::EVENTS
+    }
+
+    fn row(&self, object: &Value, now: jiff::Timestamp) -> Vec<Value> {
+        printers::cluster::event(object, now)
+    }
+}
