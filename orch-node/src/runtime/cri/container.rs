@@ -124,7 +124,7 @@ fn encode(
         args: config.args,
         working_dir: config.working_dir,
         envs: config.env.into_iter().map(|(key, value)| proto::KeyValue { key, value }).collect(),
-        mounts: config.mounts.into_iter().map(mount).collect(),
+        mounts: config.mounts.iter().map(mount).collect(),
         labels: config.labels.into_iter().collect(),
         annotations: config.annotations.into_iter().collect(),
         log_path: config.log_path.display().to_string(),
@@ -136,7 +136,7 @@ fn encode(
     }
 }
 
-fn mount(mount: Mount) -> proto::Mount {
+fn mount(mount: &Mount) -> proto::Mount {
     proto::Mount {
         container_path: mount.container_path.display().to_string(),
         host_path: mount.host_path.display().to_string(),
