@@ -12,12 +12,19 @@
 //! # Ok::<(), patch::PatchError>(())
 //! ```
 
+mod apply;
+mod fields;
 mod json;
+mod managed;
 mod strategic;
+mod typed;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{StatusCause, StatusDetails};
 
+pub use apply::{ApplyError, Conflict, apply};
+pub use fields::FieldSet;
 pub use json::{json_patch, merge_patch};
+pub use managed::{Writer, update};
 pub use strategic::strategic_merge_patch;
 
 use crate::status::{ApiError, Reason};

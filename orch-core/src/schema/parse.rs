@@ -114,6 +114,7 @@ fn field(line: &'static str, package: &'static str, names: &Names) -> Field {
         ty: field_type(ty, package, names),
         required: false,
         pointer: false,
+        present: false,
         path: Vec::new(),
         wrapped: false,
         list: ListType::Atomic,
@@ -125,6 +126,7 @@ fn field(line: &'static str, package: &'static str, names: &Names) -> Field {
         match word.split_once('=') {
             None if word == "required" => field.required = true,
             None if word == "pointer" => field.pointer = true,
+            None if word == "present" => field.present = true,
             None if word == "wrapped" => field.wrapped = true,
             None => field.path = numbers(word),
             Some(("list", list)) => field.list = list_type(list),

@@ -65,6 +65,9 @@ pub struct Field {
     pub required: bool,
     /// Whether an explicit zero (`0`, `false`, `""`) differs from an absent field.
     pub pointer: bool,
+    /// Whether upstream's encoding has the field even where it is empty: an object that is no
+    /// pointer in Go, a list or map that is not left out when empty.
+    pub present: bool,
     /// Protobuf field number; two where the field is part of an embedded message (the number of
     /// that message, then the field's in it); empty where the field is not in protobuf.
     pub path: Vec<u32>,

@@ -1,0 +1,4 @@
+//! What happens to objects on their way: patches, managed fields, encodings.
+
+mod apply;
+mod properties;
