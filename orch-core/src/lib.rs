@@ -23,6 +23,7 @@ pub mod node;
 pub mod object;
 pub mod owner;
 pub mod patch;
+pub mod protobuf;
 pub mod quantity;
 pub mod random;
 pub mod resource;

@@ -2,3 +2,4 @@
 
 mod apply;
 mod properties;
+mod protobuf;
