@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::strategy::Strategy;
 
 pub(crate) use field::Field;
+pub(crate) use service::{has_cluster_ip, has_node_ports};
 
 mod config;
 mod event;

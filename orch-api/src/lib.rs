@@ -1,9 +1,11 @@
 //! The Kubernetes API server as a tower `Service` over a store.
 
 pub mod admission;
+pub mod allocator;
 pub mod auth;
 pub mod kinds;
 pub mod names;
 pub mod printers;
 pub mod serve;
 pub mod strategy;
+pub mod subresources;

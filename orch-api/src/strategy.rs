@@ -18,7 +18,8 @@ pub trait Strategy: Send + Sync + fmt::Debug + 'static {
     /// Fills in what the client left out. Idempotent. Runs on create, update and patch.
     fn set_defaults(&self, _object: &mut Value) {}
 
-    /// Takes out what a client may not set on creation (usually `status`).
+    /// Takes out what a client may not set on creation (usually `status`), and derives what only
+    /// the server may. Name, uid and creation time are set already.
     fn prepare_for_create(&self, object: &mut Value) {
         if let Some(fields) = object.as_object_mut() {
             fields.remove("status");
@@ -230,6 +231,10 @@ pub trait Hook: Send + Sync + fmt::Debug + 'static {
         Ok(())
     }
 
+    /// After an update was stored: give back what the object no longer holds. Not called for a
+    /// dry run.
+    async fn after_update(&self, _ctx: &WriteContext, _new: &Value, _old: &Value) {}
+
     /// The write did not take place after all: give back what `before_*` reserved.
     async fn failed(&self, _ctx: &WriteContext, _new: &Value, _old: Option<&Value>) {}
 
@@ -248,4 +253,23 @@ pub trait VirtualResource: Send + Sync + fmt::Debug + 'static {
         target: &Target,
         body: Value,
     ) -> Result<Value, ApiError>;
+}
+
+/// A subresource that a POST changes its object through (`binding`). Whoever stores the object
+/// reads it, applies the change and writes it, again if somebody else was faster; a client could
+/// not, because the kind's own rules forbid the change. Pure, like a [`Strategy`].
+pub trait Action: Send + Sync + fmt::Debug + 'static {
+    /// The object that the POST to `target` changes.
+    fn object(&self, target: &Target, body: &Value) -> Target;
+
+    /// Changes the object, or refuses to.
+    fn apply(&self, body: &Value, object: &mut Value, now: jiff::Timestamp)
+    -> Result<(), ApiError>;
+
+    /// What the client is told when the object is stored.
+    fn answer(&self) -> Value {
+        serde_json::json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,
+        })
+    }
 }
