@@ -1,30 +1,24 @@
 //! What the standard controllers are built from.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use jiff::Timestamp;
-use k8s_openapi::{
-    Resource, api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::Time,
-};
+use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::Time};
+pub(crate) use orch_core::event::EventType;
 use orch_core::{
-    Environment, Key, Resources,
+    Client, Environment, Resources,
+    event::{EventRecorder, Reporter, reference_to},
     informer::{Informer, Informers, Watchable},
 };
 
 use crate::controller::{Controller, ControllerBuilder};
 
-/// Whether an event tells of the normal course or of something to look at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum EventType {
-    Normal,
-    Warning,
-}
-
 /// The shared informers, and in whose name a controller works. Cheap to clone.
 #[derive(Clone)]
-pub struct Context {
+pub(crate) struct Context {
     informers: Informers,
     name: &'static str,
+    events: EventRecorder,
 }
 
 impl fmt::Debug for Context {
@@ -34,9 +28,28 @@ impl fmt::Debug for Context {
 }
 
 impl Context {
-    /// A context for the controller of this name, which its events carry.
-    pub fn new(informers: &Informers, name: &'static str) -> Self {
-        Self { informers: informers.clone(), name }
+    /// A context for the controller of this name, which its events carry. Call it inside a tokio
+    /// runtime.
+    pub(crate) fn new(informers: &Informers, name: &'static str) -> Self {
+        Self::reporting(informers, name, name)
+    }
+
+    /// The same for a controller whose events carry another name than its own.
+    pub(crate) fn reporting(
+        informers: &Informers,
+        name: &'static str,
+        component: &'static str,
+    ) -> Self {
+        let events = EventRecorder::start(
+            informers.client().clone(),
+            informers.environment().clone(),
+            Reporter::new(component),
+        );
+        Self { informers: informers.clone(), name, events }
+    }
+
+    pub(crate) fn client(&self) -> &Arc<dyn Client> {
+        self.informers.client()
     }
 
     pub(crate) fn builder(&self) -> ControllerBuilder {
@@ -69,19 +82,9 @@ impl Context {
         about: &K,
         kind: EventType,
         reason: &str,
-        message: impl fmt::Display,
+        message: impl Into<String>,
     ) {
-        let meta = about.metadata();
-        let reference = ObjectReference {
-            api_version: Some(<K as Resource>::API_VERSION.to_owned()),
-            kind: Some(K::KIND.to_owned()),
-            name: meta.name.clone(),
-            namespace: meta.namespace.clone(),
-            uid: meta.uid.clone(),
-            resource_version: meta.resource_version.clone(),
-            field_path: None,
-        };
-        self.event_about(&reference, kind, reason, message);
+        self.event_about(&reference_to(about), kind, reason, message);
     }
 
     pub(crate) fn event_about(
@@ -89,12 +92,8 @@ impl Context {
         about: &ObjectReference,
         kind: EventType,
         reason: &str,
-        message: impl fmt::Display,
+        message: impl Into<String>,
     ) {
-        let key = Key::new(
-            about.namespace.clone().unwrap_or_default(),
-            about.name.clone().unwrap_or_default(),
-        );
-        tracing::debug!(controller = self.name, ?kind, %key, reason, %message, "event");
+        self.events.record(about, kind, reason, reason, message);
     }
 }

@@ -43,7 +43,8 @@ const BY_SERVICE: &str = "service";
 
 /// The controller of EndpointSlices.
 pub fn endpoint_slice(informers: &Informers) -> Controller {
-    let context = Context::new(informers, "endpointslice-controller");
+    let name = "endpointslice-controller";
+    let context = Context::reporting(informers, name, "endpoint-slice-controller");
     let services = ServicePods::new(&context);
     let slices = context.informer::<EndpointSlice>();
     slices.add_index(BY_SERVICE, |slice| {

@@ -31,7 +31,7 @@ const CAPACITY: usize = 1000;
 
 /// The controller of Endpoints.
 pub fn endpoints(informers: &Informers) -> Controller {
-    let context = Context::new(informers, "endpoints-controller");
+    let context = Context::reporting(informers, "endpoints-controller", "endpoint-controller");
     let services = ServicePods::new(&context);
     let mapping = services.clone();
     let existing = context.informer::<Endpoints>();

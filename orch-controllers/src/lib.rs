@@ -12,16 +12,19 @@ pub mod endpoint_slice;
 pub mod endpoints;
 pub mod expectations;
 pub mod manager;
+pub mod namespace;
 pub mod ownership;
+pub mod pod_gc;
 pub mod queue;
 pub mod reconciler;
 pub mod replicas;
+pub mod service_account;
+pub mod ttl_after_finished;
 
 mod context;
 mod dependents;
 mod pods;
 
-pub use context::Context;
 pub use controller::{Controller, ControllerBuilder};
 pub use expectations::Expectations;
 pub use manager::{Manager, Runnable};

@@ -3,6 +3,7 @@
 use std::{borrow::Cow, fmt, future::Future};
 
 use futures::{FutureExt, future::BoxFuture};
+use orch_core::lease::Election;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -66,6 +67,27 @@ impl Manager {
     /// The names of what it manages, in the order of addition.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.runnables.iter().map(Runnable::name)
+    }
+
+    /// Runs everything while this instance is the elected one: waits for its turn, runs until
+    /// `stop` is cancelled, and hands the lead over at once then. If the lead is lost, everything
+    /// is stopped and this returns; the caller decides whether to start anew, as a new process
+    /// would.
+    pub async fn run_elected(self, election: Election, stop: CancellationToken) {
+        let Some(leadership) = stop.run_until_cancelled(election.acquire()).await else { return };
+        let run = self.run(stop);
+        tokio::pin!(run);
+        tokio::select! {
+            () = &mut run => {}
+            () = leadership.lost() => {
+                tracing::warn!("the lead was lost");
+                // Nobody may act for a leader that leads no more: not even to finish.
+                return;
+            }
+        }
+        if let Err(error) = leadership.release().await {
+            tracing::debug!(%error, "the lease runs out by itself");
+        }
     }
 
     /// Runs everything until `stop` is cancelled and all have come to their end. One that ends or

@@ -4,10 +4,8 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::{
-    Resource,
-    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
-};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+pub use orch_core::owner::{controller_of, controller_reference, is_controlled_by};
 use orch_core::{
     ClientError, Resources,
     client::PatchKind,
@@ -21,30 +19,6 @@ pub const BY_CONTROLLER: &str = "controller-uid";
 
 /// The index of objects that no controller controls, by namespace.
 pub const ORPHANS: &str = "orphans-by-namespace";
-
-/// The owner reference that says `controller: true`.
-pub fn controller_of(meta: &ObjectMeta) -> Option<&OwnerReference> {
-    meta.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))
-}
-
-/// Whether `meta` is controlled by the object with this uid.
-pub fn is_controlled_by(meta: &ObjectMeta, uid: &str) -> bool {
-    controller_of(meta).is_some_and(|owner| owner.uid == uid)
-}
-
-/// The reference that makes `owner` the controller of a dependent, and keeps it from going first
-/// when it is deleted in the foreground.
-pub fn controller_reference<K: Watchable>(owner: &K) -> OwnerReference {
-    let meta = owner.metadata();
-    OwnerReference {
-        api_version: <K as Resource>::API_VERSION.to_owned(),
-        kind: K::KIND.to_owned(),
-        name: meta.name.clone().unwrap_or_default(),
-        uid: meta.uid.clone().unwrap_or_default(),
-        controller: Some(true),
-        block_owner_deletion: Some(true),
-    }
-}
 
 /// Lets objects of an informer be found by their controller, and those without one by namespace.
 pub fn index_by_controller<K: Watchable>(informer: &Informer<K>) {

@@ -36,7 +36,8 @@ pub fn replica_set(informers: &Informers) -> Controller {
 
 /// The controller of ReplicationControllers.
 pub fn replication_controller(informers: &Informers) -> Controller {
-    let context = Context::new(informers, "replicationcontroller-controller");
+    let name = "replicationcontroller-controller";
+    let context = Context::reporting(informers, name, "replication-controller");
     ReplicaReconciler::<ReplicationController>::controller(context)
 }
 
