@@ -11,6 +11,7 @@ pub mod deployment;
 pub mod endpoint_slice;
 pub mod endpoints;
 pub mod expectations;
+pub mod garbage;
 pub mod manager;
 pub mod namespace;
 pub mod ownership;
@@ -19,6 +20,7 @@ pub mod queue;
 pub mod reconciler;
 pub mod replicas;
 pub mod service_account;
+pub mod standard;
 pub mod ttl_after_finished;
 
 mod context;

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{Namespace, NamespaceStatus, Pod};
 use orch_core::{
-    ClientError, Key, Resources, ResourceType, Scope, Target,
+    ClientError, Key, ResourceType, Resources, Scope, Target,
     client::{
         Client, DeleteOptions, ListOptions, ObjectList, Propagation, Read, ReadReply, Write,
         WriteOptions,
@@ -72,9 +72,7 @@ pub fn namespace(informers: &Informers, types: Arc<dyn ResourceTypes>) -> Contro
     let known = namespaces.clone();
     context
         .builder()
-        .watches_own_if::<Namespace>(|change| {
-            change.object().metadata.deletion_timestamp.is_some()
-        })
+        .watches_own_if::<Namespace>(|change| change.object().metadata.deletion_timestamp.is_some())
         // The last pod of a namespace is what is mostly waited for.
         .watches::<Pod>(move |change| {
             let Change::Deleted(pod) = change else { return Vec::new() };
@@ -177,8 +175,8 @@ impl NamespaceReconciler {
     async fn empty(&self, name: &str, types: &[ResourceType]) -> Remaining {
         let mut remaining = Remaining::default();
         let namespaced = types.iter().filter(|resource| resource.scope == Scope::Namespaced);
-        let (pods, others): (Vec<_>, Vec<_>) = namespaced
-            .partition(|resource| resource.group.is_empty() && resource.plural == "pods");
+        let (pods, others): (Vec<_>, Vec<_>) =
+            namespaced.partition(|resource| resource.group.is_empty() && resource.plural == "pods");
         for stage in [pods, others] {
             for resource in stage {
                 if let Err(error) = self.delete_all(name, resource, &mut remaining).await {
@@ -207,7 +205,11 @@ impl NamespaceReconciler {
             ..DeleteOptions::default()
         };
         let all = ListOptions::default();
-        match self.context.client().write(Write::DeleteCollection(target.clone(), options, all)).await
+        match self
+            .context
+            .client()
+            .write(Write::DeleteCollection(target.clone(), options, all))
+            .await
         {
             Err(error) if is_unsupported(&error) => return Ok(()),
             Err(error) => return Err(error),
@@ -246,8 +248,8 @@ impl NamespaceReconciler {
         let spec = namespace.spec.clone().unwrap_or_default();
         let rest: Vec<String> =
             spec.finalizers.into_iter().flatten().filter(|f| f != FINALIZER).collect();
-        let mut value = serde_json::to_value(namespace)
-            .map_err(orch_core::object::DecodeError::Shape)?;
+        let mut value =
+            serde_json::to_value(namespace).map_err(orch_core::object::DecodeError::Shape)?;
         value["spec"]["finalizers"] = json!(rest);
         let name = namespace.metadata.name.as_deref().unwrap_or_default();
         let target = Target::object(ResourceType::of::<Namespace>(), None, name);

@@ -104,9 +104,7 @@ impl Collector {
     /// The oldest of the pods that are over, as far as they are too many.
     fn excess(&self, pods: &[Arc<Pod>]) -> Vec<Arc<Pod>> {
         let Some(max) = self.options.terminated_max else { return Vec::new() };
-        let over = |pod: &&Arc<Pod>| {
-            pods::is_terminal(pod) && !pods::is_terminating(pod)
-        };
+        let over = |pod: &&Arc<Pod>| pods::is_terminal(pod) && !pods::is_terminating(pod);
         let mut over: Vec<Arc<Pod>> = pods.iter().filter(over).cloned().collect();
         let excess = over.len().saturating_sub(max);
         over.sort_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0));

@@ -17,10 +17,8 @@ use crate::{Action, Controller, context::Context};
 pub fn ttl_after_finished(informers: &Informers) -> Controller {
     let context = Context::new(informers, "ttl-after-finished-controller");
     let jobs = context.informer::<Job>();
-    context
-        .builder()
-        .watches_own_if::<Job>(|change| expiry(change.object()).is_some())
-        .build(move |key: Key| {
+    context.builder().watches_own_if::<Job>(|change| expiry(change.object()).is_some()).build(
+        move |key: Key| {
             let (context, job) = (context.clone(), jobs.get(&key));
             async move {
                 let Some((job, at)) = job.and_then(|job| Some((job.clone(), expiry(&job)?))) else {
@@ -42,7 +40,8 @@ pub fn ttl_after_finished(informers: &Informers) -> Controller {
                     _ => Ok(Action::Done),
                 }
             }
-        })
+        },
+    )
 }
 
 /// When a job is to be deleted, if it is finished and has a time to live.

@@ -2,6 +2,8 @@
 
 #[path = "controllers/deployments.rs"]
 mod deployments;
+#[path = "controllers/lifecycle.rs"]
+mod lifecycle;
 #[path = "controllers/queue.rs"]
 mod queue;
 #[path = "controllers/replicas.rs"]

@@ -23,17 +23,21 @@ type Said<'a> = (&'a str, &'a str, &'a str, String);
 /// The status after an attempt to empty the namespace.
 pub(super) fn of(namespace: &Namespace, remaining: &Remaining, now: Time) -> NamespaceStatus {
     let listed = |counts: &BTreeMap<String, usize>, unit: &str| {
-        let each: Vec<String> =
-            counts.iter().map(|(name, count)| format!("{name} {unit}{count} resource instances")).collect();
+        let each: Vec<String> = counts
+            .iter()
+            .map(|(name, count)| format!("{name} {unit}{count} resource instances"))
+            .collect();
         each.join(", ")
     };
     let deletion: Said<'_> = if remaining.failures.is_empty() {
         let message = "All content successfully deleted, may be waiting on finalization";
         (DELETION, "False", "ContentDeleted", message.to_owned())
     } else {
-        let message =
-            format!("Failed to delete all resource types, {} remaining: {}", remaining.failures.len(),
-                remaining.failures.join(", "));
+        let message = format!(
+            "Failed to delete all resource types, {} remaining: {}",
+            remaining.failures.len(),
+            remaining.failures.join(", ")
+        );
         (DELETION, "True", "ContentDeletionFailed", message)
     };
     let content: Said<'_> = if remaining.objects.is_empty() {
@@ -52,8 +56,12 @@ pub(super) fn of(namespace: &Namespace, remaining: &Remaining, now: Time) -> Nam
     };
     let discovery: Said<'_> =
         (DISCOVERY, "False", "ResourcesDiscovered", "All resources successfully discovered".into());
-    let parsing: Said<'_> =
-        (PARSING, "False", "ParsedGroupVersions", "All legacy kube types successfully parsed".into());
+    let parsing: Said<'_> = (
+        PARSING,
+        "False",
+        "ParsedGroupVersions",
+        "All legacy kube types successfully parsed".into(),
+    );
     with(namespace, [discovery, parsing, deletion, content, finalizers], now)
 }
 

@@ -58,7 +58,6 @@ pub(crate) struct World {
     pub(crate) cluster: MemoryClient,
     counting: Arc<CountingClient>,
     pub(crate) informers: Informers,
-    pub(crate) environment: Environment,
     /// Whether the pretended node agent makes pods ready.
     pub(crate) ready: Arc<AtomicBool>,
     _stop: DropGuard,
@@ -80,7 +79,7 @@ impl World {
         let stop = CancellationToken::new();
         let run = tokio::spawn(manager.run(stop.clone()));
         let _stop = stop.drop_guard();
-        Self { cluster, counting, informers, environment, ready, _stop, _run: run }
+        Self { cluster, counting, informers, ready, _stop, _run: run }
     }
 
     /// How many writes the controllers made so far.

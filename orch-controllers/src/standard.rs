@@ -1,0 +1,152 @@
+//! The standard controllers, as data.
+
+use std::{fmt, sync::Arc};
+
+use orch_core::informer::Informers;
+
+use crate::{
+    deployment::deployment,
+    endpoint_slice::endpoint_slice,
+    endpoints::endpoints,
+    garbage::garbage_collector,
+    manager::Runnable,
+    namespace::{ResourceTypes, namespace},
+    pod_gc::{PodGcOptions, pod_garbage_collector},
+    replicas::{replica_set, replication_controller},
+    service_account::{root_ca_publisher, service_account},
+    ttl_after_finished::ttl_after_finished,
+};
+
+/// What the standard controllers need to know.
+#[derive(Clone)]
+pub struct StandardOptions {
+    /// Which run, in the notation of `kube-controller-manager --controllers`: `*` is all, a name is
+    /// that one, `-name` is all but that one. Later entries outweigh earlier ones. Default `*`.
+    pub controllers: Vec<String>,
+    /// The kinds of objects there are, for garbage collection and for emptying namespaces.
+    pub types: Arc<dyn ResourceTypes>,
+    /// The certificates (PEM) by which clients know the API server. Without them the root CA
+    /// publisher does not run. Default none.
+    pub root_ca_pem: Option<String>,
+    /// When pods that nobody else removes are removed.
+    pub pod_gc: PodGcOptions,
+}
+
+impl StandardOptions {
+    /// All controllers, with upstream's defaults.
+    pub fn new(types: impl ResourceTypes) -> Self {
+        Self {
+            controllers: vec!["*".to_owned()],
+            types: Arc::new(types),
+            root_ca_pem: None,
+            pod_gc: PodGcOptions::default(),
+        }
+    }
+}
+
+impl fmt::Debug for StandardOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StandardOptions").field("controllers", &self.controllers).finish()
+    }
+}
+
+/// No standard controller has this name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a standard controller; there are: {list}", list = names().collect::<Vec<_>>().join(", "))]
+pub struct UnknownController(pub String);
+
+type Build = fn(&Informers, &StandardOptions) -> Option<Runnable>;
+
+/// Names, as upstream's, and how each is built.
+const CONTROLLERS: &[(&str, Build)] = &[
+    ("deployment-controller", |informers, _| Some(deployment(informers).into())),
+    ("replicaset-controller", |informers, _| Some(replica_set(informers).into())),
+    ("replicationcontroller-controller", |informers, _| {
+        Some(replication_controller(informers).into())
+    }),
+    ("endpoints-controller", |informers, _| Some(endpoints(informers).into())),
+    ("endpointslice-controller", |informers, _| Some(endpoint_slice(informers).into())),
+    ("namespace-controller", |informers, options| {
+        Some(namespace(informers, options.types.clone()).into())
+    }),
+    ("garbage-collector-controller", |informers, options| {
+        Some(garbage_collector(informers, options.types.clone()))
+    }),
+    ("serviceaccount-controller", |informers, _| Some(service_account(informers).into())),
+    ("root-ca-certificate-publisher-controller", |informers, options| {
+        let root_ca_pem = options.root_ca_pem.as_deref()?;
+        Some(root_ca_publisher(informers, root_ca_pem).into())
+    }),
+    ("pod-garbage-collector-controller", |informers, options| {
+        Some(pod_garbage_collector(informers, options.pod_gc))
+    }),
+    ("ttl-after-finished-controller", |informers, _| Some(ttl_after_finished(informers).into())),
+];
+
+/// The names of all standard controllers.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    CONTROLLERS.iter().map(|(name, _)| *name)
+}
+
+/// The standard controllers that the options ask for, ready for a
+/// [`Manager`](crate::Manager). Call it inside a tokio runtime: their informers start at once.
+///
+/// # Errors
+/// [`UnknownController`] if a name in the options is none of [`names`].
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use k8s_openapi::api::core::v1::Pod;
+/// use orch_controllers::{Manager, standard::{StandardOptions, standard}};
+/// use orch_core::{Environment, ResourceType, informer::Informers, testing::MemoryClient};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let environment = Environment::system();
+/// let cluster = Arc::new(MemoryClient::new(environment.clone()));
+/// let mut options = StandardOptions::new(vec![ResourceType::of::<Pod>()]);
+/// options.controllers.push("-garbage-collector-controller".into());
+/// let mut manager = Manager::new();
+/// manager.extend(standard(&Informers::new(cluster, environment), &options)?);
+/// assert!(manager.names().any(|name| name == "deployment-controller"));
+/// # Ok(()) }
+/// ```
+pub fn standard(
+    informers: &Informers,
+    options: &StandardOptions,
+) -> Result<Vec<Runnable>, UnknownController> {
+    for entry in &options.controllers {
+        let name = entry.strip_prefix('-').unwrap_or(entry);
+        if name != "*" && !names().any(|known| known == name) {
+            return Err(UnknownController(name.to_owned()));
+        }
+    }
+    let enabled = CONTROLLERS.iter().filter(|(name, _)| is_enabled(name, &options.controllers));
+    Ok(enabled.filter_map(|(_, build)| build(informers, options)).collect())
+}
+
+fn is_enabled(name: &str, entries: &[String]) -> bool {
+    let decides = entries.iter().rev().find_map(|entry| match entry.strip_prefix('-') {
+        Some(disabled) => (disabled == name || disabled == "*").then_some(false),
+        None => (entry == name || entry == "*").then_some(true),
+    });
+    decides.unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn later_entries_outweigh_earlier_ones() {
+        let check = |entries: &[&str], expected: bool| {
+            let entries: Vec<String> = entries.iter().map(|e| (*e).to_owned()).collect();
+            assert_eq!(is_enabled("job-controller", &entries), expected, "{entries:?}");
+        };
+        check(&["*"], true);
+        check(&["*", "-job-controller"], false);
+        check(&["job-controller"], true);
+        check(&["deployment-controller"], false);
+        check(&["-*", "job-controller"], true);
+    }
+}

@@ -1,0 +1,247 @@
+//! Namespaces, ownership, and what every namespace has.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::{
+    apps::v1::{Deployment, ReplicaSet},
+    core::v1::{ConfigMap, Namespace, Pod, ServiceAccount},
+};
+use orch_controllers::{
+    Runnable,
+    deployment::deployment,
+    garbage::garbage_collector,
+    namespace::namespace,
+    pod_gc::{PodGcOptions, pod_garbage_collector},
+    replicas::replica_set,
+    service_account::{root_ca_publisher, service_account},
+    standard::{StandardOptions, UnknownController, standard},
+};
+use orch_core::{
+    ResourceType, Resources,
+    client::{DeleteOptions, Propagation},
+    informer::Informers,
+};
+use serde_json::{Value, json};
+
+use crate::world::{World, template};
+
+fn types() -> Vec<ResourceType> {
+    vec![
+        ResourceType::of::<Pod>(),
+        ResourceType::of::<ConfigMap>(),
+        ResourceType::of::<ServiceAccount>(),
+        ResourceType::of::<ReplicaSet>(),
+        ResourceType::of::<Deployment>(),
+    ]
+}
+
+fn owned_world() -> World {
+    World::start(|informers: &Informers| -> Vec<Runnable> {
+        vec![
+            deployment(informers).into(),
+            replica_set(informers).into(),
+            garbage_collector(informers, Arc::new(types())),
+        ]
+    })
+}
+
+async fn deploy(world: &World, replicas: usize) {
+    world
+        .create::<Deployment>(json!({
+            "metadata": {"name": "web"},
+            "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": "web"}},
+                "template": template("web", "v1")},
+        }))
+        .await;
+    world
+        .eventually("pods", async |world| {
+            (world.list::<Pod>().await.len() == replicas).then_some(())
+        })
+        .await;
+    world.pass(1).await;
+}
+
+async fn delete_deployment(world: &World, propagation: Propagation) {
+    let options = DeleteOptions { propagation: Some(propagation), ..DeleteOptions::default() };
+    world.resources::<Deployment>().delete("web", options).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_owned_goes_after_its_owner_in_the_background() {
+    let world = owned_world();
+    deploy(&world, 20).await;
+    delete_deployment(&world, Propagation::Background).await;
+    world
+        .eventually("all gone", async |world| {
+            let sets = world.list::<ReplicaSet>().await.len();
+            (sets == 0 && world.list::<Pod>().await.is_empty()).then_some(())
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_owned_goes_before_its_owner_in_the_foreground() {
+    let world = owned_world();
+    deploy(&world, 5).await;
+    delete_deployment(&world, Propagation::Foreground).await;
+    world
+        .eventually("all gone", async |world| {
+            let deployment = world.get::<Deployment>("web").await;
+            if deployment.is_none() {
+                assert!(world.list::<ReplicaSet>().await.is_empty(), "the owner went first");
+                assert!(world.list::<Pod>().await.is_empty(), "the owner went first");
+            }
+            deployment.is_none().then_some(())
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn orphans_stay_and_lose_their_owner() {
+    let world = owned_world();
+    deploy(&world, 3).await;
+    delete_deployment(&world, Propagation::Orphan).await;
+    world
+        .eventually("the set is free", async |world| {
+            let gone = world.get::<Deployment>("web").await.is_none();
+            let sets = world.list::<ReplicaSet>().await;
+            let free = sets[0].metadata.owner_references.as_ref().is_none_or(Vec::is_empty);
+            (gone && free).then_some(())
+        })
+        .await;
+    world.pass(60).await;
+    assert_eq!(world.list::<Pod>().await.len(), 3);
+}
+
+fn map(name: &str, owners: Value) -> Value {
+    json!({"metadata": {"name": name, "ownerReferences": owners}})
+}
+
+#[tokio::test(start_paused = true)]
+async fn absent_owners_are_verified_and_those_of_other_namespaces_are_none() {
+    let world = owned_world();
+    let real = world.create::<ConfigMap>(map("real", json!([]))).await;
+    let reference = |name: &str, uid: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": uid});
+    let uid = real.metadata.uid.as_deref().unwrap();
+    world.create::<ConfigMap>(map("kept", json!([reference("real", uid)]))).await;
+    world
+        .create::<ConfigMap>(map("both", json!([reference("real", uid), reference("no", "x")])))
+        .await;
+    world.create::<ConfigMap>(map("dangling", json!([reference("real", "other-uid")]))).await;
+    let other: Resources<ConfigMap> =
+        Resources::namespaced(Arc::new(world.cluster.clone()), "other");
+    let misplaced: ConfigMap =
+        serde_json::from_value(map("misplaced", json!([reference("real", uid)]))).unwrap();
+    other.create(&misplaced).await.unwrap();
+    let unknown = json!([{"apiVersion": "x.dev/v1", "kind": "X", "name": "x", "uid": "x1"}]);
+    world.create::<ConfigMap>(map("unknown-kind", unknown)).await;
+    world
+        .eventually("only what has no owner goes", async |world| {
+            let dangling = world.get::<ConfigMap>("dangling").await;
+            let misplaced = other.get_opt("misplaced").await.unwrap();
+            (dangling.is_none() && misplaced.is_none()).then_some(())
+        })
+        .await;
+    world.pass(60).await;
+    let both = world.get::<ConfigMap>("both").await.unwrap();
+    assert!(world.get::<ConfigMap>("kept").await.is_some());
+    assert!(world.get::<ConfigMap>("unknown-kind").await.is_some());
+    assert_eq!(both.metadata.owner_references.as_ref().unwrap().len(), 1, "one is absent");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_circle_of_owners_does_not_block() {
+    let world = owned_world();
+    let mut uids = Vec::new();
+    for name in ["a", "b", "c"] {
+        let created = world.create::<ConfigMap>(map(name, json!([]))).await;
+        uids.push((name, created.metadata.uid.clone().unwrap()));
+    }
+    for (at, name) in ["a", "b", "c"].into_iter().enumerate() {
+        let (owner, uid) = &uids[(at + 2) % 3];
+        let owners = json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": owner, "uid": uid,
+            "controller": true, "blockOwnerDeletion": true}]);
+        world.patch::<ConfigMap>(name, json!({"metadata": {"ownerReferences": owners}})).await;
+    }
+    world.pass(1).await;
+    let options =
+        DeleteOptions { propagation: Some(Propagation::Foreground), ..DeleteOptions::default() };
+    world.resources::<ConfigMap>().delete("a", options).await.unwrap();
+    world
+        .eventually("the whole circle is gone", async |world| {
+            world.list::<ConfigMap>().await.is_empty().then_some(())
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_is_emptied_before_it_goes() {
+    let world = World::start(|informers| vec![namespace(informers, Arc::new(types()))]);
+    world.create_cluster::<Namespace>(json!({"metadata": {"name": "default"}})).await;
+    for number in 0..20 {
+        let mut pod = template("web", "v1");
+        pod["metadata"]["name"] = json!(format!("web-{number}"));
+        world.create::<Pod>(pod).await;
+    }
+    world.create::<ConfigMap>(json!({"metadata": {"name": "settings"}})).await;
+    let held = json!({"metadata": {"name": "held", "finalizers": ["example.com/hold"]}});
+    world.create::<ConfigMap>(held).await;
+    world.all::<Namespace>().delete("default", DeleteOptions::default()).await.unwrap();
+    world
+        .eventually("one object remains", async |world| {
+            let namespace = world.all::<Namespace>().get("default").await.ok()?;
+            let conditions = namespace.status.as_ref()?.conditions.as_ref()?;
+            let remaining =
+                conditions.iter().find(|c| c.type_ == "NamespaceFinalizersRemaining")?;
+            let message = remaining.message.as_deref()?;
+            message.contains("example.com/hold in 1 resource instances").then_some(())
+        })
+        .await;
+    assert!(world.list::<Pod>().await.is_empty());
+    world.patch::<ConfigMap>("held", json!({"metadata": {"finalizers": null}})).await;
+    world
+        .eventually("the namespace is gone", async |world| {
+            world.all::<Namespace>().get_opt("default").await.ok()?.is_none().then_some(())
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_namespace_has_an_account_and_the_root_certificate() {
+    let world = World::start(|informers| {
+        vec![service_account(informers), root_ca_publisher(informers, "PEM")]
+    });
+    world.create_cluster::<Namespace>(json!({"metadata": {"name": "default"}})).await;
+    let present = async |world: &World| {
+        let map = world.get::<ConfigMap>("kube-root-ca.crt").await?;
+        let right = map.data.as_ref()?.get("ca.crt")? == "PEM";
+        (right && world.get::<ServiceAccount>("default").await.is_some()).then_some(())
+    };
+    world.eventually("both", present).await;
+    world.delete::<ServiceAccount>("default").await;
+    world.patch::<ConfigMap>("kube-root-ca.crt", json!({"data": {"ca.crt": "changed"}})).await;
+    world.eventually("both again", present).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_of_nodes_that_are_gone_go_too() {
+    let world =
+        World::start(|informers| vec![pod_garbage_collector(informers, PodGcOptions::default())]);
+    let mut pod = template("web", "v1");
+    pod["metadata"]["name"] = json!("lost");
+    world.create::<Pod>(pod).await;
+    world.pass(30).await;
+    assert!(world.get::<Pod>("lost").await.is_some(), "the node may come back");
+    world.pass(61).await;
+    assert!(world.get::<Pod>("lost").await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_name_fails_when_the_controllers_are_built() {
+    let world = World::start(|_| Vec::<Runnable>::new());
+    let mut options = StandardOptions::new(types());
+    options.controllers.push("-no-such-controller".into());
+    let error = standard(&world.informers, &options).unwrap_err();
+    assert_eq!(error, UnknownController("no-such-controller".into()));
+    assert!(error.to_string().contains("deployment-controller"));
+}
