@@ -33,15 +33,19 @@ use orch_core::node::Connection;
 mod container;
 pub mod cri;
 mod error;
+mod events;
 mod image;
 pub mod labels;
+pub mod process;
 mod sandbox;
+pub mod simulated;
 mod streaming;
 
 pub use container::{
     ContainerConfig, ContainerId, ContainerState, ContainerStatus, Mount, MountPropagation,
     ResourceLimits,
 };
+pub use events::RuntimeEventSender;
 pub use error::{ImageError, RuntimeError};
 pub use image::{ImageInfo, ImagePull, RegistryAuth};
 pub use sandbox::{
@@ -284,6 +288,13 @@ pub trait Streaming: Send + Sync + fmt::Debug + 'static {
     ) -> Result<StreamSession, RuntimeError> {
         let _unused_by_default = (container, request);
         Err(RuntimeError::NotSupported("attach"))
+    }
+
+    /// Answers a probe over the network (HTTP, TCP, gRPC) in place of a container that has no
+    /// network. The default is `None`: the agent probes the pod's address by itself.
+    async fn answer_probe(&self, container: &ContainerId) -> Option<bool> {
+        let _unused_by_default = container;
+        None
     }
 
     /// A connection to a TCP port inside a sandbox.

@@ -23,3 +23,11 @@ pub const TERMINATION_MESSAGE_POLICY: &str = "io.kubernetes.container.terminatio
 pub const TERMINATION_MESSAGE_FILE: &str = "orch.io/termination-message-file";
 /// Annotation of containers: the pod's grace period in seconds.
 pub const POD_GRACE_PERIOD: &str = "io.kubernetes.pod.terminationGracePeriod";
+/// Annotation of containers: [`KIND_INIT`], [`KIND_SIDECAR`] or [`KIND_MAIN`].
+pub const CONTAINER_KIND: &str = "orch.io/container-kind";
+/// An init container that must end before the next one starts.
+pub const KIND_INIT: &str = "init";
+/// An init container that goes on running beside the main ones.
+pub const KIND_SIDECAR: &str = "sidecar";
+/// One of `spec.containers`.
+pub const KIND_MAIN: &str = "main";

@@ -1,0 +1,102 @@
+//! Doubling delays per key.
+//!
+//! Source: `k8s.io/client-go/util/flowcontrol/backoff.go`.
+
+use std::{collections::HashMap, hash::Hash, time::Duration};
+
+use jiff::Timestamp;
+
+/// Between tries of the same thing: 10 s at first, doubled by each, 5 minutes at most; forgotten
+/// when nothing failed for 10 minutes.
+#[derive(Debug)]
+pub(crate) struct Backoff<K> {
+    entries: HashMap<K, Entry>,
+    initial: Duration,
+    max: Duration,
+}
+
+#[derive(Debug)]
+struct Entry {
+    delay: Duration,
+    updated: Timestamp,
+}
+
+fn since(now: Timestamp, then: Timestamp) -> Duration {
+    Duration::try_from(now.duration_since(then)).unwrap_or_default()
+}
+
+impl<K: Hash + Eq> Backoff<K> {
+    pub(crate) fn new(initial: Duration, max: Duration) -> Self {
+        Self { entries: HashMap::new(), initial, max }
+    }
+
+    /// The delay that applies to `key` and how much of it is left, counted from `event`; `None`
+    /// if it may be tried now.
+    pub(crate) fn remaining(
+        &self,
+        key: &K,
+        event: Timestamp,
+        now: Timestamp,
+    ) -> Option<(Duration, Duration)> {
+        let entry = self.entries.get(key)?;
+        if since(event, entry.updated) > self.max * 2 {
+            return None;
+        }
+        let left = entry.delay.checked_sub(since(now, event))?;
+        (!left.is_zero()).then_some((entry.delay, left))
+    }
+
+    /// As [`Backoff::remaining`], counted from the last failure.
+    pub(crate) fn remaining_since_update(
+        &self,
+        key: &K,
+        now: Timestamp,
+    ) -> Option<(Duration, Duration)> {
+        self.remaining(key, self.entries.get(key)?.updated, now)
+    }
+
+    /// Notes a try after a failure at `event`: the next one waits longer.
+    pub(crate) fn next(&mut self, key: K, event: Timestamp, now: Timestamp) {
+        let (initial, max) = (self.initial, self.max);
+        let entry = self.entries.entry(key).or_insert(Entry { delay: Duration::ZERO, updated: now });
+        let expired = since(event, entry.updated) > max * 2;
+        entry.delay = if expired || entry.delay.is_zero() { initial } else { entry.delay * 2 };
+        entry.delay = entry.delay.min(max);
+        entry.updated = now;
+    }
+
+    pub(crate) fn forget(&mut self, key: &K) {
+        self.entries.remove(key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn delays_double_up_to_five_minutes_and_are_forgotten() {
+        let mut backoff = Backoff::new(Duration::from_secs(10), Duration::from_secs(300));
+        assert_eq!(backoff.remaining(&"a", at(0), at(0)), None);
+        let mut now = 0;
+        for expected in [10, 20, 40, 80, 160, 300, 300] {
+            backoff.next("a", at(now), at(now));
+            let (delay, left) = backoff.remaining(&"a", at(now), at(now + 1)).unwrap();
+            assert_eq!(delay.as_secs(), expected);
+            assert_eq!(left.as_secs(), expected - 1);
+            now += i64::try_from(expected).unwrap();
+            assert_eq!(backoff.remaining(&"a", at(now - expected as i64), at(now)), None);
+        }
+        // Ten quiet minutes later it starts over.
+        now += 601;
+        assert_eq!(backoff.remaining(&"a", at(now), at(now)), None);
+        backoff.next("a", at(now), at(now));
+        assert_eq!(backoff.remaining(&"a", at(now), at(now)).unwrap().0.as_secs(), 10);
+        backoff.forget(&"a");
+        assert_eq!(backoff.remaining(&"a", at(now), at(now)), None);
+    }
+}

@@ -1,0 +1,1 @@
+//! Processes on the host.
