@@ -1,12 +1,22 @@
 //! The node agent: runs the pods that are bound to a node.
 //!
-//! - [`runtime`]: the [`runtime::Runtime`] contract, in CRI's shape.
+//! - [`agent`]: [`NodeAgent`] registers the node and runs its pods.
+//! - [`runtime`]: the [`Runtime`] contract, in CRI's shape, and its implementations.
+//! - [`addresses`]: addresses for pods where the runtime gives none.
+//! - [`machine`]: the machine that a node stands for.
 //! - [`logs`]: container output on disk.
 //! - [`pods`]: what the agent's HTTP server asks the agent.
+//! - [`server`]: the agent's HTTP server.
 
+pub mod addresses;
+pub mod agent;
+mod downward;
 pub mod logs;
+pub mod machine;
 pub mod pods;
 pub mod runtime;
 pub mod server;
+mod volume;
 
+pub use agent::{AgentOptions, NodeAgent, NodeFolders};
 pub use runtime::Runtime;

@@ -71,6 +71,8 @@ pub struct RuntimeInfo {
     /// Whether mounts appear at their paths inside containers. If not, containers find each
     /// volume's host path in the environment variable `ORCH_VOLUME_<NAME>`.
     pub mounts_volumes: bool,
+    /// Whether [`Inventory::events`] tells every change. If not, the agent lists the runtime often.
+    pub tells_events: bool,
     /// Whether the files of volumes and of `hostPath` exist on this machine's disk. A simulated
     /// runtime has no files, and the agent prepares none for it.
     pub has_files: bool,

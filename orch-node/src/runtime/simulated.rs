@@ -330,7 +330,13 @@ impl Inventory for SimulatedRuntime {
     async fn info(&self) -> Result<RuntimeInfo, RuntimeError> {
         let version = env!("CARGO_PKG_VERSION").into();
         let name = "simulated".into();
-        Ok(RuntimeInfo { name, version, mounts_volumes: true, ..RuntimeInfo::default() })
+        Ok(RuntimeInfo {
+            name,
+            version,
+            mounts_volumes: true,
+            tells_events: true,
+            ..RuntimeInfo::default()
+        })
     }
 
     async fn sandboxes(&self, pod_uid: Option<&str>) -> Result<Vec<SandboxStatus>, RuntimeError> {

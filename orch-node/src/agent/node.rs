@@ -1,0 +1,256 @@
+//! The Node object: registered once, its status kept up.
+//!
+//! Source: `pkg/kubelet/kubelet_node_status.go`, `pkg/kubelet/nodestatus/setters.go`.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::core::v1::{
+        ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints,
+        NodeSpec, NodeStatus, NodeSystemInfo,
+    },
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
+};
+use orch_core::{ClientError, Resources, clock::to_seconds};
+
+use super::Context;
+
+/// The version that nodes report: Kubernetes' whose behaviour this is, and ours.
+const VERSION: &str = concat!("v1.36.0+orch-", env!("CARGO_PKG_VERSION"));
+/// So many images are shown in the status.
+const IMAGES_MAX: usize = 50;
+/// So often a status write that lost against another is tried again.
+const WRITE_TRIES: usize = 5;
+
+fn arch() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+fn labels(context: &Context) -> BTreeMap<String, String> {
+    let mut labels: BTreeMap<String, String> = [
+        ("kubernetes.io/hostname", context.node_name.as_str()),
+        ("kubernetes.io/os", "linux"),
+        ("kubernetes.io/arch", arch()),
+        ("beta.kubernetes.io/os", "linux"),
+        ("beta.kubernetes.io/arch", arch()),
+    ]
+    .into_iter()
+    .map(|(k, v)| (k.to_owned(), v.to_owned()))
+    .collect();
+    labels.extend(context.options.labels.clone());
+    labels
+}
+
+/// Creates the node, or takes over the one of the same name; goes on trying until it is there.
+pub(super) async fn register(context: &Context) {
+    loop {
+        match try_register(context).await {
+            Ok(node) => {
+                context.events.of_node(&node, false, "Starting", "Starting kubelet.");
+                *context.node.lock() = node;
+                return;
+            }
+            Err(error) => {
+                tracing::warn!(%error, node = context.node_name, "not registered yet");
+                context.environment.clock.sleep(std::time::Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+async fn try_register(context: &Context) -> Result<Arc<Node>, ClientError> {
+    let nodes = Resources::<Node>::all(context.client.clone());
+    let Some(known) = nodes.get_opt(&context.node_name).await? else {
+        let taints = context.options.taints.clone();
+        let node = Node {
+            metadata: ObjectMeta {
+                name: Some(context.node_name.clone()),
+                labels: Some(labels(context)),
+                ..ObjectMeta::default()
+            },
+            spec: Some(NodeSpec {
+                taints: (!taints.is_empty()).then_some(taints),
+                ..NodeSpec::default()
+            }),
+            status: Some(status(context, &Node::default()).await),
+        };
+        return nodes.create(&node).await;
+    };
+    let mut node = (*known).clone();
+    node.metadata.labels.get_or_insert_default().extend(labels(context));
+    if node == *known {
+        return Ok(known);
+    }
+    nodes.update(&node).await
+}
+
+/// Keeps the status up: looked at with every heartbeat, written when it changed or is old.
+pub(super) async fn keep_status(context: &Context) {
+    let clock = &context.environment.clock;
+    let mut written: Option<Timestamp> = None;
+    loop {
+        let now = clock.now();
+        let age = written.and_then(|at| std::time::Duration::try_from(now.duration_since(at)).ok());
+        let is_old = age.is_none_or(|age| age >= context.options.status_report);
+        match write_status(context, is_old).await {
+            Ok(true) => written = Some(now),
+            Ok(false) => {}
+            Err(error) if error.is_not_found() => register(context).await,
+            Err(error) => tracing::debug!(%error, "the node's status was not written"),
+        }
+        clock.sleep(context.options.heartbeat).await;
+    }
+}
+
+/// Whether it was written.
+async fn write_status(context: &Context, force: bool) -> Result<bool, ClientError> {
+    let nodes = Resources::<Node>::all(context.client.clone());
+    let mut tries = 1;
+    loop {
+        let known = nodes.get(&context.node_name).await?;
+        *context.node.lock() = known.clone();
+        let mut node = (*known).clone();
+        node.status = Some(status(context, &known).await);
+        if !force && same(&node, &known) {
+            return Ok(false);
+        }
+        match nodes.update_status(&node).await {
+            Ok(node) => {
+                tell_readiness(context, &known, &node);
+                *context.node.lock() = node;
+                return Ok(true);
+            }
+            Err(error) if error.is_conflict() && tries < WRITE_TRIES => tries += 1,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|s| s.conditions.as_ref());
+    conditions.into_iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True")
+}
+
+fn tell_readiness(context: &Context, old: &Node, new: &Node) {
+    if is_ready(old) != is_ready(new) {
+        let reason = if is_ready(new) { "NodeReady" } else { "NodeNotReady" };
+        let text = format!("Node {} status is now: {reason}", context.node_name);
+        context.events.of_node(new, false, reason, &text);
+    }
+}
+
+/// Equal but for the heartbeats.
+fn same(a: &Node, b: &Node) -> bool {
+    let without_heartbeats = |node: &Node| {
+        let mut status = node.status.clone().unwrap_or_default();
+        for condition in status.conditions.iter_mut().flatten() {
+            condition.last_heartbeat_time = None;
+        }
+        status
+    };
+    without_heartbeats(a) == without_heartbeats(b)
+}
+
+async fn status(context: &Context, known: &Node) -> NodeStatus {
+    let old = known.status.clone().unwrap_or_default();
+    let options = &context.options;
+    let mut addresses = options.addresses.clone();
+    if !addresses.iter().any(|a| a.type_ == "Hostname") {
+        addresses.push(NodeAddress {
+            type_: "Hostname".into(),
+            address: context.node_name.clone(),
+        });
+    }
+    let endpoint = DaemonEndpoint { port: i32::from(options.server_port) };
+    NodeStatus {
+        capacity: Some(options.machine.capacity.clone()),
+        allocatable: Some(options.machine.capacity.clone()),
+        conditions: Some(conditions(context, &old).await),
+        addresses: Some(addresses),
+        daemon_endpoints: Some(NodeDaemonEndpoints { kubelet_endpoint: Some(endpoint) }),
+        node_info: Some(node_info(context)),
+        images: images(context).await,
+        ..old
+    }
+}
+
+fn node_info(context: &Context) -> NodeSystemInfo {
+    let machine = &context.options.machine;
+    NodeSystemInfo {
+        architecture: arch().into(),
+        operating_system: "linux".into(),
+        kubelet_version: VERSION.into(),
+        kube_proxy_version: String::new(),
+        container_runtime_version: format!("{}://{}", context.info.name, context.info.version),
+        kernel_version: machine.kernel_version.clone(),
+        os_image: machine.os_image.clone(),
+        boot_id: machine.boot_id.clone(),
+        machine_id: machine.machine_id.clone(),
+        system_uuid: machine.machine_id.clone(),
+        ..NodeSystemInfo::default()
+    }
+}
+
+async fn images(context: &Context) -> Option<Vec<ContainerImage>> {
+    let mut images = context.runtime.images().await.ok()?;
+    images.sort_by(|a, b| b.size_bytes.cmp(&a.size_bytes).then_with(|| a.id.cmp(&b.id)));
+    images.truncate(IMAGES_MAX);
+    let convert = |image: crate::runtime::ImageInfo| ContainerImage {
+        size_bytes: i64::try_from(image.size_bytes).ok(),
+        names: Some(image.digests.into_iter().chain(image.tags).collect()),
+    };
+    (!images.is_empty()).then(|| images.into_iter().map(convert).collect())
+}
+
+async fn conditions(context: &Context, old: &NodeStatus) -> Vec<NodeCondition> {
+    let trouble = match context.runtime.info().await {
+        Ok(info) => info.not_ready.or(info.network_not_ready),
+        Err(error) => Some(("ContainerRuntimeNotReady".into(), error.to_string())),
+    };
+    let now = context.environment.clock.now();
+    let (ready, reason, message) = match &trouble {
+        None => ("True", "KubeletReady", "kubelet is posting ready status"),
+        Some((reason, message)) => ("False", reason.as_str(), message.as_str()),
+    };
+    let mut conditions: Vec<_> = [
+        (
+            "MemoryPressure",
+            "False",
+            "KubeletHasSufficientMemory",
+            "kubelet has sufficient memory available",
+        ),
+        ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+        ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+        ("Ready", ready, reason, message),
+    ]
+    .into_iter()
+    .map(|parts| condition(old, parts, now))
+    .collect();
+    let own: Vec<String> = conditions.iter().map(|c| c.type_.clone()).collect();
+    let others = old.conditions.iter().flatten().filter(|c| !own.contains(&c.type_)).cloned();
+    conditions.extend(others.collect::<Vec<_>>());
+    conditions
+}
+
+fn condition(
+    old: &NodeStatus,
+    (type_, status, reason, message): (&str, &str, &str, &str),
+    now: Timestamp,
+) -> NodeCondition {
+    let now = Time(to_seconds(now));
+    let before = old.conditions.iter().flatten().find(|c| c.type_ == type_ && c.status == status);
+    let since = before.and_then(|c| c.last_transition_time.clone());
+    NodeCondition {
+        type_: type_.into(),
+        status: status.into(),
+        reason: Some(reason.into()),
+        message: Some(message.into()),
+        last_heartbeat_time: Some(now.clone()),
+        last_transition_time: since.or(Some(now)),
+    }
+}

@@ -1,0 +1,222 @@
+//! Volumes of pods on this machine.
+//!
+//! Source: `pkg/volume`; the folders are laid out as the kubelet's are.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, Volume};
+use orch_core::{Client, ClientError, Environment};
+use parking_lot::Mutex;
+
+use crate::{agent::spec, downward::PodFields};
+
+mod atomic;
+mod claim;
+mod host_path;
+mod payload;
+
+/// Why a volume is not there.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum VolumeError {
+    /// What the volume refers to is missing or not fit; the text is for the pod's event.
+    #[error("{0}")]
+    Source(String),
+    /// Nobody here provides volumes of this type.
+    #[error("volumes of type {0} are not supported on this node")]
+    NotSupported(String),
+    /// The cluster could not be read.
+    #[error("{0}")]
+    Cluster(#[from] ClientError),
+    /// A file or folder could not be made.
+    #[error("{0}: {1}")]
+    Io(String, #[source] std::io::Error),
+}
+
+impl VolumeError {
+    fn io(what: &str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let text = format!("{what} {}", path.display());
+        move |error| Self::Io(text, error)
+    }
+}
+
+/// A volume that is ready to be mounted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PreparedVolume {
+    /// Where it is on this machine; empty on a node without files.
+    pub(crate) path: PathBuf,
+    /// Whether every mount of it is read-only.
+    pub(crate) read_only: bool,
+}
+
+/// A token with the time from which on it is to be replaced.
+#[derive(Clone, Debug)]
+struct Token {
+    text: String,
+    replace_at: Timestamp,
+}
+
+/// Prepares and removes the volumes of a node's pods.
+#[derive(Debug)]
+pub(crate) struct Volumes {
+    client: Arc<dyn Client>,
+    environment: Environment,
+    /// The folder with one folder per pod; `None` on a node without files.
+    pods_dir: Option<PathBuf>,
+    tokens: Mutex<HashMap<(String, String), Token>>,
+}
+
+/// What kind of volume it is, as upstream's folder names have it.
+fn plugin(volume: &Volume) -> &'static str {
+    if volume.config_map.is_some() {
+        "kubernetes.io~configmap"
+    } else if volume.secret.is_some() {
+        "kubernetes.io~secret"
+    } else if volume.downward_api.is_some() {
+        "kubernetes.io~downward-api"
+    } else if volume.projected.is_some() {
+        "kubernetes.io~projected"
+    } else {
+        "kubernetes.io~empty-dir"
+    }
+}
+
+/// The name of the set field of a volume that nobody here provides.
+fn unsupported_type(volume: &Volume) -> String {
+    let value = serde_json::to_value(volume).unwrap_or_default();
+    let keys = value.as_object().map(|o| o.keys().cloned().collect::<Vec<_>>()).unwrap_or_default();
+    keys.into_iter().find(|k| k != "name").unwrap_or_else(|| "unknown".into())
+}
+
+impl Volumes {
+    pub(crate) fn new(
+        client: Arc<dyn Client>,
+        environment: Environment,
+        pods_dir: Option<PathBuf>,
+    ) -> Self {
+        Self { client, environment, pods_dir, tokens: Mutex::default() }
+    }
+
+    /// The pod's own folder.
+    pub(crate) fn pod_dir(&self, uid: &str) -> Option<PathBuf> {
+        self.pods_dir.as_ref().map(|dir| dir.join(uid))
+    }
+
+    /// Makes all of a pod's volumes ready, or brings the contents of those that are up to date.
+    /// Idempotent.
+    ///
+    /// # Errors
+    /// The name of the first volume that is not there, and why.
+    pub(crate) async fn prepare(
+        &self,
+        pod: &Pod,
+        fields: PodFields<'_>,
+    ) -> Result<BTreeMap<String, PreparedVolume>, (String, VolumeError)> {
+        let mut prepared = BTreeMap::new();
+        for volume in spec::spec(pod).volumes.iter().flatten() {
+            let ready = self.prepare_one(pod, volume, fields).await;
+            let ready = ready.map_err(|error| (volume.name.clone(), error))?;
+            prepared.insert(volume.name.clone(), ready);
+        }
+        Ok(prepared)
+    }
+
+    async fn prepare_one(
+        &self,
+        pod: &Pod,
+        volume: &Volume,
+        fields: PodFields<'_>,
+    ) -> Result<PreparedVolume, VolumeError> {
+        if let Some(host_path) = &volume.host_path {
+            return host_path::prepare(host_path, self.pods_dir.is_some()).await;
+        }
+        if let Some(claim) = &volume.persistent_volume_claim {
+            let read_only = claim.read_only == Some(true);
+            return self.claim(pod, &claim.claim_name, read_only).await;
+        }
+        if volume.ephemeral.is_some() {
+            let name = format!("{}-{}", spec::name(pod), volume.name);
+            return self.claim(pod, &name, false).await;
+        }
+        let Some(pod_dir) = self.pod_dir(spec::uid(pod)) else {
+            return self.check_only(pod, volume, fields).await;
+        };
+        let path = pod_dir.join("volumes").join(plugin(volume)).join(&volume.name);
+        if volume.empty_dir.is_some() {
+            make_dir(path.clone(), 0o777).await?;
+            return Ok(PreparedVolume { path, read_only: false });
+        }
+        let payload = self.payload(pod, volume, fields).await?;
+        let payload = payload.ok_or_else(|| VolumeError::NotSupported(unsupported_type(volume)))?;
+        make_dir(path.clone(), 0o755).await?;
+        let target = path.clone();
+        let stamp = self.environment.random.next_u64();
+        run_blocking(move || {
+            let what = VolumeError::io("cannot write", &target);
+            atomic::write(&target, &payload, stamp).map_err(what)
+        })
+        .await?;
+        Ok(PreparedVolume { path, read_only: true })
+    }
+
+    /// On a node without files only what the volume refers to is looked at. Projected volumes are
+    /// not: every pod has one with a token, which nobody would ever read.
+    async fn check_only(
+        &self,
+        pod: &Pod,
+        volume: &Volume,
+        fields: PodFields<'_>,
+    ) -> Result<PreparedVolume, VolumeError> {
+        if volume.config_map.is_some() || volume.secret.is_some() {
+            self.payload(pod, volume, fields).await?;
+        }
+        Ok(PreparedVolume::default())
+    }
+
+    /// Removes everything that a pod has on this machine except its logs. Idempotent.
+    pub(crate) async fn remove(&self, uid: &str) {
+        self.tokens.lock().retain(|(pod, _), _| pod != uid);
+        let Some(dir) = self.pod_dir(uid).filter(|_| !uid.is_empty()) else { return };
+        let shown = dir.display().to_string();
+        let removed = run_blocking(move || match std::fs::remove_dir_all(&dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(VolumeError::Io("cannot remove".into(), error))
+            }
+            _ => Ok(()),
+        });
+        if let Err(error) = removed.await {
+            tracing::warn!(dir = shown, %error, "a pod's folder stays behind");
+        }
+    }
+}
+
+/// Makes a folder with exactly these permissions, whatever the umask.
+pub(crate) async fn make_dir(path: PathBuf, mode: u32) -> Result<(), VolumeError> {
+    use std::os::unix::fs::PermissionsExt as _;
+    run_blocking(move || {
+        let existed = path.is_dir();
+        std::fs::create_dir_all(&path).map_err(VolumeError::io("cannot create", &path))?;
+        if !existed {
+            let permissions = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(&path, permissions)
+                .map_err(VolumeError::io("cannot set permissions of", &path))?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Runs file work where it may block.
+pub(crate) async fn run_blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, VolumeError> + Send + 'static,
+) -> Result<T, VolumeError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(VolumeError::Source(format!("file work was abandoned: {error}"))),
+    }
+}
