@@ -66,7 +66,8 @@ impl AddressRange {
         let invalid = || AddressError::InvalidRange(cidr.to_owned());
         let (base, length) = cidr.split_once('/').ok_or_else(invalid)?;
         let base: Ipv4Addr = base.parse().map_err(|_| invalid())?;
-        let length: u32 = length.parse().ok().filter(|l| (1..=30).contains(l)).ok_or_else(invalid)?;
+        let length: u32 =
+            length.parse().ok().filter(|l| (1..=30).contains(l)).ok_or_else(invalid)?;
         let size = 1u32 << (32 - length);
         let first = (u32::from(base) & !(size - 1)) + 1;
         Ok(Self { text: cidr.to_owned(), first, count: size - 2, taken: Mutex::default() })

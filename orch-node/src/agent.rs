@@ -6,13 +6,7 @@
 //!
 //! Source: `pkg/kubelet`.
 
-use std::{
-    collections::BTreeMap,
-    net::IpAddr,
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::{Node, NodeAddress, Pod, Service, Taint};
 use orch_core::{
@@ -161,8 +155,7 @@ impl NodeAgentBuilder {
             field_selector: Some(format!("spec.nodeName={}", self.node_name)),
             ..Selection::default()
         };
-        let pods =
-            Informer::start(self.client.clone(), self.environment.clone(), selection);
+        let pods = Informer::start(self.client.clone(), self.environment.clone(), selection);
         NodeAgent { pods, parts: self }
     }
 }

@@ -81,8 +81,10 @@ impl PodFields<'_> {
         let (kind, resource) =
             selector.resource.split_once('.').ok_or_else(|| unsupported(selector))?;
         let resources = container.resources.as_ref();
-        let (limits, requests) =
-            (resources.and_then(|r| r.limits.as_ref()), resources.and_then(|r| r.requests.as_ref()));
+        let (limits, requests) = (
+            resources.and_then(|r| r.limits.as_ref()),
+            resources.and_then(|r| r.requests.as_ref()),
+        );
         let amount = |list: Option<&BTreeMap<String, _>>| {
             list.and_then(|l| l.get(resource)).and_then(|q| Amount::try_from(q).ok())
         };
@@ -93,9 +95,7 @@ impl PodFields<'_> {
         };
         let divisor = selector.divisor.as_ref().and_then(|d| Amount::try_from(d).ok());
         let in_milli = resource == "cpu";
-        let unit = |a: Amount| {
-            i128::from(if in_milli { a.milli_value() } else { a.value() })
-        };
+        let unit = |a: Amount| i128::from(if in_milli { a.milli_value() } else { a.value() });
         let divisor = divisor.map(unit).filter(|d| *d > 0);
         let divisor = divisor.unwrap_or(if in_milli { 1000 } else { 1 });
         let value = amount.map_or(0, unit);

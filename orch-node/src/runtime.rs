@@ -45,8 +45,8 @@ pub use container::{
     ContainerConfig, ContainerId, ContainerState, ContainerStatus, Mount, MountPropagation,
     ResourceLimits,
 };
-pub use events::RuntimeEventSender;
 pub use error::{ImageError, RuntimeError};
+pub use events::RuntimeEventSender;
 pub use image::{ImageInfo, ImagePull, RegistryAuth};
 pub use sandbox::{
     DnsConfig, HostNamespaces, PortMapping, Protocol, SandboxConfig, SandboxId, SandboxMetadata,

@@ -22,8 +22,7 @@ mod payload;
 
 /// Why a volume is not there.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum VolumeError {
+pub(crate) enum VolumeError {
     /// What the volume refers to is missing or not fit; the text is for the pod's event.
     #[error("{0}")]
     Source(String),

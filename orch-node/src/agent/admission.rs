@@ -202,8 +202,7 @@ mod tests {
     #[test]
     fn resources_are_counted() {
         let mut admitted = Admitted::default();
-        let spec =
-            json!({ "containers": [{ "name": "a", "resources": { "requests": { "cpu": "600m" } } }] });
+        let spec = json!({ "containers": [{ "name": "a", "resources": { "requests": { "cpu": "600m" } } }] });
         assert_eq!(reason(&mut admitted, &pod("1", spec.clone())), "");
         assert_eq!(reason(&mut admitted, &pod("1", spec.clone())), "");
         let refused = admitted.admit(&pod("2", spec.clone()), &node()).unwrap_err();
@@ -217,7 +216,8 @@ mod tests {
     #[test]
     fn selectors_ports_and_taints_are_heeded() {
         let mut admitted = Admitted::default();
-        let containers = json!([{ "name": "a", "ports": [{ "containerPort": 1, "hostPort": 80 }] }]);
+        let containers =
+            json!([{ "name": "a", "ports": [{ "containerPort": 1, "hostPort": 80 }] }]);
         let spec = |more: Value| {
             let mut spec = json!({ "containers": containers });
             spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());

@@ -58,7 +58,8 @@ impl<K: Hash + Eq> Backoff<K> {
     /// Notes a try after a failure at `event`: the next one waits longer.
     pub(crate) fn next(&mut self, key: K, event: Timestamp, now: Timestamp) {
         let (initial, max) = (self.initial, self.max);
-        let entry = self.entries.entry(key).or_insert(Entry { delay: Duration::ZERO, updated: now });
+        let entry =
+            self.entries.entry(key).or_insert(Entry { delay: Duration::ZERO, updated: now });
         let expired = since(event, entry.updated) > max * 2;
         entry.delay = if expired || entry.delay.is_zero() { initial } else { entry.delay * 2 };
         entry.delay = entry.delay.min(max);

@@ -110,7 +110,10 @@ fn port_mappings(pod: &Pod) -> Vec<PortMapping> {
             host_ip: port.host_ip.clone().unwrap_or_default(),
         })
     };
-    spec::all_containers(pod).flat_map(|(_, c)| c.ports.iter().flatten()).filter_map(mapping).collect()
+    spec::all_containers(pod)
+        .flat_map(|(_, c)| c.ports.iter().flatten())
+        .filter_map(mapping)
+        .collect()
 }
 
 fn dns(context: &Context, pod: &Pod) -> DnsConfig {
@@ -128,8 +131,7 @@ fn dns(context: &Context, pod: &Pod) -> DnsConfig {
         DnsConfig::default()
     } else if cluster {
         let (namespace, domain) = (spec::namespace(pod), &options.cluster_domain);
-        let own =
-            [format!("{namespace}.svc.{domain}"), format!("svc.{domain}"), domain.clone()];
+        let own = [format!("{namespace}.svc.{domain}"), format!("svc.{domain}"), domain.clone()];
         DnsConfig {
             servers: options.cluster_dns.iter().map(ToString::to_string).collect(),
             searches: own.into_iter().chain(options.host_dns.searches.clone()).collect(),
@@ -197,11 +199,7 @@ pub(super) async fn container(input: ContainerInput<'_>) -> Result<ContainerConf
         let path = container.termination_message_path.as_deref().unwrap_or("/dev/termination-log");
         annotations
             .insert(labels::TERMINATION_MESSAGE_FILE.into(), file.to_string_lossy().into_owned());
-        mounts.push(Mount {
-            container_path: path.into(),
-            host_path: file,
-            ..Mount::default()
-        });
+        mounts.push(Mount { container_path: path.into(), host_path: file, ..Mount::default() });
     }
     let mut labels = pod_labels(pod);
     labels.insert(labels::CONTAINER_NAME.into(), container.name.clone());
@@ -233,9 +231,7 @@ fn verify_non_root(security: &SecurityContext, image: &ImageInfo) -> Result<(), 
         return Ok(());
     }
     match (security.run_as_user, image.user.as_deref()) {
-        (Some(0), _) => {
-            Err("container's runAsUser breaks non-root policy".into())
-        }
+        (Some(0), _) => Err("container's runAsUser breaks non-root policy".into()),
         (Some(_), _) => Ok(()),
         (None, Some(user)) if user.parse::<i64>().is_ok_and(|uid| uid != 0) => Ok(()),
         (None, Some(user)) if user.parse::<i64>().is_err() => Err(format!(

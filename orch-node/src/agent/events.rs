@@ -10,11 +10,7 @@ use k8s_openapi::{
     api::core::v1::{Event, EventSource, Node, ObjectReference, Pod},
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
-use orch_core::{
-    Client, Environment, Resources,
-    client::PatchKind,
-    clock::to_seconds,
-};
+use orch_core::{Client, Environment, Resources, client::PatchKind, clock::to_seconds};
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::mpsc;

@@ -36,8 +36,7 @@ mod tests {
     #[test]
     fn references_are_replaced_as_upstream_does() {
         let variables = [("A", "1"), ("B", "$(A)"), ("E", "")];
-        let variables =
-            variables.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+        let variables = variables.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
         for (input, expected) in [
             ("x", "x"),
             ("$(A)", "1"),

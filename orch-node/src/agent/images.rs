@@ -58,7 +58,8 @@ pub(crate) fn with_default_tag(image: &str) -> Result<String, ImageError> {
         }
         let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
         let bytes = part.as_bytes();
-        let edges = bytes.first().is_some_and(|&b| inner(b)) && bytes.last().is_some_and(|&b| inner(b));
+        let edges =
+            bytes.first().is_some_and(|&b| inner(b)) && bytes.last().is_some_and(|&b| inner(b));
         if !edges || !bytes.iter().all(|&b| inner(b) || matches!(b, b'.' | b'_' | b'-')) {
             return Err(invalid("invalid reference format"));
         }
@@ -69,9 +70,11 @@ pub(crate) fn with_default_tag(image: &str) -> Result<String, ImageError> {
 
 fn policy(container: &Container) -> &str {
     let image = container.image.as_deref().unwrap_or_default();
-    let latest = !image.contains('@') && image.rsplit('/').next().is_some_and(|last| {
-        last.rsplit_once(':').is_none_or(|(_, tag)| tag == "latest")
-    });
+    let latest = !image.contains('@')
+        && image
+            .rsplit('/')
+            .next()
+            .is_some_and(|last| last.rsplit_once(':').is_none_or(|(_, tag)| tag == "latest"));
     let default = if latest { "Always" } else { "IfNotPresent" };
     container.image_pull_policy.as_deref().unwrap_or(default)
 }

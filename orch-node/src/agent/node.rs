@@ -161,10 +161,8 @@ async fn status(context: &Context, known: &Node) -> NodeStatus {
     let options = &context.options;
     let mut addresses = options.addresses.clone();
     if !addresses.iter().any(|a| a.type_ == "Hostname") {
-        addresses.push(NodeAddress {
-            type_: "Hostname".into(),
-            address: context.node_name.clone(),
-        });
+        addresses
+            .push(NodeAddress { type_: "Hostname".into(), address: context.node_name.clone() });
     }
     let endpoint = DaemonEndpoint { port: i32::from(options.server_port) };
     NodeStatus {

@@ -117,12 +117,7 @@ fn plan_sandbox(pod: &Pod, observed: &Observed) -> Plan {
 }
 
 /// Walks the init containers in order; gives whether the main ones may run.
-fn plan_inits(
-    pod: &Pod,
-    observed: &Observed,
-    probes: &dyn ProbeResults,
-    plan: &mut Plan,
-) -> bool {
+fn plan_inits(pod: &Pod, observed: &Observed, probes: &dyn ProbeResults, plan: &mut Plan) -> bool {
     let mains = &spec::spec(pod).containers;
     let was_initialized = mains.iter().any(|c| observed.current(&c.name).is_some());
     for init in spec::init_containers(pod) {
@@ -212,9 +207,7 @@ fn plan_main(
             plan.kill.extend(wants_kill(container, status, probes));
             false
         }
-        ContainerState::Exited
-            if !spec::restarts(pod, Role::Main, container, status.exit_code) =>
-        {
+        ContainerState::Exited if !spec::restarts(pod, Role::Main, container, status.exit_code) => {
             true
         }
         _ => {

@@ -48,7 +48,8 @@ fn port(of: &IntOrString, container: &Container) -> Result<u16, String> {
         IntOrString::Int(number) => Some(*number),
         IntOrString::String(name) => {
             let ports = container.ports.iter().flatten();
-            let named = |p: &&k8s_openapi::api::core::v1::ContainerPort| p.name.as_ref() == Some(name);
+            let named =
+                |p: &&k8s_openapi::api::core::v1::ContainerPort| p.name.as_ref() == Some(name);
             let found = ports.into_iter().find(named).map(|p| p.container_port);
             found.or_else(|| name.parse().ok())
         }
@@ -99,7 +100,8 @@ async fn run_command(target: ProbeTarget<'_>, command: &[String], limit: Duratio
             Outcome::Failure(String::from_utf8_lossy(&text).into_owned())
         }
         Err(RuntimeError::Timeout(limit)) => {
-            let text = format!("command timed out: {command:?} timed out after {}s", limit.as_secs());
+            let text =
+                format!("command timed out: {command:?} timed out after {}s", limit.as_secs());
             Outcome::Failure(text)
         }
         Err(RuntimeError::Start(why)) => Outcome::Failure(why),
@@ -131,11 +133,11 @@ async fn tcp_connect(target: ProbeTarget<'_>, host: Option<&str>, of: &IntOrStri
 /// Differs: redirects are not followed; they count as success, as upstream counts those to other
 /// hosts.
 pub(crate) async fn http_get(target: ProbeTarget<'_>, action: &HTTPGetAction) -> Outcome {
-    let address = match (host_of(target, action.host.as_deref()), port(&action.port, target.container))
-    {
-        (Ok(host), Ok(port)) => authority(&host, port),
-        (Err(error), _) | (_, Err(error)) => return Outcome::Error(error),
-    };
+    let address =
+        match (host_of(target, action.host.as_deref()), port(&action.port, target.container)) {
+            (Ok(host), Ok(port)) => authority(&host, port),
+            (Err(error), _) | (_, Err(error)) => return Outcome::Error(error),
+        };
     let is_tls = action.scheme.as_deref() == Some("HTTPS");
     let scheme = if is_tls { "https" } else { "http" };
     let path = action.path.as_deref().unwrap_or("/");

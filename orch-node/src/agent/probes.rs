@@ -66,7 +66,8 @@ impl Probes {
             }
         }
         self.tasks.retain(|key, _| wanted.iter().any(|(k, ..)| k == key));
-        let is_running = |id: &ContainerId| seen.containers.iter().any(|c| c.id == *id && c.is_running());
+        let is_running =
+            |id: &ContainerId| seen.containers.iter().any(|c| c.id == *id && c.is_running());
         self.results.lock().retain(|(id, _), _| is_running(id));
         for (key, container, probe, status) in wanted {
             if !self.tasks.contains_key(&key) {
@@ -157,7 +158,8 @@ impl ProbeWorker {
             if self.may_probe() {
                 let outcome = self.probe_once().await;
                 run = self.take(outcome, run);
-                let startup_passed = self.key.1 == ProbeKind::Startup && self.current() == Some(true);
+                let startup_passed =
+                    self.key.1 == ProbeKind::Startup && self.current() == Some(true);
                 if startup_passed {
                     return;
                 }

@@ -200,7 +200,10 @@ impl PodWorker {
         Some(NotStarted::new("CrashLoopBackOff", message, left))
     }
 
-    async fn image(&mut self, container: &Container) -> Result<crate::runtime::ImageInfo, ImageError> {
+    async fn image(
+        &mut self,
+        container: &Container,
+    ) -> Result<crate::runtime::ImageInfo, ImageError> {
         let (context, pod) = (self.context.clone(), self.pod.clone());
         let mut puller = ImagePuller {
             runtime: &*context.runtime,

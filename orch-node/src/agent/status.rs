@@ -93,12 +93,6 @@ pub(crate) fn pod_status(pod: &Pod, input: &StatusInput<'_>) -> PodStatus {
     }
 }
 
-/// A condition of the status, and whether it is true.
-pub(crate) fn is_true(status: &PodStatus, condition: &str) -> bool {
-    let found = status.conditions.iter().flatten().find(|c| c.type_ == condition);
-    found.is_some_and(|c| c.status == "True")
-}
-
 fn terminated(status: &ContainerStatus, input: &StatusInput<'_>) -> ApiState {
     let default = if status.exit_code == 0 { "Completed" } else { "Error" };
     let reason = if status.reason.is_empty() { default } else { &status.reason };
@@ -227,8 +221,11 @@ fn unseen(
             }),
             ..ApiState::default()
         };
-        let (state, last_state) =
-            if input.ending { (lost, None) } else { (waiting(why, "ContainerCreating"), Some(lost)) };
+        let (state, last_state) = if input.ending {
+            (lost, None)
+        } else {
+            (waiting(why, "ContainerCreating"), Some(lost))
+        };
         return ApiContainerStatus {
             state: Some(state),
             last_state,
@@ -237,13 +234,9 @@ fn unseen(
             ..ran.clone()
         };
     }
-    let default = if spec::init_containers(pod).is_empty() {
-        "ContainerCreating"
-    } else {
-        "PodInitializing"
-    };
-    let (restarts, last_state) =
-        old.map_or((0, None), |o| (o.restart_count, o.last_state.clone()));
+    let default =
+        if spec::init_containers(pod).is_empty() { "ContainerCreating" } else { "PodInitializing" };
+    let (restarts, last_state) = old.map_or((0, None), |o| (o.restart_count, o.last_state.clone()));
     ApiContainerStatus {
         state: Some(waiting(why, default)),
         last_state,
@@ -357,7 +350,8 @@ fn conditions(
 ) -> Vec<PodCondition> {
     let mut set = Conditions { pod, now: input.now, all: Vec::new() };
     let host_network = spec::spec(pod).host_network == Some(true);
-    let networked = input.observed.ready_sandbox().is_some_and(|s| host_network || !s.ips.is_empty());
+    let networked =
+        input.observed.ready_sandbox().is_some_and(|s| host_network || !s.ips.is_empty());
     set.set("PodReadyToStartContainers", networked, "", String::new());
 
     let sidecars = |s: &ApiContainerStatus| {
@@ -407,8 +401,9 @@ fn unmet_gates(pod: &Pod) -> Option<String> {
         let name = &gate.condition_type;
         let found = spec::status(pod).conditions.iter().flatten().find(|c| c.type_ == *name);
         match found {
-            None => unmet
-                .push(format!("corresponding condition of pod readiness gate \"{name}\" does not exist.")),
+            None => unmet.push(format!(
+                "corresponding condition of pod readiness gate \"{name}\" does not exist."
+            )),
             Some(c) if c.status != "True" => unmet.push(format!(
                 "the status of pod readiness gate \"{name}\" is not \"True\", but {}",
                 c.status

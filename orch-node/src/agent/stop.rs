@@ -75,12 +75,8 @@ pub(super) async fn kill_container(
     let probe = kill.probe.and_then(|kind: ProbeKind| kind.of(container));
     let own = probe.and_then(|p| p.termination_grace_period_seconds);
     let grace = own.unwrap_or_else(|| spec::grace_period_s(pod));
-    let victim = Victim {
-        id: &kill.id,
-        container,
-        message: kill.message.clone(),
-        grace: seconds(grace),
-    };
+    let victim =
+        Victim { id: &kill.id, container, message: kill.message.clone(), grace: seconds(grace) };
     let address = worker.context.host_ips().first().copied();
     worker.stop(pod, victim, address).await
 }

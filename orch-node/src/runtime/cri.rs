@@ -132,6 +132,7 @@ impl Inventory for CriRuntime {
             network_not_ready: problem("NetworkReady"),
             assigns_addresses: true,
             mounts_volumes: true,
+            tells_events: true,
             has_files: true,
         })
     }

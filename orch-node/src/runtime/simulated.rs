@@ -127,7 +127,9 @@ impl Shared {
         let container =
             state.containers.get_mut(id).ok_or_else(|| RuntimeError::no_container(&id.0))?;
         if container.status.state != ContainerState::Created {
-            return Err(RuntimeError::InvalidArgument(format!("container {id} was started before")));
+            return Err(RuntimeError::InvalidArgument(format!(
+                "container {id} was started before"
+            )));
         }
         let behaviour = container.behaviour.clone();
         container.status.started_at = Some(now);

@@ -135,8 +135,10 @@ mod tests {
         assert_eq!(fs::read_link(dir.join(DATA)).unwrap(), Path::new("..0000000000000001"));
         write(dir, &payload(&[("a", "3")]), 3).unwrap();
         assert_eq!(fs::read_to_string(dir.join("a")).unwrap(), "3");
-        let mut names: Vec<_> =
-            fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> = fs::read_dir(dir)
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         assert_eq!(names, ["..0000000000000003", "..data", "a"]);
     }

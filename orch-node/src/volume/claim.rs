@@ -14,8 +14,7 @@ impl Volumes {
         read_only: bool,
     ) -> Result<PreparedVolume, VolumeError> {
         let namespace = spec::namespace(pod);
-        let claims =
-            Resources::<PersistentVolumeClaim>::namespaced(self.client.clone(), namespace);
+        let claims = Resources::<PersistentVolumeClaim>::namespaced(self.client.clone(), namespace);
         let missing = || VolumeError::Source(format!("persistentvolumeclaim \"{name}\" not found"));
         let claim = claims.get_opt(name).await?.ok_or_else(missing)?;
         let phase = claim.status.as_ref().and_then(|s| s.phase.as_deref());
@@ -48,7 +47,9 @@ impl Volumes {
             let checked = path.clone();
             run_blocking(move || {
                 let there = std::fs::metadata(&checked);
-                there.map(|_| ()).map_err(VolumeError::io("the local volume is not there:", &checked))
+                there
+                    .map(|_| ())
+                    .map_err(VolumeError::io("the local volume is not there:", &checked))
             })
             .await?;
         }

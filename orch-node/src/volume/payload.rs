@@ -2,7 +2,7 @@
 //!
 //! Source: `pkg/volume/{configmap,secret,downwardapi,projected}`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use k8s_openapi::{
     api::{
@@ -184,8 +184,8 @@ impl Volumes {
         let audience = wanted.audience.clone().filter(|a| !a.is_empty());
         let request = TokenRequest {
             metadata: ObjectMeta::default(),
-            spec: TokenRequestSpec {
-                audiences: audience.into_iter().collect(),
+            spec: Some(TokenRequestSpec {
+                audiences: audience.map(|a| vec![a]),
                 expiration_seconds: Some(seconds),
                 bound_object_ref: Some(BoundObjectReference {
                     api_version: Some("v1".into()),
@@ -193,7 +193,7 @@ impl Volumes {
                     name: pod.metadata.name.clone(),
                     uid: pod.metadata.uid.clone(),
                 }),
-            },
+            }),
             status: None,
         };
         let account = spec::spec(pod).service_account_name.as_deref().unwrap_or("default");
@@ -204,9 +204,13 @@ impl Volumes {
         let Some(status) = &answer.status else {
             return Err(VolumeError::Source("the token request was answered without one".into()));
         };
-        let life = status.expiration_timestamp.0.duration_since(now);
-        let replace_at = now.saturating_add(life * 4 / 5).unwrap_or(now);
-        let token = Token { text: status.token.clone(), replace_at };
+        let Some(text) = status.token.clone() else {
+            return Err(VolumeError::Source("the token request was answered without one".into()));
+        };
+        let expires = status.expiration_timestamp.as_ref().map(|t| t.0);
+        let life = expires.and_then(|at| Duration::try_from(at.duration_since(now)).ok());
+        let keep = life.unwrap_or_default() * 4 / 5;
+        let token = Token { text, replace_at: now.saturating_add(keep).unwrap_or(now) };
         self.tokens.lock().insert(key, token.clone());
         Ok(token.text)
     }
@@ -232,9 +236,8 @@ mod tests {
         let data = [("a".to_owned(), b"1".to_vec()), ("b".to_owned(), b"2".to_vec())].into();
         let all = select(&data, None, Some(0o600), false, "configmap").unwrap();
         assert_eq!((all.len(), all["a"].mode), (2, 0o600));
-        let item = |key: &str| {
-            vec![KeyToPath { key: key.into(), path: "d/x".into(), mode: Some(0o400) }]
-        };
+        let item =
+            |key: &str| vec![KeyToPath { key: key.into(), path: "d/x".into(), mode: Some(0o400) }];
         let one = select(&data, Some(&item("b")), None, false, "configmap").unwrap();
         assert_eq!((one.len(), one["d/x"].mode), (1, 0o400));
         assert!(select(&data, Some(&item("z")), None, false, "configmap").is_err());

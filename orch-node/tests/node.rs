@@ -1,0 +1,8 @@
+//! The node agent on a cluster in memory and a simulated runtime, in virtual time.
+
+#[path = "node/cluster.rs"]
+mod cluster;
+#[path = "node/lifecycle.rs"]
+mod lifecycle;
+#[path = "node/registration.rs"]
+mod registration;
