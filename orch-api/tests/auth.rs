@@ -1,5 +1,7 @@
 //! Who asks, whether they may, and how they are connected.
 
+#[path = "auth/admission.rs"]
+mod admission;
 #[path = "auth/rbac.rs"]
 mod rbac;
 #[path = "auth/serving.rs"]

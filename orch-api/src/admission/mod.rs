@@ -1,12 +1,44 @@
 //! Admission: what may still change or refuse a write after it was authorized.
 
+mod claim_resize;
+mod ingress_class;
+mod late_client;
+mod limit_ranger;
+mod namespace_lifecycle;
+mod node_restriction;
+mod pod_security;
+mod pod_shape;
+mod priority;
+mod resource_quota;
+mod runtime_class;
+mod service_account;
+mod storage_class;
+mod storage_protection;
+mod taint_nodes;
+mod toleration_seconds;
+
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
-use orch_core::{ApiError, Object, Target};
+use orch_core::{ApiError, Client, Environment, Object, Target};
 use serde_json::Value;
 
 use crate::auth::UserInfo;
+pub use claim_resize::PersistentVolumeClaimResize;
+pub use ingress_class::DefaultIngressClass;
+pub use late_client::LateClient;
+pub use limit_ranger::LimitRanger;
+pub use namespace_lifecycle::NamespaceLifecycle;
+pub use node_restriction::NodeRestriction;
+pub use pod_security::PodSecurity;
+pub use priority::{Priority, create_system_classes};
+pub use resource_quota::ResourceQuota;
+pub use runtime_class::RuntimeClass;
+pub use service_account::ServiceAccount;
+pub use storage_class::DefaultStorageClass;
+pub use storage_protection::StorageObjectInUseProtection;
+pub use taint_nodes::TaintNodesByCondition;
+pub use toleration_seconds::DefaultTolerationSeconds;
 
 /// What a request does to its object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -48,6 +80,16 @@ impl AdmissionRequest {
             && self.target.resource.plural == plural
     }
 
+    /// Whether the request creates an object of this resource.
+    pub fn creates(&self, group: &str, plural: &str) -> bool {
+        self.operation == Operation::Create && self.is_for(group, plural)
+    }
+
+    /// The namespace, empty for cluster-scoped objects.
+    pub fn namespace(&self) -> &str {
+        self.target.namespace.as_deref().unwrap_or_default()
+    }
+
     /// The refusal of this request, worded as upstream words it.
     pub fn refuse(&self, why: &str) -> ApiError {
         let object_name = self.object.as_ref().and_then(|o| o["metadata"]["name"].as_str());
@@ -76,4 +118,30 @@ pub trait Admission: Send + Sync + fmt::Debug + 'static {
     async fn validate(&self, _request: &AdmissionRequest) -> Result<(), ApiError> {
         Ok(())
     }
+}
+
+/// The plugins that upstream switches on by default, in upstream's order. `client` must see the
+/// cluster with all rights; a [`LateClient`] solves that the server which the plugins are for is
+/// not there yet.
+///
+/// `Differs:` webhooks, policies and certificate plugins are not among them;
+/// `StorageObjectInUseProtection` is left out where nobody takes its finalizers away again: add
+/// [`StorageObjectInUseProtection`] along with its controllers.
+pub fn defaults(client: &Arc<dyn Client>, environment: &Environment) -> Vec<Arc<dyn Admission>> {
+    let client = || client.clone();
+    vec![
+        Arc::new(NamespaceLifecycle::new(client())),
+        Arc::new(LimitRanger::new(client())),
+        Arc::new(ServiceAccount::new(client(), environment.clone())),
+        Arc::new(NodeRestriction),
+        Arc::new(TaintNodesByCondition),
+        Arc::new(PodSecurity::new(client())),
+        Arc::new(Priority::new(client())),
+        Arc::new(DefaultTolerationSeconds),
+        Arc::new(PersistentVolumeClaimResize::new(client())),
+        Arc::new(RuntimeClass::new(client())),
+        Arc::new(DefaultStorageClass::new(client())),
+        Arc::new(DefaultIngressClass::new(client())),
+        Arc::new(ResourceQuota::new(client())),
+    ]
 }

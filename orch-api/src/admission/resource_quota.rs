@@ -1,0 +1,311 @@
+//! ResourceQuotas: what a namespace may use.
+//!
+//! Source: `k8s.io/apiserver/pkg/admission/plugin/resourcequota`,
+//! `k8s.io/kubernetes/pkg/quota/v1/evaluator/core`.
+
+mod usage;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use k8s_openapi::api::core::v1 as core;
+use orch_core::{
+    ApiError, Client, Object, Resources, Target,
+    client::{ListOptions, Read, ReadReply},
+    quantity::Amount,
+};
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::{Admission, AdmissionRequest, Operation, pod_shape};
+use crate::auth::service_account::into_api_error;
+use pod_shape::Amounts;
+
+/// How often a charge that lost against another is tried again.
+const ATTEMPTS_MAX: usize = 16;
+/// An admitted object that is not stored by then never will be.
+const PENDING_MAX: Duration = Duration::from_secs(10);
+
+/// Refuses what exceeds a quota, and charges what does not, by compare-and-set on the quota's
+/// status: two API servers cannot both give away the last of something.
+///
+/// `Differs:` upstream relies on a controller to lower the usage again. Here, before something is
+/// refused, the usage is counted anew, so that a quota is never full of objects that are gone.
+#[derive(Debug)]
+pub struct ResourceQuota {
+    client: Arc<dyn Client>,
+    /// What was admitted a moment ago and may not be stored yet, by namespace.
+    pending: Mutex<HashMap<String, Vec<Pending>>>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    plural: String,
+    name: String,
+    object: Value,
+    at: Instant,
+}
+
+/// A charge: the quota, as far as it concerns the request.
+struct Charge {
+    quota: Arc<core::ResourceQuota>,
+    /// What the request adds, of the resources that the quota limits.
+    delta: Amounts,
+}
+
+fn parsed(
+    map: Option<
+        &std::collections::BTreeMap<
+            String,
+            k8s_openapi::apimachinery::pkg::api::resource::Quantity,
+        >,
+    >,
+) -> Amounts {
+    let entries = map.into_iter().flatten();
+    entries.filter_map(|(name, q)| Some((name.clone(), q.0.parse().ok()?))).collect()
+}
+
+fn hard(quota: &core::ResourceQuota) -> Amounts {
+    parsed(quota.spec.as_ref().and_then(|spec| spec.hard.as_ref()))
+}
+
+fn used(quota: &core::ResourceQuota) -> Amounts {
+    parsed(quota.status.as_ref().and_then(|status| status.used.as_ref()))
+}
+
+fn name(quota: &core::ResourceQuota) -> &str {
+    quota.metadata.name.as_deref().unwrap_or_default()
+}
+
+fn printed(amounts: impl Iterator<Item = (String, Amount)>) -> String {
+    amounts.map(|(name, amount)| format!("{name}={amount}")).collect::<Vec<_>>().join(",")
+}
+
+impl ResourceQuota {
+    /// Reads and charges quotas through `client`.
+    pub fn new(client: Arc<dyn Client>) -> Self {
+        Self { client, pending: Mutex::default() }
+    }
+
+    fn quotas(&self, namespace: &str) -> Resources<core::ResourceQuota> {
+        Resources::namespaced(self.client.clone(), namespace)
+    }
+
+    /// The quotas that limit something that the request adds.
+    async fn charges(
+        &self,
+        request: &AdmissionRequest,
+        object: &Value,
+        delta: &Amounts,
+    ) -> Result<Vec<Charge>, ApiError> {
+        let quotas = self.quotas(request.namespace());
+        let list = quotas.list_objects(ListOptions::default()).await.map_err(into_api_error)?;
+        let mut charges = Vec::new();
+        for item in list.items {
+            let quota = item.decode::<core::ResourceQuota>().map_err(ApiError::internal)?;
+            let is_pod = request.is_for("", "pods");
+            let Some(spec) = quota.spec.as_ref() else { continue };
+            if !usage::in_scope(spec, is_pod.then_some(object)) {
+                continue;
+            }
+            let hard = hard(&quota);
+            if is_pod && request.operation == Operation::Create {
+                self.require_amounts(request, &quota, &hard, object)?;
+            }
+            let limited = delta.iter().filter(|(name, _)| hard.contains_key(*name));
+            let delta: Amounts = limited.map(|(n, a)| (n.clone(), *a)).collect();
+            if !delta.is_empty() {
+                charges.push(Charge { quota, delta });
+            }
+        }
+        Ok(charges)
+    }
+
+    /// A quota on a compute resource requires that every container says what it needs of it.
+    #[expect(clippy::unused_self, reason = "part of the plugin's steps")]
+    fn require_amounts(
+        &self,
+        request: &AdmissionRequest,
+        quota: &core::ResourceQuota,
+        hard: &Amounts,
+        pod: &Value,
+    ) -> Result<(), ApiError> {
+        let missing = usage::missing_amounts(hard, &pod["spec"]);
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let name = name(quota);
+        Err(request.refuse(&format!("failed quota: {name}: must specify {}", missing.join("; "))))
+    }
+
+    /// Counts what is used of the resources of a charge, now.
+    async fn count(
+        &self,
+        request: &AdmissionRequest,
+        charge: &Charge,
+    ) -> Result<Amounts, ApiError> {
+        let resource = request.target.resource.clone();
+        let collection = Target::collection(resource.clone(), Some(request.namespace()));
+        let reply = self.client.read(Read::List(collection, ListOptions::default())).await;
+        let ReadReply::List(list) = reply.map_err(into_api_error)? else {
+            return Err(ApiError::internal("a list was answered with an object"));
+        };
+        let mut total: Amounts =
+            charge.delta.keys().map(|name| (name.clone(), Amount::ZERO)).collect();
+        let is_pod = request.is_for("", "pods");
+        let spec = charge.quota.spec.clone().unwrap_or_default();
+        let mut take = |object: &Value| {
+            if usage::in_scope(&spec, is_pod.then_some(object)) {
+                for (name, amount) in usage::of(&resource, object) {
+                    if let Some(sum) = total.get_mut(&name) {
+                        *sum += amount;
+                    }
+                }
+            }
+        };
+        list.items.iter().for_each(|object| take(&object.to_value()));
+        let now = Instant::now();
+        let mut pending = self.pending.lock();
+        if let Some(waiting) = pending.get_mut(request.namespace()) {
+            waiting.retain(|one| {
+                let stored = |object: &Arc<Object>| {
+                    object.metadata().name.as_deref() == Some(one.name.as_str())
+                };
+                let same_kind = one.plural == resource.plural;
+                now.duration_since(one.at) < PENDING_MAX
+                    && !(same_kind && list.items.iter().any(stored))
+            });
+            waiting.iter().filter(|p| p.plural == resource.plural).for_each(|p| take(&p.object));
+        }
+        Ok(total)
+    }
+
+    /// Checks one quota; counts anew where its status does not say or says that it is full.
+    /// Gives the usage to start from.
+    async fn check(
+        &self,
+        request: &AdmissionRequest,
+        charge: &Charge,
+    ) -> Result<Amounts, ApiError> {
+        let hard = hard(&charge.quota);
+        let excess = |used: &Amounts| -> Vec<String> {
+            let exceeds = |(name, more): (&String, &Amount)| {
+                let before = used.get(name).copied().unwrap_or_default();
+                hard.get(name).filter(|most| before + *more > **most).map(|_| name.clone())
+            };
+            charge.delta.iter().filter_map(exceeds).collect()
+        };
+        let mut used = used(&charge.quota);
+        let known = charge.delta.keys().all(|name| used.contains_key(name));
+        if !known || !excess(&used).is_empty() {
+            used.extend(self.count(request, charge).await?);
+        }
+        let over = excess(&used);
+        if over.is_empty() {
+            return Ok(used);
+        }
+        let of = |amounts: &Amounts| {
+            printed(
+                over.iter()
+                    .map(|name| (name.clone(), amounts.get(name).copied().unwrap_or_default())),
+            )
+        };
+        Err(request.refuse(&format!(
+            "exceeded quota: {}, requested: {}, used: {}, limited: {}",
+            name(&charge.quota),
+            of(&charge.delta),
+            of(&used),
+            of(&hard)
+        )))
+    }
+
+    /// Writes the new usage; `false` if somebody else wrote the quota meanwhile.
+    async fn charge(
+        &self,
+        request: &AdmissionRequest,
+        charge: &Charge,
+        mut used: Amounts,
+    ) -> Result<bool, ApiError> {
+        pod_shape::add(&mut used, &charge.delta);
+        let mut quota = (*charge.quota).clone();
+        let hard = quota.spec.as_ref().and_then(|spec| spec.hard.clone());
+        let status = quota.status.get_or_insert_default();
+        status.hard = hard;
+        status.used = Some(used.into_iter().map(|(n, a)| (n, a.to_quantity())).collect());
+        match self.quotas(request.namespace()).update_status(&quota).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_conflict() => Ok(false),
+            // The quota is gone: nothing is limited by it any more.
+            Err(error) if error.is_not_found() => Ok(true),
+            Err(error) => Err(into_api_error(error)),
+        }
+    }
+
+    fn remember(&self, request: &AdmissionRequest, object: &Value) {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        if request.operation != Operation::Create || name.is_empty() {
+            return;
+        }
+        let one = Pending {
+            plural: request.target.resource.plural.to_string(),
+            name: name.to_owned(),
+            object: object.clone(),
+            at: Instant::now(),
+        };
+        let mut pending = self.pending.lock();
+        let waiting = pending.entry(request.namespace().to_owned()).or_default();
+        waiting.retain(|old| old.at.elapsed() < PENDING_MAX);
+        waiting.push(one);
+    }
+}
+
+#[async_trait]
+impl Admission for ResourceQuota {
+    fn name(&self) -> &'static str {
+        "ResourceQuota"
+    }
+
+    async fn validate(&self, request: &AdmissionRequest) -> Result<(), ApiError> {
+        let resource = &request.target.resource;
+        let writes = matches!(request.operation, Operation::Create | Operation::Update);
+        let concerned =
+            writes && request.target.subresource.is_none() && !request.namespace().is_empty();
+        let Some(object) = request.object.as_ref().filter(|_| concerned) else { return Ok(()) };
+        let mut delta = usage::of(resource, object);
+        if let Some(old) = &request.old {
+            for (name, amount) in usage::of(resource, &old.to_value()) {
+                *delta.entry(name).or_default() -= amount;
+            }
+        }
+        delta.retain(|_, amount| *amount > Amount::ZERO);
+        if delta.is_empty() {
+            return Ok(());
+        }
+        for _ in 0..ATTEMPTS_MAX {
+            let charges = self.charges(request, object, &delta).await?;
+            let mut checked = Vec::new();
+            for charge in charges {
+                let used = self.check(request, &charge).await?;
+                checked.push((charge, used));
+            }
+            if request.dry_run || checked.is_empty() {
+                return Ok(());
+            }
+            let mut all = true;
+            for (charge, used) in checked {
+                all &= self.charge(request, &charge, used).await?;
+            }
+            if all {
+                self.remember(request, object);
+                return Ok(());
+            }
+        }
+        Err(ApiError::conflict(
+            "",
+            "resourcequotas",
+            "",
+            "the object has been modified; please apply your changes to the latest version and try again",
+        ))
+    }
+}
