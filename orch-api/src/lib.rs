@@ -5,6 +5,7 @@ pub mod allocator;
 pub mod auth;
 pub mod kinds;
 pub mod names;
+pub mod openapi;
 pub mod printers;
 pub mod serve;
 pub mod strategy;

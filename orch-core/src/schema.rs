@@ -30,7 +30,7 @@ struct Schema {
 }
 
 static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
-    let definitions = parse::parse(include_str!("../schema/kubernetes-1.36.txt"));
+    let definitions = parse::parse(text());
     let by_name = definitions.iter().enumerate().map(|(at, d)| (d.name, at)).collect();
     let by_kind = definitions
         .iter()
@@ -39,6 +39,11 @@ static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
         .collect();
     Schema { definitions, by_name, by_kind }
 });
+
+/// The text that the model is read from. Its header states its format.
+pub fn text() -> &'static str {
+    include_str!("../schema/kubernetes-1.36.txt")
+}
 
 /// Every definition, by name.
 pub fn definitions() -> &'static [Definition] {

@@ -118,6 +118,7 @@ fn field(line: &'static str, package: &'static str, names: &Names) -> Field {
         path: Vec::new(),
         wrapped: false,
         list: ListType::Atomic,
+        atomic_list: false,
         map: None,
         patch: PatchStrategy::default(),
         default: None,
@@ -129,7 +130,10 @@ fn field(line: &'static str, package: &'static str, names: &Names) -> Field {
             None if word == "present" => field.present = true,
             None if word == "wrapped" => field.wrapped = true,
             None => field.path = numbers(word),
-            Some(("list", list)) => field.list = list_type(list),
+            Some(("list", list)) => {
+                field.list = list_type(list);
+                field.atomic_list = field.list == ListType::Atomic;
+            }
             Some(("map", map)) => field.map = Some(map_type(map)),
             Some(("patch", patch)) => field.patch = strategy(patch),
             Some(("default", value)) => field.default = Some(value),

@@ -75,6 +75,8 @@ pub struct Field {
     pub wrapped: bool,
     /// How a list merges under server-side apply.
     pub list: ListType,
+    /// Whether the schema says of the list that it is atomic; one of which it says nothing is too.
+    pub atomic_list: bool,
     /// How a map or an object merges under server-side apply, where the field says so.
     pub map: Option<MapType>,
     /// How the field merges under a strategic merge patch.
