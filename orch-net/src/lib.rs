@@ -1,1 +1,14 @@
-//! Placeholder.
+#![doc = include_str!("../README.md")]
+//!
+//! The modules: [`service`] is the contract of service proxies with its controller and two
+//! implementations;
+//! [`testing`] has the fakes and the conformance suite.
+
+mod backends;
+pub mod service;
+pub mod testing;
+
+pub use service::{
+    NftablesOptions, NftablesProxy, ProxyController, ProxyOptions, ServiceProxy, UserspaceOptions,
+    UserspaceProxy,
+};
