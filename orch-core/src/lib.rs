@@ -5,6 +5,8 @@
 //! | [`client`] | the one way to talk to a cluster, and its implementation for [`kube::Client`] |
 //! | [`informer`] | a local copy of a collection that follows the cluster |
 //! | [`object`], [`resource`] | objects as bytes with typed views; names of things |
+//! | [`schema`] | every built-in definition: fields, merge rules, wire numbers, checks |
+//! | [`patch`], [`protobuf`] | changes to objects, who owns which field; the other encoding |
 //! | [`status`] | API errors with upstream's reasons and words |
 //! | [`quantity`], [`selector`], [`names`] | amounts, label and field queries, legal names |
 //! | [`event`], [`lease`], [`owner`] | events, leader election, owner references |

@@ -210,6 +210,7 @@ impl Applied<'_> {
             None => merged,
         };
         let change = typed::compare(self.node, self.live, &object)?;
+        let change = change.without(self.writer.ignored);
         let changed = change.modified.union(&change.added);
         let contested: Contested = managers
             .iter()

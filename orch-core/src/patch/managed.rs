@@ -207,9 +207,10 @@ pub fn update(
         encode(new, managers);
         return;
     }
-    let plain_new = unmanaged(new);
-    let plain_live = live.map_or_else(|| blank(new), unmanaged);
-    track(definition, &plain_live, &plain_new, &mut managers, writer);
+    match live {
+        Some(live) => track(definition, live, new, &mut managers, writer),
+        None => track(definition, &blank(new), new, &mut managers, writer),
+    }
     cap(&mut managers);
     encode(new, managers);
 }
@@ -237,14 +238,14 @@ pub(super) fn track(
         return;
     }
     let Ok(change) = compare(Node::root(definition), live, new) else { return };
+    let change = change.without(writer.ignored);
     let mut own = Manager::new(writer, false, FieldSet::default());
     // The writer itself loses what the write removed, as everybody else does.
     for manager in managers.iter_mut().filter(|manager| manager.is(&own)) {
         manager.fields = manager.fields.difference(&change.removed);
     }
     disown(managers, &own, &change);
-    let taken = change.modified.union(&change.added).recursive_difference(writer.ignored);
-    own.fields = stripped(&taken);
+    own.fields = stripped(&change.modified.union(&change.added));
     if !own.fields.is_empty() {
         own.time = Some(writer.time);
         match managers.iter_mut().find(|manager| manager.is(&own)) {

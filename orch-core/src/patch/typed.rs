@@ -191,6 +191,17 @@ pub(super) struct Comparison {
     pub(super) added: FieldSet,
 }
 
+impl Comparison {
+    /// The same difference, blind to these fields and all below them.
+    pub(super) fn without(&self, ignored: &FieldSet) -> Self {
+        Self {
+            removed: self.removed.recursive_difference(ignored),
+            modified: self.modified.recursive_difference(ignored),
+            added: self.added.recursive_difference(ignored),
+        }
+    }
+}
+
 #[derive(Default)]
 struct Delta {
     removed: Entry,

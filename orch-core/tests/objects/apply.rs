@@ -183,6 +183,20 @@ fn ignored_fields_are_never_owned() {
 }
 
 #[test]
+fn ignored_fields_make_no_conflicts() {
+    let (none, ignored) = (FieldSet::default(), FieldSet::of_names(&["status"]));
+    let mut live = web(&json!({"replicas": 1}));
+    live["status"] = json!({"replicas": 1});
+    update(deployment(), None, &mut live, &writer("controller", 1, &none));
+    let mut config = web(&json!({"paused": true}));
+    config["status"] = json!({"replicas": 5});
+    let me = writer("me", 2, &ignored);
+    let object = apply(deployment(), Some(&live), &config, &me, false).unwrap();
+    let status = json!({"f:replicas": {}});
+    assert_eq!(owned(&object, "controller")["f:status"], status);
+}
+
+#[test]
 fn custom_resources_are_granular_objects_and_atomic_lists() {
     let none = FieldSet::default();
     let config = |spec: Value| {
