@@ -14,11 +14,16 @@ use crate::strategy::Strategy;
 pub(crate) use field::Field;
 pub(crate) use service::{has_cluster_ip, has_node_ports};
 
+mod access;
+mod cluster;
 mod config;
+mod cron_job;
 mod event;
 mod field;
+mod job;
 mod metadata;
 mod namespace;
+mod network;
 mod node;
 mod persistent_volume;
 mod persistent_volume_claim;
@@ -28,40 +33,122 @@ mod pod_spec;
 mod service;
 mod workloads;
 
-/// The strategy of a resource. What has no behaviour of its own gets one that fits any kind with
-/// `spec` and `status`; so do kinds that this crate does not know.
+pub use access::Requester;
+
+/// What has no behaviour of its own gets one that fits any kind with `spec` and `status`.
+static ANY: plain::Plain = plain::Plain::ANY;
+
+/// The strategy of a resource. Kinds that this crate does not know get one that fits any kind
+/// with `spec` and `status`. Events are expected in the shape of the core group, autoscalers in
+/// that of version 2.
 pub fn strategy(group: &str, plural: &str) -> &'static dyn Strategy {
     match group {
         "" => core(plural),
         "apps" => apps(plural),
-        "events.k8s.io" if plural == "events" => &event::Event,
-        _ => &plain::Plain,
+        "admissionregistration.k8s.io" => admission(plural),
+        "flowcontrol.apiserver.k8s.io" => flow_control(plural),
+        "networking.k8s.io" => networking(plural),
+        "rbac.authorization.k8s.io" => rbac(plural),
+        "storage.k8s.io" => storage(plural),
+        _ => other(group, plural),
     }
 }
 
 fn core(plural: &str) -> &'static dyn Strategy {
     match plural {
         "configmaps" => &config::ConfigMap,
+        "endpoints" => &network::ENDPOINTS,
         "events" => &event::Event,
+        "limitranges" => &cluster::LIMIT_RANGES,
         "namespaces" => &namespace::Namespace,
         "nodes" => &node::Node,
         "persistentvolumeclaims" => &persistent_volume_claim::PersistentVolumeClaim,
         "persistentvolumes" => &persistent_volume::PersistentVolume,
         "pods" => &pod::Pod,
+        "podtemplates" => &cluster::POD_TEMPLATES,
         "replicationcontrollers" => &workloads::replication_controller::ReplicationController,
+        "resourcequotas" => &cluster::RESOURCE_QUOTAS,
         "secrets" => &config::Secret,
+        "serviceaccounts" => &access::SERVICE_ACCOUNTS,
         "services" => &service::Service,
-        _ => &plain::Plain,
+        _ => &ANY,
     }
 }
 
 fn apps(plural: &str) -> &'static dyn Strategy {
     match plural {
+        "controllerrevisions" => &cluster::CONTROLLER_REVISIONS,
         "daemonsets" => &workloads::daemon_set::DaemonSet,
         "deployments" => &workloads::deployment::Deployment,
         "replicasets" => &workloads::replica_set::ReplicaSet,
         "statefulsets" => &workloads::stateful_set::StatefulSet,
-        _ => &plain::Plain,
+        _ => &ANY,
+    }
+}
+
+fn admission(plural: &str) -> &'static dyn Strategy {
+    match plural {
+        "mutatingadmissionpolicies" | "validatingadmissionpolicies" => &cluster::ADMISSION_POLICIES,
+        "mutatingadmissionpolicybindings" | "validatingadmissionpolicybindings" => {
+            &cluster::ADMISSION_BINDINGS
+        }
+        "mutatingwebhookconfigurations" => &cluster::MUTATING_WEBHOOKS,
+        "validatingwebhookconfigurations" => &cluster::VALIDATING_WEBHOOKS,
+        _ => &ANY,
+    }
+}
+
+fn flow_control(plural: &str) -> &'static dyn Strategy {
+    match plural {
+        "flowschemas" => &cluster::FLOW_SCHEMAS,
+        "prioritylevelconfigurations" => &cluster::PRIORITY_LEVELS,
+        _ => &ANY,
+    }
+}
+
+fn networking(plural: &str) -> &'static dyn Strategy {
+    match plural {
+        "ingressclasses" => &network::INGRESS_CLASSES,
+        "ingresses" => &network::INGRESSES,
+        "networkpolicies" => &network::NETWORK_POLICIES,
+        "servicecidrs" => &network::SERVICE_CIDRS,
+        _ => &ANY,
+    }
+}
+
+fn rbac(plural: &str) -> &'static dyn Strategy {
+    match plural {
+        "clusterrolebindings" => &access::CLUSTER_ROLE_BINDINGS,
+        "clusterroles" => &access::CLUSTER_ROLES,
+        "rolebindings" => &access::ROLE_BINDINGS,
+        "roles" => &access::ROLES,
+        _ => &ANY,
+    }
+}
+
+fn storage(plural: &str) -> &'static dyn Strategy {
+    match plural {
+        "csidrivers" => &cluster::CSI_DRIVERS,
+        "csinodes" => &cluster::CSI_NODES,
+        "storageclasses" => &cluster::STORAGE_CLASSES,
+        "volumeattachments" => &cluster::VOLUME_ATTACHMENTS,
+        _ => &ANY,
+    }
+}
+
+fn other(group: &str, plural: &str) -> &'static dyn Strategy {
+    match (group, plural) {
+        ("autoscaling", "horizontalpodautoscalers") => &cluster::AUTOSCALERS,
+        ("batch", "cronjobs") => &cron_job::CronJob,
+        ("batch", "jobs") => &job::Job,
+        ("certificates.k8s.io", "certificatesigningrequests") => &access::CertificateSigningRequest,
+        ("coordination.k8s.io", "leases") => &cluster::LEASES,
+        ("discovery.k8s.io", "endpointslices") => &network::ENDPOINT_SLICES,
+        ("events.k8s.io", "events") => &event::Event,
+        ("node.k8s.io", "runtimeclasses") => &cluster::RUNTIME_CLASSES,
+        ("policy", "poddisruptionbudgets") => &network::DISRUPTION_BUDGETS,
+        ("scheduling.k8s.io", "priorityclasses") => &cluster::PRIORITY_CLASSES,
+        _ => &ANY,
     }
 }
 

@@ -7,10 +7,12 @@ use serde_json::Value;
 use crate::{kinds::Field, strategy::Column};
 
 mod age;
+pub(crate) mod batch;
 pub(crate) mod cluster;
 pub(crate) mod config;
 pub(crate) mod network;
 pub(crate) mod pods;
+pub(crate) mod policy;
 pub(crate) mod storage;
 pub(crate) mod workloads;
 
@@ -51,6 +53,13 @@ const fn number(name: &'static str, description: &'static str) -> Column {
 
 const fn wide(name: &'static str, description: &'static str) -> Column {
     column(name, "string", description, 1)
+}
+
+/// The table of kinds that have no better one.
+pub(crate) const NAME_AND_AGE: [Column; 2] = [NAME, AGE];
+
+pub(crate) fn name_and_age(object: &Value, now: jiff::Timestamp) -> Vec<Value> {
+    vec![name(object), age_cell(object, now)]
 }
 
 fn name(object: &Value) -> Value {

@@ -133,12 +133,12 @@ pub trait Strategy: Send + Sync + fmt::Debug + 'static {
 
     /// The columns of the kind's table.
     fn columns(&self) -> &'static [Column] {
-        &NAME_AND_AGE
+        &crate::printers::NAME_AND_AGE
     }
 
     /// The cells of an object's row, one a column, in order. `now` is the time that ages count to.
     fn row(&self, object: &Value, now: jiff::Timestamp) -> Vec<Value> {
-        vec![object["metadata"]["name"].clone(), Value::String(crate::printers::age(object, now))]
+        crate::printers::name_and_age(object, now)
     }
 }
 
@@ -180,23 +180,6 @@ pub struct Column {
     /// 0 is always shown, 1 only with `-o wide`.
     pub priority: i32,
 }
-
-const NAME_AND_AGE: [Column; 2] = [
-    Column {
-        name: "Name",
-        kind: "string",
-        format: "name",
-        description: "Name of the object, unique in its namespace.",
-        priority: 0,
-    },
-    Column {
-        name: "Age",
-        kind: "string",
-        format: "",
-        description: "Time since the object was created.",
-        priority: 0,
-    },
-];
 
 /// What a write may use besides the object: handed to hooks and virtual resources.
 #[derive(Clone, Debug)]

@@ -102,3 +102,91 @@ pub(crate) fn volume(object: &Value, now: Timestamp) -> Vec<Value> {
         or(spec.str("volumeMode"), UNSET),
     ]
 }
+
+pub(crate) const CLASSES: [Column; 6] = [
+    NAME,
+    text("Provisioner", "Who makes the volumes."),
+    text("ReclaimPolicy", "What happens to a volume when its claim goes."),
+    text("VolumeBindingMode", "Whether volumes wait for a pod."),
+    text("AllowVolumeExpansion", "Whether claims may grow."),
+    AGE,
+];
+
+pub(crate) fn class(object: &Value, now: Timestamp) -> Vec<Value> {
+    let annotations = &object["metadata"]["annotations"];
+    let default = [
+        "storageclass.kubernetes.io/is-default-class",
+        "storageclass.beta.kubernetes.io/is-default-class",
+    ]
+    .iter()
+    .any(|key| annotations[*key] == "true");
+    let mut shown = str_at(object, "/metadata/name").to_owned();
+    if default {
+        shown.push_str(" (default)");
+    }
+    vec![
+        shown.into(),
+        object["provisioner"].clone(),
+        or(str_at(object, "/reclaimPolicy"), "Delete"),
+        or(str_at(object, "/volumeBindingMode"), "Immediate"),
+        object["allowVolumeExpansion"].as_bool().unwrap_or_default().into(),
+        age_cell(object, now),
+    ]
+}
+
+pub(crate) const DRIVERS: [Column; 8] = [
+    NAME,
+    text("AttachRequired", "Whether volumes are attached before they are mounted."),
+    text("PodInfoOnMount", "Whether the driver is told about the pod."),
+    text("StorageCapacity", "Whether the driver reports its capacity."),
+    text("TokenRequests", "The audiences of tokens that the driver gets."),
+    text("RequiresRepublish", "Whether mounts are renewed."),
+    text("Modes", "The life cycles of its volumes."),
+    AGE,
+];
+
+pub(crate) fn driver(object: &Value, now: Timestamp) -> Vec<Value> {
+    let spec = Field::root(&object["spec"]);
+    let tokens: Vec<&str> =
+        spec.items("tokenRequests").map(|token| token.str("audience")).collect();
+    let modes: Vec<&str> = spec.strs("volumeLifecycleModes").collect();
+    vec![
+        name(object),
+        spec.bool("attachRequired").into(),
+        spec.bool("podInfoOnMount").into(),
+        spec.bool("storageCapacity").into(),
+        or(&tokens.join(","), UNSET),
+        spec.bool("requiresRepublish").into(),
+        or(&modes.join(","), super::NONE),
+        age_cell(object, now),
+    ]
+}
+
+pub(crate) const DRIVER_NODES: [Column; 3] =
+    [NAME, super::number("Drivers", "How many drivers the node has."), AGE];
+
+pub(crate) fn driver_node(object: &Value, now: Timestamp) -> Vec<Value> {
+    let drivers = Field::root(&object["spec"]).len("drivers");
+    vec![name(object), drivers.into(), age_cell(object, now)]
+}
+
+pub(crate) const ATTACHMENTS: [Column; 6] = [
+    NAME,
+    text("Attacher", "Who attaches."),
+    text("PV", "What is attached."),
+    text("Node", "Where to."),
+    text("Attached", "Whether it is."),
+    AGE,
+];
+
+pub(crate) fn attachment(object: &Value, now: Timestamp) -> Vec<Value> {
+    let attached = object.pointer("/status/attached").and_then(Value::as_bool);
+    vec![
+        name(object),
+        str_at(object, "/spec/attacher").into(),
+        str_at(object, "/spec/source/persistentVolumeName").into(),
+        str_at(object, "/spec/nodeName").into(),
+        attached.unwrap_or_default().into(),
+        age_cell(object, now),
+    ]
+}
