@@ -3,9 +3,10 @@
 use std::{fmt::Write as _, ops::RangeInclusive};
 
 use base64::Engine as _;
+use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::types::{Definition, Shape, Type};
+use super::types::{Definition, Field, Shape, Type};
 use crate::quantity::{Amount, QuantityError};
 
 /// Upstream stops collecting strict-decoding complaints here.
@@ -95,18 +96,30 @@ pub(crate) fn json_schema() -> Option<&'static Definition> {
 }
 
 /// Makes an object what upstream would hold after decoding it: without fields that the definition
-/// does not have, without nulls in fields, and with quantities that were written as numbers turned
-/// into strings.
+/// does not have, without nulls and zero values where Go leaves them out (`hostNetwork: false`,
+/// `labels: {}`), with quantities and times in their canonical form. What has a wrong type stays.
 pub fn prune(definition: &Definition, value: &mut Value) {
     match (definition.shape, value) {
         (Shape::Struct, Value::Object(map)) => map.retain(|key, value| {
-            let Some(field) = definition.field(key).filter(|_| !value.is_null()) else {
-                return false;
-            };
+            let Some(field) = definition.field(key) else { return false };
             prune_type(&field.ty, value);
-            true
+            !is_left_out(field, value)
         }),
-        (Shape::Quantity, value @ Value::Number(_)) => *value = Value::String(value.to_string()),
+        (Shape::Quantity, value @ (Value::Number(_) | Value::String(_))) => {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            let canonical = text.parse::<Amount>().map(|amount| amount.to_string());
+            *value = Value::String(canonical.unwrap_or(text));
+        }
+        (Shape::Time | Shape::MicroTime, Value::String(text)) => {
+            if let Ok(time) = text.parse::<Timestamp>()
+                && let Ok(second) = Timestamp::from_second(time.as_second())
+            {
+                *text = match definition.shape {
+                    Shape::Time => second.to_string(),
+                    _ => format!("{time:.6}"),
+                };
+            }
+        }
         (
             Shape::SchemaOrArray | Shape::SchemaOrBool | Shape::SchemaOrStrings,
             value @ Value::Object(_),
@@ -116,6 +129,20 @@ pub fn prune(definition: &Definition, value: &mut Value) {
             }
         }
         _ => {}
+    }
+}
+
+/// Whether Go's encoding of an object has nothing for a field of this value.
+fn is_left_out(field: &Field, value: &Value) -> bool {
+    let kept = field.pointer || field.required || field.present;
+    match (&field.ty, value) {
+        (_, Value::Null) => true,
+        (Type::String | Type::Bytes, Value::String(text)) => !kept && text.is_empty(),
+        (Type::Boolean, Value::Bool(flag)) => !kept && !flag,
+        (Type::Int32 | Type::Int64, Value::Number(number)) => !kept && number.as_i64() == Some(0),
+        (Type::Array(_), Value::Array(list)) => !kept && list.is_empty(),
+        (Type::Map(_), Value::Object(map)) => !kept && map.is_empty(),
+        _ => false,
     }
 }
 
@@ -185,7 +212,7 @@ impl<'a> Place<'a> {
             (Shape::Quantity, _) => Err(QuantityError::Format.to_string()),
             (Shape::Time | Shape::MicroTime, Value::String(text)) => {
                 let (parsed, layout) = match definition.shape {
-                    Shape::Time => (text.parse::<jiff::Timestamp>(), "2006-01-02T15:04:05Z07:00"),
+                    Shape::Time => (text.parse::<Timestamp>(), "2006-01-02T15:04:05Z07:00"),
                     _ => (text.parse(), "2006-01-02T15:04:05.000000Z07:00"),
                 };
                 parsed.map(drop).map_err(|_| {
@@ -348,6 +375,32 @@ mod tests {
             json!({"containers": [{"resources": {"limits": {"cpu": "1 core"}}}]}),
             "quantities must match the regular expression \
              '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
+        );
+    }
+
+    #[test]
+    fn pruning_leaves_what_go_would_write() {
+        let deployment = of("apps", "v1", "Deployment").unwrap();
+        let mut value = json!({
+            "metadata": {"labels": {}, "annotations": {"a": ""}, "generation": 0,
+                "creationTimestamp": "2026-01-02T05:04:05+02:00"},
+            "spec": {"replicas": 0, "paused": false, "selector": {}, "template": {"spec": {
+                "hostNetwork": false, "nodeName": "", "terminationGracePeriodSeconds": 0,
+                "containers": [{"name": "a", "args": [], "resources": {"limits":
+                    {"cpu": "1000m", "memory": "1024Mi", "wrong": "x"}}}],
+                "initContainers": [], "volumes": [{"name": "v", "emptyDir": {}}]}}},
+        });
+        prune(deployment, &mut value);
+        assert_eq!(
+            value,
+            json!({
+                "metadata": {"annotations": {"a": ""}, "creationTimestamp": "2026-01-02T03:04:05Z"},
+                "spec": {"replicas": 0, "selector": {}, "template": {"spec": {
+                    "terminationGracePeriodSeconds": 0,
+                    "containers": [{"name": "a", "resources": {"limits":
+                        {"cpu": "1", "memory": "1Gi", "wrong": "x"}}}],
+                    "volumes": [{"name": "v", "emptyDir": {}}]}}},
+            })
         );
     }
 
