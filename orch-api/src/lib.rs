@@ -3,10 +3,12 @@
 pub mod admission;
 pub mod allocator;
 pub mod auth;
+pub mod connect;
 pub mod kinds;
 pub mod names;
 pub mod openapi;
 pub mod printers;
+pub mod proxy;
 pub mod serve;
 pub mod strategy;
 pub mod subresources;

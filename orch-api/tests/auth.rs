@@ -2,6 +2,8 @@
 
 #[path = "auth/admission.rs"]
 mod admission;
+#[path = "auth/connections.rs"]
+mod connections;
 #[path = "auth/rbac.rs"]
 mod rbac;
 #[path = "auth/serving.rs"]
