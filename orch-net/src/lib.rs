@@ -5,9 +5,11 @@
 //! [`testing`] has the fakes and the conformance suite.
 
 mod backends;
+pub mod dns;
 pub mod service;
 pub mod testing;
 
+pub use dns::{DnsOptions, DnsServer};
 pub use service::{
     NftablesOptions, NftablesProxy, ProxyController, ProxyOptions, ServiceProxy, UserspaceOptions,
     UserspaceProxy,

@@ -16,6 +16,7 @@ use orch_net::{
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+mod dns;
 mod proxy;
 
 /// A cluster in memory and informers on it.
