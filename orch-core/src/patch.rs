@@ -59,7 +59,10 @@ pub enum PatchError {
     #[error("{0}")]
     DoesNotFit(String),
     /// The kind has no strategic merge patch. 415.
-    #[error("strategic merge patch format is not supported")]
+    #[error(
+        "the body of the request was in an unknown format - accepted media types include: \
+         application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml"
+    )]
     NotSupported,
     /// The patch or the object is nested too deeply. 400.
     #[error("the object is nested more than {0} levels deep")]

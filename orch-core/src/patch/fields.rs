@@ -132,13 +132,23 @@ impl FieldSet {
     /// The paths that are not in the other; what is below a path of the other stays.
     #[must_use]
     pub fn difference(&self, other: &Self) -> Self {
-        self.filtered(|element, entry| {
-            let Some(other) = other.get(element) else { return Some(entry.clone()) };
-            Some(Entry {
-                member: entry.member && !other.member,
-                children: entry.children.difference(&other.children),
-            })
-        })
+        let mut left = self.clone();
+        left.subtract(other);
+        left
+    }
+
+    /// Removes the paths that are in the other; what is below a path of the other stays.
+    ///
+    /// It costs as much as the other has paths, however large this set is.
+    pub(super) fn subtract(&mut self, other: &Self) {
+        for (element, taken) in &other.entries {
+            let Some(entry) = self.entries.get_mut(element) else { continue };
+            entry.member &= !taken.member;
+            entry.children.subtract(&taken.children);
+            if entry.is_empty() {
+                self.entries.remove(element);
+            }
+        }
     }
 
     /// The paths that are neither in the other nor below a path of the other.

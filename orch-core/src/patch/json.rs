@@ -25,9 +25,16 @@ pub fn json_patch(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
     }
     let operations: json_patch::Patch = serde_json::from_value(patch.clone())
         .map_err(|error| PatchError::Malformed(format!("error decoding patch: {error}")))?;
-    let fits = |error: json_patch::PatchError| PatchError::DoesNotFit(error.to_string());
+    let fits = |error: json_patch::PatchError, operation: &json_patch::PatchOperation| {
+        PatchError::DoesNotFit(described(&error, operation))
+    };
     if !operations.iter().any(|op| matches!(op, json_patch::PatchOperation::Copy(_))) {
-        return json_patch::patch(target, &operations).map_err(fits);
+        return json_patch::patch(target, &operations).map_err(|error| {
+            match operations.get(error.operation) {
+                Some(failed) => fits(error, failed),
+                None => PatchError::DoesNotFit(error.to_string()),
+            }
+        });
     }
     let mut copied = 0usize;
     let mut result = target.clone();
@@ -40,10 +47,48 @@ pub fn json_patch(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
                 return Err(PatchError::TooMuchCopied { max: COPIED_BYTES_MAX, bytes: copied });
             }
         }
-        json_patch::patch(&mut result, std::slice::from_ref(operation)).map_err(fits)?;
+        json_patch::patch(&mut result, std::slice::from_ref(operation))
+            .map_err(|error| fits(error, operation))?;
     }
     *target = result;
     Ok(())
+}
+
+/// What failed, in the words of the library that upstream uses.
+///
+/// Source: `gopkg.in/evanphx/json-patch.v4`.
+fn described(error: &json_patch::PatchError, operation: &json_patch::PatchOperation) -> String {
+    use json_patch::{PatchErrorKind, PatchOperation};
+    let path = operation.path();
+    if matches!(error.kind, PatchErrorKind::TestFailed) {
+        return format!("testing value {path} failed: test failed");
+    }
+    match operation {
+        PatchOperation::Test(_) => format!("testing value {path} failed: test failed"),
+        PatchOperation::Add(_) => {
+            format!("add operation does not apply: doc is missing path: \"{path}\": missing value")
+        }
+        PatchOperation::Remove(_) => {
+            format!(
+                "remove operation does not apply: doc is missing path: \"{path}\": missing value"
+            )
+        }
+        PatchOperation::Replace(_) => {
+            format!("replace operation does not apply: doc is missing key: {path}: missing value")
+        }
+        PatchOperation::Move(moved) => {
+            let from = &moved.from;
+            format!(
+                "move operation does not apply: doc is missing from path: {from}: missing value"
+            )
+        }
+        PatchOperation::Copy(copied) => {
+            let from = &copied.from;
+            format!(
+                "copy operation does not apply: doc is missing from path: {from}: missing value"
+            )
+        }
+    }
 }
 
 /// Applies a JSON merge patch: objects merge, null removes, everything else replaces.
@@ -123,7 +168,13 @@ mod tests {
             {"op": "test", "path": "/b", "value": 1}]);
         let error = json_patch(&mut value, &failing).unwrap_err();
         assert_eq!(value, before);
+        assert_eq!(error.to_string(), "testing value /b failed: test failed");
         assert_eq!(ApiError::from(error).code(), 422);
+        let missing = json!([{"op": "replace", "path": "/x", "value": 1}]);
+        assert_eq!(
+            json_patch(&mut value, &missing).unwrap_err().to_string(),
+            "replace operation does not apply: doc is missing key: /x: missing value"
+        );
     }
 
     #[test]

@@ -183,9 +183,10 @@ pub(super) fn blank(like: &Value) -> Value {
 
 /// Takes from every other manager what the write changed or removed.
 pub(super) fn disown(managers: &mut Vec<Manager>, writer: &Manager, change: &Comparison) {
-    let changed = change.modified.union(&change.added);
     for manager in managers.iter_mut().filter(|manager| !manager.is(writer)) {
-        manager.fields = manager.fields.difference(&changed).difference(&change.removed);
+        for taken in [&change.modified, &change.added, &change.removed] {
+            manager.fields.subtract(taken);
+        }
     }
     managers.retain(|manager| manager.is(writer) || !manager.fields.is_empty());
 }
@@ -242,7 +243,7 @@ pub(super) fn track(
     let mut own = Manager::new(writer, false, FieldSet::default());
     // The writer itself loses what the write removed, as everybody else does.
     for manager in managers.iter_mut().filter(|manager| manager.is(&own)) {
-        manager.fields = manager.fields.difference(&change.removed);
+        manager.fields.subtract(&change.removed);
     }
     disown(managers, &own, &change);
     own.fields = stripped(&change.modified.union(&change.added));
@@ -250,7 +251,7 @@ pub(super) fn track(
         own.time = Some(writer.time);
         match managers.iter_mut().find(|manager| manager.is(&own)) {
             Some(known) => {
-                known.fields = known.fields.union(&own.fields);
+                known.fields.extend(own.fields);
                 known.time = own.time;
             }
             None => managers.push(own),
