@@ -18,8 +18,11 @@ use crate::{
     status::{ApiError, Reason},
 };
 
+const LAST_APPLIED_NAME: &str = "kubectl.kubernetes.io/last-applied-configuration";
 const LAST_APPLIED: &str =
     "/metadata/annotations/kubectl.kubernetes.io~1last-applied-configuration";
+/// Bytes of all annotations together.
+const ANNOTATIONS_MAX: usize = 256 * 1024;
 
 /// A field that the applied configuration sets to another value than a manager that owns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,6 +140,9 @@ pub fn apply(
             }
         }
     };
+    if writer.manager == "kubectl" {
+        renew_last_applied(&mut merged.object, &config);
+    }
     if let (true, Some(live)) = (merged.object == plain && merged.owners_equal(&before), live) {
         return Ok(live.clone());
     }
@@ -271,6 +277,22 @@ impl Applied<'_> {
             .map(|(manager, fields)| (manager, fields.difference(&allowed)))
             .filter(|(_, fields)| !fields.is_empty())
             .collect()
+    }
+}
+
+/// Client-side `kubectl apply` must find what was applied last, whichever way that was. Past what
+/// annotations may hold it finds nothing.
+fn renew_last_applied(object: &mut Value, config: &Value) {
+    let Some(annotation) = object.pointer_mut(LAST_APPLIED) else { return };
+    let mut stated = config.clone();
+    if let Some(Value::Object(annotations)) = stated.pointer_mut("/metadata/annotations") {
+        annotations.remove(LAST_APPLIED_NAME);
+    }
+    let text = format!("{stated}\n");
+    if text.len() <= ANNOTATIONS_MAX {
+        *annotation = Value::String(text);
+    } else if let Some(Value::Object(annotations)) = object.pointer_mut("/metadata/annotations") {
+        annotations.remove(LAST_APPLIED_NAME);
     }
 }
 

@@ -130,6 +130,10 @@ fn kubectl_takes_over_from_its_client_side_apply() {
         json!({"kubectl.kubernetes.io/last-applied-configuration": last});
     let object = applied(Some(&live), "kubectl", &json!({"replicas": 2}));
     assert_eq!(object["spec"]["replicas"], 2);
+    let annotations = &object["metadata"]["annotations"];
+    let last = annotations["kubectl.kubernetes.io/last-applied-configuration"].as_str().unwrap();
+    let last: Value = serde_json::from_str(last).unwrap();
+    assert_eq!(last, web(&json!({"replicas": 2})));
 }
 
 #[test]
