@@ -167,6 +167,11 @@ impl Object {
         out.put_slice(&self.json[at..]);
     }
 
+    /// The object's own bytes. Of an object that comes from a store they lack the resource version.
+    pub fn stored_json(&self) -> &Bytes {
+        &self.json
+    }
+
     /// The object's JSON, resource version included.
     pub fn to_json(&self) -> Bytes {
         if self.splice.is_none() {

@@ -286,6 +286,13 @@ impl ApiError {
         self
     }
 
+    /// The same error with the token that goes on with a list whose revision is gone.
+    #[must_use]
+    pub fn with_continue(mut self, token: String) -> Self {
+        self.0.metadata.continue_ = Some(token);
+        self
+    }
+
     /// There is no such object. `resource` is the plural, as upstream's details have it.
     pub fn not_found(group: &str, resource: &str, name: &str) -> Self {
         let message = format!("{} \"{name}\" not found", group_resource(group, resource));

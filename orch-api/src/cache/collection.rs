@@ -1,0 +1,271 @@
+//! The objects of one resource, in memory, as of a revision.
+
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use orch_core::{Object, client::WatchEvent};
+use orch_store::{Event, EventKind, RangeResponse};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, watch};
+
+use super::{
+    filter::{Filter, Item},
+    watchers::{Change, Watchers},
+};
+use crate::catalog::Resource;
+
+/// How many changes are kept for those who watch from an older revision; who asks for more is
+/// served from the store's own history.
+const WINDOW_MAX: usize = 1024;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Cold,
+    Loading,
+    Ready,
+}
+
+/// One resource's part of the cache.
+pub(crate) struct Collection {
+    pub(crate) prefix: Bytes,
+    is_pods: bool,
+    state: Mutex<State>,
+    pub(crate) phase: watch::Sender<Phase>,
+}
+
+#[derive(Default)]
+struct State {
+    objects: imbl::OrdMap<Bytes, Arc<Item>>,
+    by_node: HashMap<String, BTreeSet<Bytes>>,
+    /// Events that arrived while the first range was being read.
+    pending: Vec<Event>,
+    /// Everything up to here is in `objects`.
+    revision: u64,
+    window: VecDeque<Arc<Change>>,
+    /// Every change after this revision is in `window`.
+    window_start: u64,
+    watchers: Watchers,
+}
+
+/// The objects at one revision. Taken in constant time; later changes do not show.
+pub(crate) struct Snapshot {
+    objects: imbl::OrdMap<Bytes, Arc<Item>>,
+    /// For a selection by node: the keys, so that only they are looked at.
+    keys: Option<Vec<Bytes>>,
+    pub(crate) revision: u64,
+}
+
+/// A watch that was opened at a revision.
+pub(crate) struct Opened {
+    pub(crate) id: u64,
+    /// What happened since the revision asked for, or what exists.
+    pub(crate) first: First,
+    pub(crate) events: mpsc::Receiver<WatchEvent>,
+    pub(crate) revision: u64,
+}
+
+pub(crate) enum First {
+    Changes(Vec<Arc<Change>>),
+    Objects(Snapshot),
+}
+
+impl Collection {
+    pub(crate) fn new(resource: &Resource) -> Self {
+        Self {
+            prefix: Bytes::from(resource.prefix.clone()),
+            is_pods: resource.prefix == "/registry/pods/",
+            state: Mutex::default(),
+            phase: watch::Sender::new(Phase::Cold),
+        }
+    }
+
+    /// Takes in the first range, and what arrived since. Gives what could not be decoded.
+    pub(crate) fn load(&self, range: RangeResponse, decoded: Vec<(Bytes, Arc<Item>)>) {
+        let mut state = self.state.lock();
+        state.objects = imbl::OrdMap::new();
+        state.by_node.clear();
+        for (key, item) in decoded {
+            state.index(&key, None, Some(&item));
+            state.objects.insert(key, item);
+        }
+        state.revision = range.revision;
+        state.window_start = range.revision;
+        state.window.clear();
+        for event in std::mem::take(&mut state.pending) {
+            self.apply_one(&mut state, &event, &mut |_| None);
+        }
+        self.phase.send_replace(Phase::Ready);
+    }
+
+    pub(crate) fn item(&self, object: Arc<Object>) -> Item {
+        Item::new(object, self.is_pods)
+    }
+
+    /// Forgets everything and ends every watch: the store's history has a gap.
+    pub(crate) fn reset(&self) {
+        let mut state = self.state.lock();
+        state.watchers.end_all();
+        *state = State::default();
+        self.phase.send_replace(Phase::Cold);
+    }
+
+    pub(crate) fn start_loading(&self) -> bool {
+        self.phase.send_if_modified(|phase| {
+            let cold = *phase == Phase::Cold;
+            if cold {
+                *phase = Phase::Loading;
+            }
+            cold
+        })
+    }
+
+    /// Takes in a change. `written` gives the object of a revision if this process wrote it.
+    pub(crate) fn apply(
+        &self,
+        event: &Event,
+        written: &mut dyn FnMut(u64) -> Option<Arc<Object>>,
+    ) {
+        let mut state = self.state.lock();
+        let phase = *self.phase.borrow();
+        match phase {
+            Phase::Cold => {}
+            Phase::Loading => state.pending.push(event.clone()),
+            Phase::Ready => self.apply_one(&mut state, event, written),
+        }
+    }
+
+    fn apply_one(
+        &self,
+        state: &mut State,
+        event: &Event,
+        written: &mut dyn FnMut(u64) -> Option<Arc<Object>>,
+    ) {
+        let (key, revision) = (&event.entry.key, event.entry.mod_revision);
+        if revision <= state.revision {
+            return;
+        }
+        let new = match event.kind {
+            EventKind::Delete => None,
+            EventKind::Put => match written(revision) {
+                Some(object) => Some(object),
+                None => decode(key, &event.entry.value, revision),
+            },
+        };
+        let new = new.map(|object| Arc::new(self.item(object)));
+        let old = match &new {
+            Some(item) => state.objects.insert(key.clone(), item.clone()),
+            None => state.objects.remove(key),
+        };
+        state.revision = revision;
+        state.index(key, old.as_ref(), new.as_ref());
+        let change = Arc::new(Change { revision, old, new });
+        state.watchers.tell(&change);
+        if state.window.len() == WINDOW_MAX
+            && let Some(oldest) = state.window.pop_front()
+        {
+            state.window_start = oldest.revision;
+        }
+        state.window.push_back(change);
+    }
+
+    /// The object under a key, if it is cached at exactly this revision.
+    pub(crate) fn at(&self, key: &[u8], revision: u64) -> Option<Arc<Object>> {
+        let state = self.state.lock();
+        let item = state.objects.get(key)?;
+        (item.object.revision() == Some(revision)).then(|| item.object.clone())
+    }
+
+    /// What the cache holds now. `seen` is the revision that the feed has reached.
+    pub(crate) fn snapshot(&self, filter: &Filter, seen: u64) -> Snapshot {
+        self.state.lock().snapshot(filter, seen)
+    }
+
+    /// Opens a watch after `from`, or with what exists for `None`. `Err` gives the oldest
+    /// revision that the cache can watch from.
+    pub(crate) fn watch(
+        &self,
+        filter: &Arc<Filter>,
+        from: Option<u64>,
+        seen: impl Fn() -> u64,
+    ) -> Result<Opened, u64> {
+        let mut state = self.state.lock();
+        let revision = state.revision.max(seen());
+        let first = match from {
+            None => First::Objects(state.snapshot(filter, revision)),
+            Some(from) if from < state.window_start => return Err(state.window_start),
+            Some(from) => First::Changes(
+                state.window.iter().filter(|change| change.revision > from).cloned().collect(),
+            ),
+        };
+        let (id, events) = state.watchers.add(filter.clone());
+        Ok(Opened { id, first, events, revision })
+    }
+
+    pub(crate) fn unwatch(&self, id: u64) {
+        self.state.lock().watchers.remove(id);
+    }
+}
+
+impl State {
+    fn snapshot(&self, filter: &Filter, seen: u64) -> Snapshot {
+        let keys = filter.node.as_ref().map(|node| {
+            self.by_node.get(node).map(|keys| keys.iter().cloned().collect()).unwrap_or_default()
+        });
+        Snapshot { objects: self.objects.clone(), keys, revision: self.revision.max(seen) }
+    }
+
+    fn index(&mut self, key: &Bytes, old: Option<&Arc<Item>>, new: Option<&Arc<Item>>) {
+        let (old, new) = (old.and_then(|i| i.node.as_ref()), new.and_then(|i| i.node.as_ref()));
+        if old == new {
+            return;
+        }
+        if let Some(old) = old
+            && let Some(keys) = self.by_node.get_mut(old)
+        {
+            keys.remove(key);
+            if keys.is_empty() {
+                self.by_node.remove(old);
+            }
+        }
+        if let Some(new) = new {
+            self.by_node.entry(new.clone()).or_default().insert(key.clone());
+        }
+    }
+}
+
+impl Snapshot {
+    /// The selected objects from `start` on, in the order of their keys.
+    pub(crate) fn select<'a>(
+        &'a self,
+        filter: &'a Filter,
+        prefix: &'a [u8],
+    ) -> Box<dyn Iterator<Item = (&'a Bytes, &'a Arc<Item>)> + Send + 'a> {
+        if let Some(keys) = &self.keys {
+            let items = keys.iter().filter_map(|key| self.objects.get_key_value(key));
+            return Box::new(items.filter(|(_, item)| filter.matches(item)));
+        }
+        let everything = filter.is_everything();
+        let from = std::ops::Bound::Included(prefix);
+        let items = self
+            .objects
+            .range::<_, [u8]>((from, std::ops::Bound::Unbounded))
+            .take_while(move |(key, _)| key.starts_with(prefix));
+        Box::new(items.filter(move |(_, item)| everything || filter.matches(item)))
+    }
+}
+
+/// Decodes what the store holds; what is no object is left out, loudly, instead of taking the
+/// whole resource down.
+pub(crate) fn decode(key: &Bytes, value: &Bytes, revision: u64) -> Option<Arc<Object>> {
+    match Object::from_stored(value.clone(), revision) {
+        Ok(object) => Some(Arc::new(object)),
+        Err(error) => {
+            let key = String::from_utf8_lossy(key);
+            tracing::error!(%key, revision, %error, "a stored object cannot be decoded");
+            None
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Which objects of a collection a reader wants.
+
+use std::{
+    borrow::Cow,
+    sync::{Arc, OnceLock},
+};
+
+use orch_core::{
+    ApiError, Object,
+    selector::{FieldSelector, Selector},
+};
+use serde::Deserialize;
+
+use crate::{catalog::Resource, strategy::Strategy};
+
+/// A cached object with what selections need of it.
+pub(crate) struct Item {
+    pub(crate) object: Arc<Object>,
+    /// Pods only: the node, because kubelets list and watch by it.
+    pub(crate) node: Option<String>,
+    fields: OnceLock<Box<[Option<String>]>>,
+}
+
+#[derive(Deserialize)]
+struct PodHead {
+    #[serde(default)]
+    spec: PodSpecHead,
+}
+
+#[derive(Deserialize, Default)]
+struct PodSpecHead {
+    #[serde(rename = "nodeName", default)]
+    node_name: Option<String>,
+}
+
+impl Item {
+    pub(crate) fn new(object: Arc<Object>, is_pod: bool) -> Self {
+        let node = is_pod
+            .then(|| serde_json::from_slice::<PodHead>(object.stored_json()).ok())
+            .flatten()
+            .and_then(|head| head.spec.node_name)
+            .filter(|node| !node.is_empty());
+        Self { object, node, fields: OnceLock::new() }
+    }
+
+    /// A selectable field that is not of the metadata, computed once an object.
+    fn field(&self, strategy: &dyn Strategy, name: &str) -> Option<&str> {
+        let names = strategy.selectable_fields();
+        let at = names.iter().position(|field| *field == name)?;
+        let fields = self.fields.get_or_init(|| {
+            let value = self.object.to_value();
+            let own = |field: &&str| strategy.selectable_field(&value, field).map(Cow::into_owned);
+            names.iter().map(own).collect()
+        });
+        fields[at].as_deref()
+    }
+}
+
+/// A selection of a collection's objects.
+pub(crate) struct Filter {
+    pub(crate) namespace: Option<String>,
+    /// `metadata.name` must be this.
+    pub(crate) name: Option<String>,
+    /// `spec.nodeName` must be this (pods only).
+    pub(crate) node: Option<String>,
+    labels: Selector,
+    fields: FieldSelector,
+    strategy: &'static dyn Strategy,
+}
+
+impl Filter {
+    /// Parses the selectors of a list or watch.
+    ///
+    /// # Errors
+    /// `BadRequest` for malformed ones and for fields that the kind does not have.
+    pub(crate) fn parse(
+        resource: &Resource,
+        strategy: &'static dyn Strategy,
+        namespace: Option<&str>,
+        labels: Option<&str>,
+        fields: Option<&str>,
+    ) -> Result<Self, ApiError> {
+        let labels: Selector = match labels.filter(|text| !text.is_empty()) {
+            Some(text) => text.parse().map_err(|error| {
+                ApiError::bad_request(format!("unable to parse requirement: {error}"))
+            })?,
+            None => Selector::everything(),
+        };
+        let fields: FieldSelector = match fields.filter(|text| !text.is_empty()) {
+            Some(text) => text.parse().map_err(|e| ApiError::bad_request(format!("{e}")))?,
+            None => FieldSelector::everything(),
+        };
+        let is_pod = resource.of.plural == "pods" && resource.of.group.is_empty();
+        let (mut name, mut node) = (None, None);
+        for one in fields.requirements() {
+            match one.field.as_str() {
+                "metadata.name" if one.equals => name = Some(one.value.clone()),
+                "metadata.name" => {}
+                "metadata.namespace" if resource.is_namespaced() => {}
+                "spec.nodeName" if is_pod && one.equals && !one.value.is_empty() => {
+                    node = Some(one.value.clone());
+                }
+                "spec.nodeName" if is_pod => {}
+                other if strategy.selectable_fields().contains(&other) => {}
+                other => {
+                    let why = if resource.of.group.is_empty() || is_pod {
+                        format!("field label not supported: {other}")
+                    } else {
+                        format!("{other:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+                    };
+                    return Err(ApiError::bad_request(why));
+                }
+            }
+        }
+        let namespace = namespace.filter(|_| resource.is_namespaced()).map(str::to_owned);
+        Ok(Self { namespace, name, node, labels, fields, strategy })
+    }
+
+    /// Whether the selection is everything of its namespace.
+    pub(crate) fn is_everything(&self) -> bool {
+        self.labels.is_everything() && self.fields.requirements().is_empty()
+    }
+
+    pub(crate) fn matches(&self, item: &Item) -> bool {
+        let meta = item.object.metadata();
+        let namespace = meta.namespace.as_deref().unwrap_or_default();
+        if self.namespace.as_deref().is_some_and(|wanted| wanted != namespace) {
+            return false;
+        }
+        if !self.labels.is_everything() && !self.labels.matches_labels_of(meta) {
+            return false;
+        }
+        self.fields.matches(|field| match field {
+            "metadata.name" => meta.name.as_deref().map(Cow::Borrowed),
+            "metadata.namespace" => Some(Cow::Borrowed(namespace)),
+            "spec.nodeName" => item.node.as_deref().map(Cow::Borrowed),
+            other => item.field(self.strategy, other).map(Cow::Borrowed),
+        })
+    }
+}

@@ -1,0 +1,325 @@
+//! The watch cache: what the store holds, decoded once and shared, and who wants to know of changes.
+//!
+//! One feed follows the whole store; each resource's collection is loaded when it is first listed
+//! or watched. So starting a server reads nothing, and the cache's position advances with every
+//! commit, whatever it was about: a read of the most recent state waits until the feed has reached
+//! the store's revision, which is at most the distance of an event.
+//!
+//! Source: `k8s.io/apiserver/pkg/storage/cacher`. Differs: upstream has one feed a resource.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, OnceLock, Weak},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::StreamExt;
+use orch_core::{ApiError, Environment, Object, status::Reason};
+use orch_store::{
+    Event, KeyRange, RangeRequest, Revision, Store, StoreError, WatchItem, WatchRequest,
+};
+use parking_lot::{Mutex, RwLock};
+use tokio::{sync::watch, task::AbortHandle};
+
+mod collection;
+mod filter;
+mod watchers;
+
+use collection::Phase;
+pub(crate) use collection::{Collection, First, Opened, Snapshot, decode};
+pub(crate) use filter::{Filter, Item};
+pub(crate) use watchers::Change;
+
+use crate::catalog::Resource;
+
+/// Where everything lies in the store.
+pub(crate) const ROOT: &str = "/registry/";
+/// How long a read waits for a revision before it gives up, as upstream's.
+const FRESH_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long it waits before it asks the store for progress: a write elsewhere may be the newest.
+const NUDGE: Duration = Duration::from_millis(50);
+const RETRY: Duration = Duration::from_millis(200);
+const WRITTEN_SLOTS: usize = 1024;
+
+/// The cache of a server.
+pub(crate) struct Cache {
+    store: Arc<dyn Store>,
+    environment: Environment,
+    collections: RwLock<HashMap<String, Arc<Collection>>>,
+    /// Up to here, everything was told to every collection. Zero: the feed is not running.
+    seen: watch::Sender<Revision>,
+    feed: OnceLock<AbortHandle>,
+    /// Objects that this process wrote, by revision, so that the feed need not decode them again.
+    written: Box<[Mutex<Option<(Revision, Arc<Object>)>>]>,
+}
+
+impl fmt::Debug for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Cache({} collections)", self.collections.read().len())
+    }
+}
+
+impl Drop for Cache {
+    fn drop(&mut self) {
+        if let Some(feed) = self.feed.get() {
+            feed.abort();
+        }
+    }
+}
+
+/// What a store's failure is to a client of the API.
+pub(crate) fn store_error(error: StoreError) -> ApiError {
+    match error {
+        StoreError::Compacted { requested, compacted } => ApiError::expired(format!(
+            "The resourceVersion for the provided list is too old: {requested} ({compacted})"
+        )),
+        StoreError::Future { requested, current } => too_large(requested, current),
+        StoreError::Unavailable(why) => ApiError::new(Reason::ServiceUnavailable, why),
+        other => ApiError::internal(other),
+    }
+}
+
+/// The error of a revision that has not been reached.
+///
+/// Source: `k8s.io/apiserver/pkg/storage/errors.go`, `NewTooLargeResourceVersionError`.
+pub(crate) fn too_large(requested: Revision, current: Revision) -> ApiError {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{StatusCause, StatusDetails};
+    let message = format!("Too large resource version: {requested}, current: {current}");
+    let cause = StatusCause {
+        reason: Some("ResourceVersionTooLarge".into()),
+        message: Some("Too large resource version".into()),
+        field: None,
+    };
+    ApiError::new(Reason::Timeout, format!("Timeout: {message}")).with_details(StatusDetails {
+        causes: Some(vec![cause]),
+        retry_after_seconds: Some(1),
+        ..StatusDetails::default()
+    })
+}
+
+impl Cache {
+    pub(crate) fn new(store: Arc<dyn Store>, environment: Environment) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            environment,
+            collections: RwLock::default(),
+            seen: watch::Sender::new(0),
+            feed: OnceLock::new(),
+            written: (0..WRITTEN_SLOTS).map(|_| Mutex::new(None)).collect(),
+        })
+    }
+
+    /// Up to which revision everything has been taken in.
+    pub(crate) fn seen(&self) -> Revision {
+        *self.seen.borrow()
+    }
+
+    /// A resource's collection, if it is in use.
+    pub(crate) fn peek(&self, resource: &Resource) -> Option<Arc<Collection>> {
+        self.collections.read().get(&resource.prefix).cloned()
+    }
+
+    /// A resource's collection, loaded.
+    pub(crate) async fn collection(
+        self: &Arc<Self>,
+        resource: &Resource,
+    ) -> Result<Arc<Collection>, ApiError> {
+        let collection = match self.peek(resource) {
+            Some(collection) => collection,
+            None => {
+                let mut all = self.collections.write();
+                let entry = all.entry(resource.prefix.clone());
+                entry.or_insert_with(|| Arc::new(Collection::new(resource))).clone()
+            }
+        };
+        if *collection.phase.borrow() == Phase::Ready {
+            return Ok(collection);
+        }
+        self.start_feed();
+        // The feed must be running before the range is read, or changes between would be lost.
+        let mut seen = self.seen.subscribe();
+        let running = tokio::time::timeout(FRESH_TIMEOUT, seen.wait_for(|seen| *seen > 0));
+        if running.await.is_err() {
+            return Err(ApiError::new(Reason::ServiceUnavailable, "the store cannot be watched"));
+        }
+        let mut phase = collection.phase.subscribe();
+        loop {
+            if collection.start_loading() {
+                tokio::spawn(load(self.store.clone(), collection.clone()));
+            }
+            // Whoever loads may fail: then it is cold again, and the next one tries.
+            match phase.wait_for(|phase| *phase != Phase::Loading).await.map(|phase| *phase) {
+                Ok(Phase::Ready) => return Ok(collection),
+                Ok(_) => {
+                    let why = "the resource could not be read from the store";
+                    return Err(ApiError::new(Reason::ServiceUnavailable, why));
+                }
+                Err(_) => return Err(ApiError::internal("the watch cache has stopped")),
+            }
+        }
+    }
+
+    /// Waits until everything up to `revision` has been taken in.
+    pub(crate) async fn fresh(&self, revision: Revision) -> Result<(), ApiError> {
+        if self.seen() >= revision {
+            return Ok(());
+        }
+        let mut seen = self.seen.subscribe();
+        if tokio::time::timeout(NUDGE, seen.wait_for(|seen| *seen >= revision)).await.is_ok() {
+            return Ok(());
+        }
+        self.store.request_progress().await.map_err(store_error)?;
+        let wait = tokio::time::timeout(FRESH_TIMEOUT, seen.wait_for(|seen| *seen >= revision));
+        let reached = wait.await.is_ok();
+        if reached { Ok(()) } else { Err(too_large(revision, self.seen())) }
+    }
+
+    /// The store's newest revision.
+    pub(crate) async fn current_revision(&self) -> Result<Revision, ApiError> {
+        let mut request = RangeRequest::new(KeyRange::key(ROOT));
+        request.count_only = true;
+        Ok(self.store.range(request).await.map_err(store_error)?.revision)
+    }
+
+    /// Hands over what this process has just written.
+    pub(crate) fn wrote(&self, revision: Revision, object: &Arc<Object>) {
+        if self.feed.get().is_some() {
+            *self.slot(revision).lock() = Some((revision, object.clone()));
+        }
+    }
+
+    fn slot(&self, revision: Revision) -> &Mutex<Option<(Revision, Arc<Object>)>> {
+        &self.written[(revision % WRITTEN_SLOTS as u64) as usize]
+    }
+
+    fn take_written(&self, revision: Revision) -> Option<Arc<Object>> {
+        let mut slot = self.slot(revision).lock();
+        match slot.take() {
+            Some((of, object)) if of == revision => Some(object),
+            other => {
+                *slot = other;
+                None
+            }
+        }
+    }
+
+    fn start_feed(self: &Arc<Self>) {
+        self.feed.get_or_init(|| {
+            let (store, environment) = (self.store.clone(), self.environment.clone());
+            tokio::spawn(follow(store, environment, Arc::downgrade(self))).abort_handle()
+        });
+    }
+
+    fn take_in(&self, events: &[Event]) {
+        let Some(last) = events.last() else { return };
+        {
+            let collections = self.collections.read();
+            let mut cached: Option<&Arc<Collection>> = None;
+            for event in events {
+                let key = &event.entry.key;
+                if !cached.is_some_and(|c| key.starts_with(&c.prefix)) {
+                    cached = prefix_of(key).and_then(|prefix| collections.get(prefix));
+                }
+                if let Some(collection) = cached {
+                    collection.apply(event, &mut |revision| self.take_written(revision));
+                }
+            }
+        }
+        self.advance(last.entry.mod_revision);
+    }
+
+    fn advance(&self, revision: Revision) {
+        self.seen.send_if_modified(|seen| {
+            let newer = revision > *seen;
+            *seen = revision.max(*seen);
+            newer
+        });
+    }
+
+    fn reset(&self) {
+        for collection in self.collections.read().values() {
+            collection.reset();
+        }
+    }
+}
+
+/// The resource's prefix of a key: two segments, or three where upstream nests resources.
+fn prefix_of(key: &[u8]) -> Option<&str> {
+    let rest = key.strip_prefix(ROOT.as_bytes())?;
+    let segment = |from: usize| rest[from..].iter().position(|b| *b == b'/').map(|at| from + at + 1);
+    let mut end = segment(0)?;
+    if rest.starts_with(b"services/") || rest[..end].contains(&b'.') {
+        end = segment(end)?;
+    }
+    std::str::from_utf8(&key[..ROOT.len() + end]).ok()
+}
+
+async fn load(store: Arc<dyn Store>, collection: Arc<Collection>) {
+    let request = RangeRequest::new(KeyRange::prefix(collection.prefix.clone()));
+    match store.range(request).await {
+        Ok(mut range) => {
+            let entries = std::mem::take(&mut range.entries);
+            let decoded = entries.into_iter().filter_map(|entry| {
+                let object = decode(&entry.key, &entry.value, entry.mod_revision)?;
+                Some((entry.key, Arc::new(collection.item(object))))
+            });
+            let decoded: Vec<(Bytes, Arc<Item>)> = decoded.collect();
+            collection.load(range, decoded);
+        }
+        Err(error) => {
+            tracing::warn!(%error, "a resource could not be read from the store");
+            collection.reset();
+        }
+    }
+}
+
+/// Follows the store for as long as the cache lives.
+async fn follow(store: Arc<dyn Store>, environment: Environment, cache: Weak<Cache>) {
+    let mut from: Option<Revision> = None;
+    loop {
+        let request = WatchRequest { range: KeyRange::prefix(ROOT), from };
+        match store.watch(request).await {
+            Ok(mut stream) => {
+                if from.is_none() {
+                    // The watch is established: whatever is committed from now on arrives.
+                    let Some(revision) = revision_of(&*store).await else { continue };
+                    let Some(cache) = cache.upgrade() else { return };
+                    cache.advance(revision);
+                    from = Some(revision + 1);
+                }
+                while let Some(item) = stream.next().await {
+                    let Some(cache) = cache.upgrade() else { return };
+                    match item {
+                        Ok(WatchItem::Events(events)) => cache.take_in(&events),
+                        Ok(WatchItem::Progress(revision)) => cache.advance(revision),
+                        Err(error) => {
+                            tracing::warn!(%error, "the store's watch ended");
+                            if matches!(error, StoreError::Compacted { .. }) {
+                                cache.reset();
+                                from = None;
+                            }
+                            break;
+                        }
+                    }
+                    from = Some(cache.seen() + 1);
+                }
+            }
+            Err(StoreError::Compacted { .. }) => {
+                let Some(cache) = cache.upgrade() else { return };
+                cache.reset();
+                from = None;
+                continue;
+            }
+            Err(error) => tracing::warn!(%error, "the store cannot be watched"),
+        }
+        environment.clock.sleep(RETRY).await;
+    }
+}
+
+async fn revision_of(store: &dyn Store) -> Option<Revision> {
+    let mut request = RangeRequest::new(KeyRange::key(ROOT));
+    request.count_only = true;
+    store.range(request).await.ok().map(|range| range.revision)
+}

@@ -1,0 +1,195 @@
+//! Which resources the server knows: every built-in one of Kubernetes 1.36, and how it is stored.
+
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    sync::{Arc, LazyLock},
+};
+
+use orch_core::{ResourceType, Scope};
+
+mod discovery;
+mod table;
+
+pub(crate) use discovery::Discovery;
+
+/// Which of upstream's API versions a server serves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ApiVersions {
+    /// The stable ones (`v1`, `v2`), as upstream does by default.
+    #[default]
+    Stable,
+    /// Alpha and beta ones too, as with upstream's `--runtime-config=api/all=true`.
+    All,
+}
+
+/// A set of verbs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Verbs(u8);
+
+/// Letter in the table, name in discovery; in the order in which discovery lists them.
+const VERBS: [(char, &str); 8] = [
+    ('c', "create"),
+    ('d', "delete"),
+    ('D', "deletecollection"),
+    ('g', "get"),
+    ('l', "list"),
+    ('p', "patch"),
+    ('u', "update"),
+    ('w', "watch"),
+];
+
+impl Verbs {
+    pub(crate) fn has(self, verb: &str) -> bool {
+        VERBS.iter().position(|(_, name)| *name == verb).is_some_and(|at| self.0 & (1 << at) != 0)
+    }
+
+    pub(crate) fn names(self) -> impl Iterator<Item = &'static str> {
+        VERBS.iter().enumerate().filter(move |(at, _)| self.0 & (1 << at) != 0).map(|(_, v)| v.1)
+    }
+}
+
+/// A subresource of a resource.
+#[derive(Clone, Debug)]
+pub(crate) struct Subresource {
+    pub(crate) name: &'static str,
+    pub(crate) kind: &'static str,
+    pub(crate) verbs: Verbs,
+    /// Group and version of the kind, where they are not those of the parent.
+    pub(crate) group_version: Option<(&'static str, &'static str)>,
+}
+
+/// One served resource.
+#[derive(Debug)]
+pub(crate) struct Resource {
+    /// Group, version, plural, kind, scope.
+    pub(crate) of: ResourceType,
+    /// The same resource in the version that is stored.
+    pub(crate) stored: ResourceType,
+    pub(crate) api_version: String,
+    pub(crate) stored_api_version: String,
+    pub(crate) singular: &'static str,
+    pub(crate) short_names: Vec<&'static str>,
+    pub(crate) categories: Vec<&'static str>,
+    pub(crate) verbs: Verbs,
+    pub(crate) storage_hash: Option<&'static str>,
+    pub(crate) subresources: Vec<Subresource>,
+    /// Where objects lie in the store, `/registry/pods/`.
+    pub(crate) prefix: String,
+}
+
+impl Resource {
+    pub(crate) fn subresource(&self, name: &str) -> Option<&Subresource> {
+        self.subresources.iter().find(|sub| sub.name == name)
+    }
+
+    pub(crate) fn is_namespaced(&self) -> bool {
+        self.of.scope == Scope::Namespaced
+    }
+
+    /// Whether objects are stored in another version than this one.
+    pub(crate) fn converts(&self) -> bool {
+        self.api_version != self.stored_api_version
+    }
+
+    pub(crate) fn key(&self, namespace: Option<&str>, name: &str) -> Vec<u8> {
+        let namespace = namespace.filter(|_| self.is_namespaced());
+        let mut key =
+            Vec::with_capacity(self.prefix.len() + name.len() + namespace.map_or(0, str::len) + 1);
+        key.extend_from_slice(self.prefix.as_bytes());
+        if let Some(namespace) = namespace {
+            key.extend_from_slice(namespace.as_bytes());
+            key.push(b'/');
+        }
+        key.extend_from_slice(name.as_bytes());
+        key
+    }
+
+    /// The prefix of every object of a namespace, or of all of them.
+    pub(crate) fn collection_prefix(&self, namespace: Option<&str>) -> Vec<u8> {
+        match namespace.filter(|_| self.is_namespaced()) {
+            Some(namespace) => {
+                let mut key = self.key(Some(namespace), "");
+                key.shrink_to_fit();
+                key
+            }
+            None => self.prefix.clone().into_bytes(),
+        }
+    }
+}
+
+/// A served version of a group.
+#[derive(Debug)]
+pub(crate) struct GroupVersion {
+    pub(crate) group: &'static str,
+    pub(crate) version: &'static str,
+    pub(crate) resources: Vec<Arc<Resource>>,
+}
+
+impl GroupVersion {
+    pub(crate) fn name(&self) -> String {
+        if self.group.is_empty() {
+            self.version.to_owned()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
+    }
+}
+
+type Gvr = (Cow<'static, str>, Cow<'static, str>, Cow<'static, str>);
+
+/// The resources that a server serves.
+#[derive(Debug)]
+pub(crate) struct Catalog {
+    group_versions: Vec<GroupVersion>,
+    by_name: HashMap<Gvr, Arc<Resource>>,
+}
+
+static STABLE: LazyLock<Arc<Catalog>> = LazyLock::new(|| Arc::new(Catalog::read(false)));
+static ALL: LazyLock<Arc<Catalog>> = LazyLock::new(|| Arc::new(Catalog::read(true)));
+
+fn is_stable(version: &str) -> bool {
+    !version.contains("alpha") && !version.contains("beta")
+}
+
+impl Catalog {
+    /// The built-in resources. Read once a process, because the table never changes.
+    pub(crate) fn built_in(versions: ApiVersions) -> Arc<Self> {
+        match versions {
+            ApiVersions::Stable => STABLE.clone(),
+            ApiVersions::All => ALL.clone(),
+        }
+    }
+
+    fn read(everything: bool) -> Self {
+        let mut group_versions = table::read();
+        group_versions.retain(|gv| everything || is_stable(gv.version));
+        let mut by_name = HashMap::new();
+        for resource in group_versions.iter().flat_map(|gv| &gv.resources) {
+            let of = &resource.of;
+            let key = (of.group.clone(), of.version.clone(), of.plural.clone());
+            by_name.insert(key, resource.clone());
+        }
+        Self { group_versions, by_name }
+    }
+
+    pub(crate) fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Resource>> {
+        // A borrowed key would need owned strings; the map is keyed by `Cow` for this look-up.
+        let own = |text: &str| -> Cow<'static, str> { Cow::Owned(text.to_owned()) };
+        self.by_name.get(&(own(group), own(version), own(plural)))
+    }
+
+    /// The same look-up without an allocation, for resources that are named by a value.
+    pub(crate) fn resource(&self, of: &ResourceType) -> Option<&Arc<Resource>> {
+        self.group_versions
+            .iter()
+            .find(|gv| gv.group == of.group && gv.version == of.version)?
+            .resources
+            .iter()
+            .find(|resource| resource.of.plural == of.plural)
+    }
+
+    pub(crate) fn group_versions(&self) -> &[GroupVersion] {
+        &self.group_versions
+    }
+}

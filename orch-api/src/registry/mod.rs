@@ -1,0 +1,249 @@
+//! The verbs of the API over the store: what happens to an object between a request and its
+//! revision.
+//!
+//! Source: `k8s.io/apiserver/pkg/registry/generic/registry/store.go`,
+//! `pkg/endpoints/handlers`, `pkg/registry/rest`.
+
+use std::sync::Arc;
+
+use orch_core::{
+    ApiError, Object, ResourceType, Target,
+    client::{Read, ReadReply, Write},
+    status::Reason,
+};
+use parking_lot::Mutex;
+use serde_json::Value;
+
+mod body;
+mod continuation;
+mod convert;
+mod create;
+mod delete;
+mod list;
+mod metadata;
+mod scale;
+mod stored;
+mod update;
+mod watch;
+
+pub(crate) use body::decode_json;
+pub(crate) use convert::to_served_object;
+
+use crate::{
+    auth::{Attributes, Decision, GROUP_MASTERS, UserInfo},
+    catalog::{Resource, Subresource},
+    server::Inner,
+    strategy::Strategy,
+};
+
+/// Who makes a call, and what it should be told besides the answer.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    pub(crate) user: Arc<UserInfo>,
+    /// The field manager of writes that name none.
+    pub(crate) manager: String,
+    warnings: Mutex<Vec<String>>,
+}
+
+impl Caller {
+    pub(crate) fn new(user: Arc<UserInfo>, manager: impl Into<String>) -> Self {
+        Self { user, manager: manager.into(), warnings: Mutex::default() }
+    }
+
+    pub(crate) fn warn(&self, warning: impl Into<String>) {
+        let warning = warning.into();
+        let mut warnings = self.warnings.lock();
+        if !warnings.contains(&warning) {
+            warnings.push(warning);
+        }
+    }
+
+    pub(crate) fn take_warnings(&self) -> Vec<String> {
+        std::mem::take(&mut *self.warnings.lock())
+    }
+}
+
+/// How a write ended.
+pub(crate) struct Written {
+    pub(crate) object: Arc<Object>,
+    /// The object did not exist before.
+    pub(crate) created: bool,
+}
+
+impl Written {
+    fn existing(object: Arc<Object>) -> Self {
+        Self { object, created: false }
+    }
+}
+
+/// What a call addresses, found in the catalog.
+pub(crate) struct Addressed {
+    pub(crate) resource: Arc<Resource>,
+    pub(crate) strategy: &'static dyn Strategy,
+    pub(crate) target: Target,
+}
+
+impl Addressed {
+    pub(crate) fn name(&self) -> &str {
+        self.target.name.as_deref().unwrap_or_default()
+    }
+
+    pub(crate) fn namespace(&self) -> Option<&str> {
+        self.target.namespace.as_deref().filter(|_| self.resource.is_namespaced())
+    }
+
+    pub(crate) fn subresource(&self) -> Option<&Subresource> {
+        self.resource.subresource(self.target.subresource.as_deref()?)
+    }
+
+    pub(crate) fn key(&self) -> Vec<u8> {
+        self.resource.key(self.namespace(), self.name())
+    }
+
+    pub(crate) fn of(&self) -> &ResourceType {
+        &self.resource.of
+    }
+
+    pub(crate) fn not_found(&self) -> ApiError {
+        ApiError::not_found(&self.of().group, &self.of().plural, self.name())
+    }
+
+    pub(crate) fn stale(&self) -> ApiError {
+        ApiError::stale(&self.of().group, &self.of().plural, self.name())
+    }
+}
+
+impl Inner {
+    /// Finds what a call addresses and whether it has the verb.
+    pub(crate) fn address(&self, target: Target, verb: &str) -> Result<Addressed, ApiError> {
+        let resource = self.catalog.resource(&target.resource).ok_or_else(ApiError::no_such_path)?;
+        let has = match &target.subresource {
+            None => resource.verbs.has(verb),
+            Some(name) => {
+                let sub = resource.subresource(name).ok_or_else(ApiError::no_such_path)?;
+                sub.verbs.has(verb)
+            }
+        };
+        if !has {
+            return Err(method_not_allowed());
+        }
+        let strategy = crate::server::strategy(&resource.stored);
+        Ok(Addressed { resource: resource.clone(), strategy, target })
+    }
+
+    /// Refuses the call if its caller may not make it.
+    pub(crate) async fn authorize(
+        &self,
+        caller: &Caller,
+        target: &Target,
+        verb: &str,
+    ) -> Result<(), ApiError> {
+        if self.authorizers.is_empty() || caller.user.in_group(GROUP_MASTERS) {
+            return Ok(());
+        }
+        let attributes = Attributes {
+            user: caller.user.clone(),
+            verb: verb.to_owned(),
+            group: target.resource.group.to_string(),
+            version: target.resource.version.to_string(),
+            resource: target.resource.plural.to_string(),
+            subresource: target.subresource.as_deref().unwrap_or_default().to_owned(),
+            namespace: target.namespace.clone().unwrap_or_default(),
+            name: target.name.clone().unwrap_or_default(),
+            path: target.path(),
+        };
+        self.authorize_attributes(&attributes).await
+    }
+
+    pub(crate) async fn authorize_attributes(&self, what: &Attributes) -> Result<(), ApiError> {
+        if self.authorizers.is_empty() || what.user.in_group(GROUP_MASTERS) {
+            return Ok(());
+        }
+        let mut reasons = Vec::new();
+        for authorizer in &self.authorizers {
+            match authorizer.authorize(what).await {
+                Ok(Decision::Allow { .. }) => return Ok(()),
+                Ok(Decision::Deny { reason }) => return Err(what.refusal(&reason)),
+                Ok(Decision::NoOpinion { reason }) => reasons.push(reason),
+                Err(error) => reasons.push(error.to_string()),
+            }
+        }
+        reasons.retain(|reason| !reason.is_empty());
+        Err(what.refusal(&reasons.join(", ")))
+    }
+
+    /// Answers a read.
+    pub(crate) async fn read(&self, caller: &Caller, read: Read) -> Result<ReadReply, ApiError> {
+        match read {
+            Read::Get(target) => {
+                let at = self.address(target, "get")?;
+                self.authorize(caller, &at.target, "get").await?;
+                Ok(ReadReply::Object(self.get(&at).await?))
+            }
+            Read::List(target, options) => {
+                let mut at = self.address(target, "list")?;
+                single_name_as_field(&mut at.target, options.field_selector.as_deref());
+                self.authorize(caller, &at.target, "list").await?;
+                at.target.name = None;
+                Ok(ReadReply::List(self.list(&at, &options).await?))
+            }
+            _ => Err(method_not_allowed()),
+        }
+    }
+
+    async fn get(&self, at: &Addressed) -> Result<Arc<Object>, ApiError> {
+        let stored = self.get_stored(at).await?.ok_or_else(|| at.not_found())?;
+        if at.target.subresource.as_deref() == Some("scale") {
+            return scale::read(at, &stored);
+        }
+        to_served_object(&at.resource, stored)
+    }
+
+    /// Carries out a write.
+    pub(crate) async fn write(&self, caller: &Caller, write: Write) -> Result<Written, ApiError> {
+        let verb = match &write {
+            Write::Create(..) => "create",
+            Write::Update(..) => "update",
+            Write::Patch(..) => "patch",
+            Write::Delete(..) => "delete",
+            Write::DeleteCollection(..) => "deletecollection",
+            _ => return Err(method_not_allowed()),
+        };
+        let at = self.address(write.target().clone(), verb)?;
+        self.authorize(caller, &at.target, verb).await?;
+        match write {
+            Write::Create(_, body, options) => self.create(caller, &at, body, &options).await,
+            Write::Update(_, body, options) => {
+                self.update(caller, &at, update::Change::Replace(body), &options).await
+            }
+            Write::Patch(_, kind, patch, options) => {
+                self.update(caller, &at, update::Change::Patch(kind, patch), &options).await
+            }
+            Write::Delete(_, options) => self.delete(caller, &at, &options).await,
+            Write::DeleteCollection(_, options, list) => {
+                self.delete_collection(caller, &at, &options, &list).await
+            }
+            _ => Err(method_not_allowed()),
+        }
+    }
+}
+
+/// Somebody who may only read one object may list or watch exactly that one.
+fn single_name_as_field(target: &mut Target, fields: Option<&str>) {
+    let name = fields.and_then(|text| text.strip_prefix("metadata.name="));
+    let name = name.map(|text| text.trim_start_matches('='));
+    target.name = name.filter(|n| !n.is_empty() && !n.contains(',')).map(str::to_owned);
+}
+
+/// The refusal of a verb that a resource does not have.
+///
+/// Source: `k8s.io/apiserver/pkg/server/filters`, the router's answer of go-restful.
+pub(crate) fn method_not_allowed() -> ApiError {
+    let message = "the server does not allow this method on the requested resource";
+    ApiError::new(Reason::MethodNotAllowed, message).with_details(Default::default())
+}
+
+/// A string of an object's metadata.
+pub(crate) fn meta_str<'a>(object: &'a Value, field: &str) -> Option<&'a str> {
+    object.get("metadata")?.get(field)?.as_str().filter(|text| !text.is_empty())
+}
