@@ -3,12 +3,21 @@
 pub mod admission;
 pub mod allocator;
 pub mod auth;
+mod cache;
+mod catalog;
 pub mod connect;
+mod http;
 pub mod kinds;
+mod local;
 pub mod names;
 pub mod openapi;
 pub mod printers;
 pub mod proxy;
+mod registry;
 pub mod serve;
+pub mod server;
 pub mod strategy;
 pub mod subresources;
+
+pub use catalog::ApiVersions;
+pub use server::{ApiServer, ApiServerBuilder, ServerOptions};

@@ -123,11 +123,7 @@ impl Collection {
     }
 
     /// Takes in a change. `written` gives the object of a revision if this process wrote it.
-    pub(crate) fn apply(
-        &self,
-        event: &Event,
-        written: &mut dyn FnMut(u64) -> Option<Arc<Object>>,
-    ) {
+    pub(crate) fn apply(&self, event: &Event, written: &mut dyn FnMut(u64) -> Option<Arc<Object>>) {
         let mut state = self.state.lock();
         let phase = *self.phase.borrow();
         match phase {

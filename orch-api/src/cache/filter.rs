@@ -106,7 +106,9 @@ impl Filter {
                     let why = if resource.of.group.is_empty() || is_pod {
                         format!("field label not supported: {other}")
                     } else {
-                        format!("{other:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+                        format!(
+                            "{other:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+                        )
                     };
                     return Err(ApiError::bad_request(why));
                 }

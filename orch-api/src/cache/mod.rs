@@ -28,7 +28,7 @@ mod filter;
 mod watchers;
 
 use collection::Phase;
-pub(crate) use collection::{Collection, First, Opened, Snapshot, decode};
+pub(crate) use collection::{Collection, First, Opened, decode};
 pub(crate) use filter::{Filter, Item};
 pub(crate) use watchers::Change;
 
@@ -248,7 +248,8 @@ impl Cache {
 /// The resource's prefix of a key: two segments, or three where upstream nests resources.
 fn prefix_of(key: &[u8]) -> Option<&str> {
     let rest = key.strip_prefix(ROOT.as_bytes())?;
-    let segment = |from: usize| rest[from..].iter().position(|b| *b == b'/').map(|at| from + at + 1);
+    let segment =
+        |from: usize| rest[from..].iter().position(|b| *b == b'/').map(|at| from + at + 1);
     let mut end = segment(0)?;
     if rest.starts_with(b"services/") || rest[..end].contains(&b'.') {
         end = segment(end)?;

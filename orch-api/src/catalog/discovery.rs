@@ -2,7 +2,6 @@
 //!
 //! Source: `k8s.io/apiserver/pkg/endpoints/discovery`.
 
-use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use super::{Catalog, GroupVersion, Resource, Subresource, Verbs};
@@ -181,9 +180,4 @@ fn aggregated_subresource(sub: &Subresource) -> Value {
         "responseKind": {"group": group, "version": version, "kind": sub.kind},
         "verbs": verbs(sub.verbs),
     })
-}
-
-/// A document's bytes.
-pub(crate) fn encode(value: &Value) -> Bytes {
-    Bytes::from(value.to_string())
 }

@@ -38,7 +38,8 @@ pub(super) fn encode(prefix: &[u8], last_key: &[u8], revision: Option<u64>) -> S
 /// `BadRequest` for one that this server cannot have given.
 pub(super) fn decode(prefix: &[u8], token: &str) -> Result<Continuation, ApiError> {
     let bad = |why: &str| ApiError::bad_request(format!("continue key is not valid: {why}"));
-    let token = URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|e| bad(&e.to_string()))?;
+    let token =
+        URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|e| bad(&e.to_string()))?;
     let token: Token = serde_json::from_slice(&token).map_err(|e| bad(&e.to_string()))?;
     if token.v != "meta.k8s.io/v1" {
         return Err(bad(&format!("server does not recognize this encoded version {:?}", token.v)));

@@ -98,7 +98,8 @@ impl Inner {
         let limit = options.limit.filter(|limit| *limit > 0).map(|limit| limit as usize);
         let page = match options.continue_token.as_deref().filter(|token| !token.is_empty()) {
             Some(token) => {
-                if options.resource_version.as_deref().is_some_and(|rv| !rv.is_empty() && rv != "0") {
+                if options.resource_version.as_deref().is_some_and(|rv| !rv.is_empty() && rv != "0")
+                {
                     let why = "specifying resource version is not allowed when using continue";
                     return Err(ApiError::bad_request(why));
                 }
@@ -107,12 +108,14 @@ impl Inner {
             None => match Freshness::of(options)? {
                 Freshness::Exact(revision) => {
                     let start = at.resource.collection_prefix(at.namespace());
-                    self.list_stored(at, &filter, limit, Some(revision), start).await.map_err(|error| {
-                        match error {
-                            StoreError::Future { requested, current } => too_large(requested, current),
+                    self.list_stored(at, &filter, limit, Some(revision), start).await.map_err(
+                        |error| match error {
+                            StoreError::Future { requested, current } => {
+                                too_large(requested, current)
+                            }
                             other => store_error(other),
-                        }
-                    })?
+                        },
+                    )?
                 }
                 freshness => self.list_cached(at, &filter, limit, freshness).await?,
             },
@@ -210,12 +213,8 @@ impl Inner {
         loop {
             let range = KeyRange { start: Bytes::from(start), end: end.clone() };
             let wanted = limit.map(|limit| limit - page.items.len());
-            let request = RangeRequest {
-                range,
-                revision: at_revision,
-                limit: wanted,
-                count_only: false,
-            };
+            let request =
+                RangeRequest { range, revision: at_revision, limit: wanted, count_only: false };
             let response = self.store.range(request).await?;
             page.revision = at_revision.unwrap_or(response.revision);
             at_revision = Some(page.revision);

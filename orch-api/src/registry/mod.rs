@@ -20,6 +20,7 @@ mod convert;
 mod create;
 mod delete;
 mod list;
+mod managed;
 mod metadata;
 mod scale;
 mod stored;
@@ -28,6 +29,7 @@ mod watch;
 
 pub(crate) use body::decode_json;
 pub(crate) use convert::to_served_object;
+pub(crate) use create::complain;
 
 use crate::{
     auth::{Attributes, Decision, GROUP_MASTERS, UserInfo},
@@ -116,7 +118,8 @@ impl Addressed {
 impl Inner {
     /// Finds what a call addresses and whether it has the verb.
     pub(crate) fn address(&self, target: Target, verb: &str) -> Result<Addressed, ApiError> {
-        let resource = self.catalog.resource(&target.resource).ok_or_else(ApiError::no_such_path)?;
+        let resource =
+            self.catalog.resource(&target.resource).ok_or_else(ApiError::no_such_path)?;
         let has = match &target.subresource {
             None => resource.verbs.has(verb),
             Some(name) => {

@@ -24,10 +24,7 @@ pub(super) enum Put {
 
 impl Inner {
     /// The object that a call addresses, in the version it is stored in, as of now.
-    pub(super) async fn get_stored(
-        &self,
-        at: &Addressed,
-    ) -> Result<Option<Arc<Object>>, ApiError> {
+    pub(super) async fn get_stored(&self, at: &Addressed) -> Result<Option<Arc<Object>>, ApiError> {
         if at.name().is_empty() {
             return Ok(None);
         }
@@ -86,4 +83,17 @@ fn written(cache: &Cache, bytes: Bytes, revision: Revision) -> Result<Arc<Object
 /// What the store keeps of an object, and the object as it would be read.
 pub(super) fn encode(value: &mut Value) -> Result<Bytes, ApiError> {
     Object::encode_for_store(value).map_err(ApiError::internal)
+}
+
+/// The answer of a dry run: the object as it would have been, at no revision.
+pub(super) fn unstored(bytes: Bytes) -> Result<Put, ApiError> {
+    Ok(Put::Done(Arc::new(Object::from_json(bytes).map_err(ApiError::internal)?)))
+}
+
+impl Inner {
+    pub(super) async fn exists(&self, key: &[u8]) -> Result<bool, ApiError> {
+        let mut request = RangeRequest::new(KeyRange::key(key.to_vec()));
+        request.count_only = true;
+        Ok(self.store.range(request).await.map_err(store_error)?.count > 0)
+    }
 }

@@ -1,0 +1,96 @@
+//! What is no resource: discovery, version, health, metrics, OpenAPI.
+
+use http::{Method, Response, StatusCode};
+use orch_core::ApiError;
+use serde_json::{Value, json};
+
+use super::{Exchange, accept, respond};
+use crate::{catalog::Discovery, connect::BoxBody, registry::method_not_allowed};
+
+const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+/// The checks that upstream's health endpoints name; here they are one: the server answers.
+const CHECKS: [&str; 3] = ["ping", "log", "etcd"];
+
+pub(super) fn serve(exchange: &Exchange, path: &str) -> Result<Response<BoxBody>, ApiError> {
+    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+    if !matches!(exchange.parts.method, Method::GET | Method::HEAD) {
+        return Err(method_not_allowed());
+    }
+    match parts.as_slice() {
+        ["api"] | ["apis"] if wants_aggregated(exchange) => {
+            let document = Discovery(&exchange.server.catalog).aggregated(parts == ["api"]);
+            Ok(respond::bytes(StatusCode::OK, AGGREGATED, document.to_string()))
+        }
+        ["healthz" | "livez" | "readyz"] => Ok(health(exchange, parts[0])),
+        ["healthz" | "livez" | "readyz", check] if CHECKS.contains(check) => Ok(text("ok")),
+        ["metrics"] => Ok(text(&format!(
+            "# HELP orch_api_cache_revision The revision that the watch cache has reached.\n\
+             # TYPE orch_api_cache_revision gauge\norch_api_cache_revision {}\n",
+            exchange.server.cache.seen()
+        ))),
+        _ => match document(exchange, &parts) {
+            Some(value) => Ok(respond::json(&value)),
+            None => Err(ApiError::no_such_path()),
+        },
+    }
+}
+
+fn document(exchange: &Exchange, parts: &[&str]) -> Option<Value> {
+    let discovery = Discovery(&exchange.server.catalog);
+    match parts {
+        [] => Some(paths(&discovery)),
+        ["api"] => Some(discovery.core_versions(&exchange.server.options.advertise)),
+        ["apis"] => Some(discovery.groups()),
+        ["api", version] => discovery.resources("", version),
+        ["apis", group] => discovery.group(group),
+        ["apis", group, version] => discovery.resources(group, version),
+        ["version"] => Some(version(exchange)),
+        _ => None,
+    }
+}
+
+fn wants_aggregated(exchange: &Exchange) -> bool {
+    let ranges = accept::ranges(&exchange.parts.headers);
+    let of =
+        |range: &accept::Range<'_>, name: &str, value: &str| range.parameter(name) == Some(value);
+    let first = ranges.into_iter().find(|range| {
+        let json = matches!(range.media_type, "application/json" | "*/*");
+        json && (range.parameter("as").is_none() || of(range, "v", "v2"))
+    });
+    first.is_some_and(|range| {
+        of(&range, "as", "APIGroupDiscoveryList") && of(&range, "g", "apidiscovery.k8s.io")
+    })
+}
+
+fn paths(discovery: &Discovery<'_>) -> Value {
+    let mut paths: Vec<String> = vec!["/api".into(), "/api/v1".into(), "/apis".into()];
+    for group in discovery.groups()["groups"].as_array().into_iter().flatten() {
+        paths.push(format!("/apis/{}", group["name"].as_str().unwrap_or_default()));
+        for version in group["versions"].as_array().into_iter().flatten() {
+            paths.push(format!("/apis/{}", version["groupVersion"].as_str().unwrap_or_default()));
+        }
+    }
+    paths.extend(["/healthz", "/livez", "/metrics", "/readyz", "/version"].map(str::to_owned));
+    json!({"paths": paths})
+}
+
+fn version(exchange: &Exchange) -> Value {
+    let git = &exchange.server.options.git_version;
+    json!({
+        "major": "1", "minor": "36", "gitVersion": git, "gitCommit": "", "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z", "goVersion": "none", "compiler": "rustc",
+        "platform": format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH),
+    })
+}
+
+fn text(body: &str) -> Response<BoxBody> {
+    respond::bytes(StatusCode::OK, "text/plain; charset=utf-8", body.to_owned())
+}
+
+fn health(exchange: &Exchange, which: &str) -> Response<BoxBody> {
+    if !exchange.parts.uri.query().unwrap_or_default().contains("verbose") {
+        return text("ok");
+    }
+    let lines: Vec<String> = CHECKS.iter().map(|check| format!("[+]{check} ok\n")).collect();
+    text(&format!("{}{which} check passed\n", lines.concat()))
+}

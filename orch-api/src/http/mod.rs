@@ -1,0 +1,134 @@
+//! The server as a tower `Service` from HTTP requests to HTTP responses.
+
+use std::{
+    convert::Infallible,
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use futures::{FutureExt, future::BoxFuture};
+use http::{Method, Request, Response, request::Parts};
+use http_body::Body;
+use http_body_util::BodyExt;
+use orch_core::{ApiError, status::Reason};
+use parking_lot::Mutex;
+
+mod accept;
+mod documents;
+mod options;
+mod read_body;
+mod resources;
+mod respond;
+mod route;
+mod table;
+mod watch;
+
+use crate::{
+    auth::{Attributes, GROUP_AUTHENTICATED, UserInfo},
+    connect::BoxBody,
+    registry::Caller,
+    server::{ApiServer, Inner},
+};
+use route::Route;
+
+impl<B> tower::Service<Request<B>> for ApiServer
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Response = Response<BoxBody>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<BoxBody>, Infallible>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let inner = self.inner.clone();
+        let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
+        async move {
+            let answer = AssertUnwindSafe(serve(inner, request)).catch_unwind().await;
+            Ok(answer.unwrap_or_else(|_| {
+                let error = ApiError::internal("the handler of this request panicked");
+                respond::error(&error)
+            }))
+        }
+        .boxed()
+    }
+}
+
+/// A request on its way through the handlers.
+pub(crate) struct Exchange {
+    pub(crate) server: Arc<Inner>,
+    pub(crate) caller: Caller,
+    pub(crate) parts: Parts,
+    /// Behind a lock only because a body is not `Sync`; nobody shares it.
+    pub(crate) body: Mutex<BoxBody>,
+}
+
+async fn serve(server: Arc<Inner>, request: Request<BoxBody>) -> Response<BoxBody> {
+    let (parts, body) = request.into_parts();
+    let user = match authenticate(&server, &parts).await {
+        Ok(user) => user,
+        Err(error) => return respond::error(&error),
+    };
+    let manager = manager_of(&parts);
+    let caller = Caller::new(Arc::new(user), manager);
+    let head = parts.method == Method::HEAD;
+    let exchange = Exchange { server, caller, parts, body: Mutex::new(body) };
+    let answer = match route::of(exchange.parts.uri.path()) {
+        Ok(Route::Resource(found)) => resources::serve(exchange, found).await,
+        Ok(Route::Path) => paths(exchange).await,
+        Err(error) => Err(error),
+    };
+    let answer = answer.unwrap_or_else(|error| respond::error(&error));
+    if head { answer.map(|_| respond::empty()) } else { answer }
+}
+
+/// The field manager of somebody who names none: the program, as its user agent begins.
+fn manager_of(parts: &Parts) -> String {
+    let agent = parts.headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok());
+    let name = agent.and_then(|agent| agent.split('/').next()).unwrap_or_default();
+    if name.is_empty() { "unknown".into() } else { name.chars().take(128).collect() }
+}
+
+/// Boxed, because the compiler cannot prove the bare future `Send` for every lifetime.
+fn authenticate<'a>(
+    server: &'a Inner,
+    parts: &'a Parts,
+) -> BoxFuture<'a, Result<UserInfo, ApiError>> {
+    identify(server, parts).boxed()
+}
+
+async fn identify(server: &Inner, parts: &Parts) -> Result<UserInfo, ApiError> {
+    if let Some(user) = parts.extensions.get::<UserInfo>() {
+        return Ok(user.clone());
+    }
+    if server.authenticators.is_empty() {
+        return Ok(UserInfo::master("system:admin"));
+    }
+    for authenticator in &server.authenticators {
+        if let Some(mut user) = authenticator.authenticate(parts).await? {
+            if !user.in_group(GROUP_AUTHENTICATED) && user.name != "system:anonymous" {
+                user.groups.push(GROUP_AUTHENTICATED.into());
+            }
+            return Ok(user);
+        }
+    }
+    Err(ApiError::new(Reason::Unauthorized, "Unauthorized"))
+}
+
+async fn paths(exchange: Exchange) -> Result<Response<BoxBody>, ApiError> {
+    let path = exchange.parts.uri.path().to_owned();
+    let attributes = Attributes {
+        user: exchange.caller.user.clone(),
+        verb: exchange.parts.method.as_str().to_ascii_lowercase(),
+        path: path.clone(),
+        ..Attributes::default()
+    };
+    exchange.server.authorize_attributes(&attributes).await?;
+    documents::serve(&exchange, &path)
+}

@@ -1,0 +1,215 @@
+//! The verbs over HTTP.
+
+use futures::{FutureExt, future::BoxFuture};
+use http::{Method, Response, StatusCode, header};
+use orch_core::{
+    ApiError, Target,
+    client::{FieldValidation, Read, ReadReply, Write, WriteOptions},
+};
+
+use super::{
+    Exchange,
+    accept::{self, Accepted},
+    options::Query,
+    read_body::Decoded,
+    respond,
+    route::Found,
+    table, watch,
+};
+use crate::{
+    connect::{BoxBody, ConnectContext},
+    registry::{complain, method_not_allowed},
+};
+
+/// Subresources that are connections, answered by the connector.
+const CONNECTIONS: [&str; 5] = ["attach", "exec", "log", "portforward", "proxy"];
+
+pub(super) async fn serve(
+    mut exchange: Exchange,
+    found: Found,
+) -> Result<Response<BoxBody>, ApiError> {
+    let target = target(&exchange, &found)?;
+    let query = Query::of(&exchange.parts.uri);
+    if found.subresource.as_deref().is_some_and(|sub| CONNECTIONS.contains(&sub)) {
+        return connect(exchange, target, found.rest).await;
+    }
+    let watches = found.watch || query.flag("watch");
+    let method = exchange.parts.method.clone();
+    let reads = method == Method::GET || method == Method::HEAD;
+    let accepted = accept::negotiate(&exchange.parts.headers, reads)?;
+    let mut response = match method {
+        Method::GET | Method::HEAD if watches => {
+            watch::serve(&exchange, &query, target, accepted).await?
+        }
+        Method::GET | Method::HEAD => get(&exchange, &query, target, accepted).await?,
+        Method::POST | Method::PUT | Method::PATCH | Method::DELETE => {
+            let write = write_of(&mut exchange, &query, target).await?;
+            write_it(&exchange, &query, write, accepted).await?
+        }
+        _ => return Err(method_not_allowed()),
+    };
+    respond::warn(&mut response, &exchange.caller.take_warnings());
+    Ok(response)
+}
+
+fn target(exchange: &Exchange, found: &Found) -> Result<Target, ApiError> {
+    let catalog = &exchange.server.catalog;
+    let resource = catalog.find(&found.group, &found.version, &found.plural);
+    let resource = resource.ok_or_else(ApiError::no_such_path)?;
+    if !resource.is_namespaced() && found.namespace.is_some()
+        || resource.is_namespaced() && found.namespace.is_none() && found.name.is_some()
+    {
+        return Err(ApiError::no_such_path());
+    }
+    let mut target = Target::collection(resource.of.clone(), found.namespace.as_deref());
+    target.name.clone_from(&found.name);
+    if let Some(name) = &found.subresource {
+        let known = resource.subresource(name).ok_or_else(ApiError::no_such_path)?;
+        target.subresource = Some(known.name.into());
+    }
+    Ok(target)
+}
+
+fn get<'a>(
+    exchange: &'a Exchange,
+    query: &'a Query,
+    target: Target,
+    accepted: Accepted,
+) -> BoxFuture<'a, Result<Response<BoxBody>, ApiError>> {
+    async move {
+        let resource = exchange.server.catalog.resource(&target.resource).cloned();
+        let resource = resource.ok_or_else(ApiError::no_such_path)?;
+        let subresource = target.subresource.is_some();
+        let read = match target.name {
+            Some(_) => Read::Get(target),
+            None => Read::List(target, query.list()?),
+        };
+        match exchange.server.read(&exchange.caller, read).await? {
+            ReadReply::Object(object) => {
+                let body =
+                    table::object(exchange, query, &resource, &object, accepted, subresource)?;
+                table::encoded(exchange, query, StatusCode::OK, body, accepted)
+            }
+            ReadReply::List(list) => {
+                let body = table::list(exchange, query, &resource, &list, accepted)?;
+                table::encoded(exchange, query, StatusCode::OK, body, accepted)
+            }
+            _ => Err(ApiError::internal("a read gave something unknown")),
+        }
+    }
+    .boxed()
+}
+
+fn write_of<'a>(
+    exchange: &'a mut Exchange,
+    query: &'a Query,
+    target: Target,
+) -> BoxFuture<'a, Result<Write, ApiError>> {
+    async move {
+        let method = exchange.parts.method.clone();
+        let named = target.name.is_some();
+        match method {
+            Method::POST if !named || target.subresource.is_some() => {
+                let options = query.write()?;
+                let body = exchange.object().await?;
+                let body = checked(exchange, &target, body, &options)?;
+                Ok(Write::Create(target, body, options))
+            }
+            Method::PUT if named => {
+                let options = query.write()?;
+                let body = exchange.object().await?;
+                let body = checked(exchange, &target, body, &options)?;
+                Ok(Write::Update(target, body, options))
+            }
+            Method::PATCH if named => {
+                let options = query.write()?;
+                let (kind, body) = exchange.patch().await?;
+                let body = checked(exchange, &target, Some(body), &options)?;
+                Ok(Write::Patch(target, kind, body, options))
+            }
+            Method::DELETE => {
+                let body = exchange.object().await?.map(|decoded| decoded.value);
+                let options = query.delete(body.as_ref())?;
+                if named {
+                    Ok(Write::Delete(target, options))
+                } else {
+                    Ok(Write::DeleteCollection(target, options, query.list()?))
+                }
+            }
+            _ => Err(method_not_allowed()),
+        }
+    }
+    .boxed()
+}
+
+/// The body, after its duplicate fields were complained of.
+fn checked(
+    exchange: &Exchange,
+    target: &Target,
+    body: Option<Decoded>,
+    options: &WriteOptions,
+) -> Result<serde_json::Value, ApiError> {
+    let decoded = body.ok_or_else(|| ApiError::bad_request("the request has no body"))?;
+    let how = options.field_validation.unwrap_or_default();
+    if !decoded.duplicates.is_empty() && how != FieldValidation::Ignore {
+        let told: Vec<String> =
+            decoded.duplicates.iter().map(|path| format!("duplicate field \"{path}\"")).collect();
+        let of = (&*target.resource.version, &*target.resource.kind);
+        complain(&exchange.caller, of, how, &told)?;
+    }
+    Ok(decoded.value)
+}
+
+fn write_it<'a>(
+    exchange: &'a Exchange,
+    query: &'a Query,
+    write: Write,
+    accepted: Accepted,
+) -> BoxFuture<'a, Result<Response<BoxBody>, ApiError>> {
+    async move {
+        let written = exchange.server.write(&exchange.caller, write).await?;
+        let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
+        table::encoded(exchange, query, code, written.object.to_json(), accepted)
+    }
+    .boxed()
+}
+
+async fn connect(
+    exchange: Exchange,
+    target: Target,
+    rest: String,
+) -> Result<Response<BoxBody>, ApiError> {
+    let Exchange { server, caller, parts, body } = exchange;
+    let verb = match parts.method {
+        Method::GET | Method::HEAD | Method::OPTIONS => "get",
+        Method::POST => "create",
+        Method::PUT => "update",
+        Method::PATCH => "patch",
+        Method::DELETE => "delete",
+        _ => return Err(method_not_allowed()),
+    };
+    server.address(target.clone(), verb)?;
+    server.authorize(&caller, &target, verb).await?;
+    if target.subresource.as_deref() != Some("log") {
+        server.admit_connect(&caller, &target).await?;
+    }
+    let Some(connector) = &server.connector else {
+        let what = target.subresource.as_deref().unwrap_or_default();
+        let why = format!("this server is not connected to nodes: {what} is not available");
+        return Err(ApiError::new(orch_core::status::Reason::ServiceUnavailable, why));
+    };
+    let context = ConnectContext {
+        user: caller.user.clone(),
+        client: server.own_client(),
+        environment: server.environment.clone(),
+        rest,
+    };
+    let mut response = connector
+        .connect(context, target, http::Request::from_parts(parts, body.into_inner()))
+        .await;
+    response
+        .headers_mut()
+        .entry(header::CACHE_CONTROL)
+        .or_insert(http::HeaderValue::from_static("no-cache, private"));
+    Ok(response)
+}

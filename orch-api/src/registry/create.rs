@@ -1,0 +1,344 @@
+//! Creation.
+
+use orch_core::{
+    ApiError,
+    client::{FieldValidation, WriteOptions},
+    schema,
+    status::FieldError,
+};
+use orch_store::Precondition;
+use serde_json::Value;
+
+use super::{
+    Addressed, Caller, Written, convert, meta_str, metadata, stored::Put, to_served_object,
+};
+use crate::{
+    admission::{AdmissionRequest, Operation},
+    server::Inner,
+    strategy::WriteContext,
+};
+
+/// How often a generated name is tried.
+const NAME_TRIES: usize = 8;
+
+impl Inner {
+    pub(super) async fn create(
+        &self,
+        caller: &Caller,
+        at: &Addressed,
+        mut body: Value,
+        options: &WriteOptions,
+    ) -> Result<Written, ApiError> {
+        if at.target.subresource.is_some() || !at.resource.verbs.has("get") {
+            return self.create_virtual(caller, at, body, options).await;
+        }
+        if at.resource.of.plural == "customresourcedefinitions" {
+            return Err(not_supported("custom resources are not supported yet"));
+        }
+        metadata::check_kind(&mut body, &at.resource.api_version, &at.of().kind)?;
+        metadata::settle_namespace(at, &mut body)?;
+        if meta_str(&body, "resourceVersion").is_some() {
+            return Err(ApiError::bad_request(
+                "resourceVersion should not be set on objects to be created",
+            ));
+        }
+        self.check_schema(caller, at.of(), &mut body, options)?;
+        convert::to_stored(&at.resource, &mut body);
+        at.strategy.set_defaults(&mut body);
+        self.create_stored(caller, at, body, options).await
+    }
+
+    /// Creates an object that is already in the version that is stored.
+    pub(super) async fn create_stored(
+        &self,
+        caller: &Caller,
+        at: &Addressed,
+        body: Value,
+        options: &WriteOptions,
+    ) -> Result<Written, ApiError> {
+        let body = self.admit_create(caller, at, body, options.dry_run).await?;
+        let base = match meta_str(&body, "name") {
+            Some(_) => None,
+            None => Some(meta_str(&body, "generateName").map(str::to_owned).ok_or_else(|| {
+                let error =
+                    FieldError::required("metadata.name", "name or generateName is required");
+                ApiError::invalid(&at.of().group, &at.of().kind, "", &[error])
+            })?),
+        };
+        let Some(base) = base else {
+            return match self.create_named(caller, at, body, options).await? {
+                Ok(written) => Ok(written),
+                Err(name) => Err(ApiError::already_exists(&at.of().group, &at.of().plural, &name)),
+            };
+        };
+        let mut last = String::new();
+        for _ in 0..NAME_TRIES {
+            let mut named = body.clone();
+            let name = metadata::generate_name(&base, &self.environment);
+            metadata::metadata(&mut named)?.insert("name".into(), name.into());
+            match self.create_named(caller, at, named, options).await? {
+                Ok(written) => return Ok(written),
+                Err(name) => last = name,
+            }
+        }
+        Err(ApiError::already_exists(&at.of().group, &at.of().plural, &last))
+    }
+
+    /// The inner error is the name that was taken.
+    async fn create_named(
+        &self,
+        caller: &Caller,
+        at: &Addressed,
+        mut new: Value,
+        options: &WriteOptions,
+    ) -> Result<Result<Written, String>, ApiError> {
+        let name = meta_str(&new, "name").unwrap_or_default().to_owned();
+        metadata::stamp_new(&mut new, &self.environment, at.strategy.has_generation())?;
+        at.strategy.prepare_for_create(&mut new);
+        let context = self.write_context(caller, options.dry_run);
+        let hook = crate::server::hook(&at.resource.stored);
+        if let Some(hook) = hook {
+            hook.before_create(&context, &mut new).await?;
+        }
+        let stored = self.store_new(caller, at, &mut new, &name, options).await;
+        if let Some(hook) = hook
+            && !matches!(stored, Ok(Put::Done(_)))
+        {
+            hook.failed(&context, &new, None).await;
+        }
+        match stored? {
+            Put::Done(object) => {
+                let object = to_served_object(&at.resource, object)?;
+                Ok(Ok(Written { object, created: true }))
+            }
+            Put::Lost => Ok(Err(name)),
+        }
+    }
+
+    async fn store_new(
+        &self,
+        caller: &Caller,
+        at: &Addressed,
+        new: &mut Value,
+        name: &str,
+        options: &WriteOptions,
+    ) -> Result<Put, ApiError> {
+        self.manage_create(caller, at, new, options)?;
+        let mut errors = metadata_errors(at, new);
+        errors.extend(at.strategy.validate(new));
+        if !errors.is_empty() {
+            return Err(ApiError::invalid(&at.of().group, &at.of().kind, name, &errors));
+        }
+        for warning in at.strategy.warnings(new, None) {
+            caller.warn(warning);
+        }
+        let new_value = std::mem::take(new);
+        let request = self.admission_request(caller, at, Operation::Create, options.dry_run);
+        let mut request = AdmissionRequest { object: Some(new_value), ..request };
+        let validated = self.validate(caller, &mut request).await;
+        *new = request.object.unwrap_or_default();
+        validated?;
+        let bytes = super::stored::encode(new)?;
+        let key = at.resource.key(at.namespace(), name);
+        if options.dry_run {
+            let taken = self.exists(&key).await?;
+            return if taken { Ok(Put::Lost) } else { super::stored::unstored(bytes) };
+        }
+        self.put(key, bytes, Precondition::Absent).await
+    }
+
+    /// Runs the mutating half of admission on a new object.
+    async fn admit_create(
+        &self,
+        caller: &Caller,
+        at: &Addressed,
+        body: Value,
+        dry_run: bool,
+    ) -> Result<Value, ApiError> {
+        if self.admission.is_empty() {
+            return Ok(body);
+        }
+        let request = self.admission_request(caller, at, Operation::Create, dry_run);
+        let mut request = AdmissionRequest { object: Some(body), ..request };
+        self.mutate(caller, &mut request).await?;
+        let mut body = request.object.unwrap_or_default();
+        at.strategy.set_defaults(&mut body);
+        Ok(body)
+    }
+
+    pub(super) fn admission_request(
+        &self,
+        caller: &Caller,
+        at: &Addressed,
+        operation: Operation,
+        dry_run: bool,
+    ) -> AdmissionRequest {
+        AdmissionRequest {
+            user: caller.user.clone(),
+            operation,
+            target: at.target.clone(),
+            object: None,
+            old: None,
+            dry_run,
+            warnings: Vec::new(),
+        }
+    }
+
+    pub(super) async fn mutate(
+        &self,
+        caller: &Caller,
+        request: &mut AdmissionRequest,
+    ) -> Result<(), ApiError> {
+        for plugin in &self.admission {
+            plugin.mutate(request).await?;
+        }
+        for warning in std::mem::take(&mut request.warnings) {
+            caller.warn(warning);
+        }
+        Ok(())
+    }
+
+    pub(super) async fn validate(
+        &self,
+        caller: &Caller,
+        request: &mut AdmissionRequest,
+    ) -> Result<(), ApiError> {
+        for plugin in &self.admission {
+            plugin.validate(request).await?;
+        }
+        for warning in std::mem::take(&mut request.warnings) {
+            caller.warn(warning);
+        }
+        Ok(())
+    }
+
+    /// Asks admission whether a connection may be opened.
+    pub(crate) async fn admit_connect(
+        &self,
+        caller: &Caller,
+        target: &orch_core::Target,
+    ) -> Result<(), ApiError> {
+        let mut request = AdmissionRequest {
+            user: caller.user.clone(),
+            operation: Operation::Connect,
+            target: target.clone(),
+            object: None,
+            old: None,
+            dry_run: false,
+            warnings: Vec::new(),
+        };
+        self.mutate(caller, &mut request).await?;
+        self.validate(caller, &mut request).await
+    }
+
+    pub(super) fn write_context(&self, caller: &Caller, dry_run: bool) -> WriteContext {
+        WriteContext {
+            user: caller.user.clone(),
+            client: self.own_client(),
+            environment: self.environment.clone(),
+            dry_run,
+        }
+    }
+
+    /// Checks the body against its kind's schema: wrong types are refused, unknown fields dropped.
+    pub(super) fn check_schema(
+        &self,
+        caller: &Caller,
+        of: &orch_core::ResourceType,
+        body: &mut Value,
+        options: &WriteOptions,
+    ) -> Result<(), ApiError> {
+        self.check_schema_of(caller, (&of.group, &of.version, &of.kind), body, options)
+    }
+
+    pub(super) fn check_schema_of(
+        &self,
+        caller: &Caller,
+        (group, version, kind): (&str, &str, &str),
+        body: &mut Value,
+        options: &WriteOptions,
+    ) -> Result<(), ApiError> {
+        let Some(definition) = schema::of(group, version, kind) else { return Ok(()) };
+        schema::check_types(definition, body)
+            .map_err(|error| ApiError::bad_request(error.to_string()))?;
+        let how = options.field_validation.unwrap_or_default();
+        if how != FieldValidation::Ignore {
+            let unknown = schema::unknown_fields(definition, body);
+            if !unknown.is_empty() {
+                let told: Vec<String> =
+                    unknown.iter().map(|path| format!("unknown field \"{path}\"")).collect();
+                complain(caller, (version, kind), how, &told)?;
+            }
+        }
+        schema::prune(definition, body);
+        Ok(())
+    }
+
+    /// Answers a POST to something that stores nothing of its own.
+    async fn create_virtual(
+        &self,
+        caller: &Caller,
+        at: &Addressed,
+        mut body: Value,
+        options: &WriteOptions,
+    ) -> Result<Written, ApiError> {
+        let (group, plural) = (&*at.of().group, &*at.of().plural);
+        let subresource = at.target.subresource.as_deref();
+        let answering = self.virtual_resource(group, plural, subresource);
+        let Some(answering) = answering else {
+            let what = subresource.map_or(plural.to_owned(), |sub| format!("{plural}/{sub}"));
+            return Err(not_supported(&format!("{what} is not supported by this server")));
+        };
+        let sub = at.subresource();
+        let (group, version) = sub
+            .and_then(|sub| sub.group_version)
+            .unwrap_or((at.of().group.as_ref(), at.of().version.as_ref()));
+        let kind = sub.map_or(at.of().kind.as_ref(), |sub| sub.kind);
+        let api_version =
+            if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+        metadata::check_kind(&mut body, &api_version, kind)?;
+        self.check_schema_of(caller, (group, version, kind), &mut body, options)?;
+        let request = self.admission_request(caller, at, Operation::Create, options.dry_run);
+        let mut request = AdmissionRequest { object: Some(body), ..request };
+        self.mutate(caller, &mut request).await?;
+        self.validate(caller, &mut request).await?;
+        let body = request.object.unwrap_or_default();
+        let context = self.write_context(caller, options.dry_run);
+        let answer = answering.create(&context, &at.target, body).await?;
+        let object = orch_core::Object::from_value(&answer).map_err(ApiError::internal)?;
+        Ok(Written { object: object.into(), created: true })
+    }
+}
+
+/// What strict decoding found: an error or warnings, as the client chose.
+pub(crate) fn complain(
+    caller: &Caller,
+    (version, kind): (&str, &str),
+    how: FieldValidation,
+    told: &[String],
+) -> Result<(), ApiError> {
+    match how {
+        FieldValidation::Strict => Err(ApiError::bad_request(format!(
+            "{kind} in version \"{version}\" cannot be handled as a {kind}: strict decoding error: {}",
+            told.join(", ")
+        ))),
+        FieldValidation::Warn => {
+            for one in told {
+                caller.warn(one.as_str());
+            }
+            Ok(())
+        }
+        FieldValidation::Ignore => Ok(()),
+    }
+}
+
+/// What is wrong with the metadata of a new object.
+fn metadata_errors(at: &Addressed, new: &Value) -> Vec<FieldError> {
+    let name = meta_str(new, "name").unwrap_or_default();
+    let complaint = |why: String| FieldError::invalid("metadata.name", name, why);
+    at.strategy.validate_name(name).into_iter().map(complaint).collect()
+}
+
+pub(super) fn not_supported(why: &str) -> ApiError {
+    ApiError::new(orch_core::status::Reason::MethodNotAllowed, why)
+}

@@ -1,0 +1,8 @@
+//! The API server through `kube::Client` and through the in-process client, over a memory store.
+
+mod api {
+    mod discovery;
+    mod objects;
+    mod support;
+    mod watches;
+}
