@@ -43,6 +43,9 @@ impl Strategy for Job {
     fn prepare_for_create(&self, object: &mut Value) {
         object["status"] = json!({});
         generate_selector(object);
+        // Upstream takes a template's labels over whenever it reads a job that has none: from the
+        // store too, and by then the template has the generated ones.
+        metadata::inherit_template_labels(object);
     }
 
     fn has_generation(&self) -> bool {

@@ -105,6 +105,14 @@ impl Strategy for PersistentVolume {
         errors
     }
 
+    fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
+        let policy = |object: &Value| object["spec"]["persistentVolumeReclaimPolicy"].clone();
+        if policy(new) == "Recycle" && old.is_none_or(|old| policy(old) != "Recycle") {
+            return vec!["spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. Instead, the recommended approach is to use dynamic provisioning.".into()];
+        }
+        Vec::new()
+    }
+
     fn columns(&self) -> &'static [Column] {
         &printers::storage::VOLUMES
     }
