@@ -1,1 +1,65 @@
-//! Placeholder.
+//! The Kubernetes scheduling framework as a library.
+//!
+//! A [`Scheduler`] runs [`Profile`]s of [`Plugin`]s against any cluster that a
+//! [`Client`](orch_core::Client) reaches. A plugin is a value that says which extension points it
+//! implements; each is a trait of its own:
+//!
+//! | extension point | trait | when |
+//! |---|---|---|
+//! | PreEnqueue | [`PreEnqueue`] | before a pod enters the queue |
+//! | QueueSort | [`QueueSort`] | orders the queue |
+//! | PreFilter, Filter, PostFilter | [`PreFilter`], [`Filter`], [`PostFilter`] | which nodes fit |
+//! | PreScore, Score | [`PreScore`], [`Score`] | which of them is best |
+//! | Reserve, Permit | [`Reserve`], [`Permit`] | the pod takes its place |
+//! | PreBind, Bind, PostBind | [`PreBind`], [`Bind`], [`PostBind`] | it is bound |
+//! | queueing hints | [`EventsToRegister`] | what makes a rejected pod worth another try |
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `plugin` | the traits |
+//! | `framework`, `profile` | runs a profile's plugins; profiles as data |
+//! | [`plugins`] | the built-in plugins |
+//! | `cache`, `snapshot`, `node_info`, `pod_info` | the cluster, kept up to date event by event |
+//! | `queue` | pods that wait: active, backing off, unschedulable, gated |
+//! | `scheduler` | scheduling cycles, binding cycles, failures |
+
+mod cache;
+mod cycle_state;
+mod error;
+mod event;
+mod framework;
+mod node_info;
+mod plugin;
+pub mod plugins;
+mod pod_info;
+mod profile;
+mod queue;
+mod resources;
+mod scheduler;
+mod snapshot;
+mod verdict;
+mod waiting;
+
+pub use cycle_state::CycleState;
+pub use error::{BuildError, Fault};
+pub use event::{Actions, ChangedObject, ClusterChange, ClusterEvent, EventResource, Hint};
+pub use framework::{Diagnosis, Rejection};
+pub use node_info::NodeInfo;
+pub use plugin::{
+    Bind, EventsToRegister, Filter, Permit, Plugin, PostBind, PostFilter, PostFiltered, PreBind,
+    PreEnqueue, PreFilter, PreFiltered, PreScore, QueueSort, Reserve, SCORE_MAX, Score,
+};
+pub use pod_info::{AffinityTerm, AffinityTerms, HostPort, PodInfo};
+pub use profile::{
+    DEFAULT_PLUGINS, DEFAULT_SCHEDULER_NAME, PluginEntry, Profile, UNSUPPORTED_PLUGINS,
+};
+pub use queue::{QueueLengths, QueuedPod};
+pub use resources::{NonZero, Resources};
+pub use scheduler::{Scheduler, SchedulerBuilder};
+pub use snapshot::{Placed, Snapshot};
+pub use verdict::{Reasons, Verdict};
+pub use waiting::WaitingPods;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

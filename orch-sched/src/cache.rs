@@ -1,0 +1,223 @@
+//! What the scheduler knows about nodes and placed pods: what the cluster says, and what it has
+//! decided itself but the cluster does not show yet.
+//!
+//! Source: `pkg/scheduler/backend/cache`.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use k8s_openapi::api::core::v1::Node;
+
+use crate::{node_info::NodeInfo, pod_info::PodInfo, snapshot::Snapshot};
+
+#[derive(Debug)]
+struct Assigned {
+    node: Arc<str>,
+    pod: Arc<PodInfo>,
+    /// The cluster does not show the pod on its node yet.
+    assumed: bool,
+}
+
+/// Nodes with their pods. Nodes are shared with the snapshot and copied when they change.
+#[derive(Debug, Default)]
+pub(crate) struct Cache {
+    nodes: HashMap<Arc<str>, Arc<NodeInfo>>,
+    pods: HashMap<Arc<str>, Assigned>,
+    /// In order, so that a seed gives the same snapshot every time.
+    changed: BTreeSet<Arc<str>>,
+}
+
+impl Cache {
+    fn edit(&mut self, name: &str) -> &mut NodeInfo {
+        let name: Arc<str> = match self.nodes.get_key_value(name) {
+            Some((name, _)) => name.clone(),
+            None => name.into(),
+        };
+        self.changed.insert(name.clone());
+        let node = self.nodes.entry(name.clone());
+        Arc::make_mut(node.or_insert_with(|| Arc::new(NodeInfo::unknown(name))))
+    }
+
+    pub(crate) fn set_node(&mut self, node: Arc<Node>) {
+        let name = node.metadata.name.clone().unwrap_or_default();
+        self.edit(&name).set_node(node);
+    }
+
+    pub(crate) fn remove_node(&mut self, name: &str) {
+        self.edit(name).clear_node();
+        self.drop_if_empty(name);
+    }
+
+    /// A node that is gone stays only as long as pods are on it.
+    fn drop_if_empty(&mut self, name: &str) {
+        if self.nodes.get(name).is_some_and(|n| n.node().is_none() && n.pods().is_empty()) {
+            self.nodes.remove(name);
+        }
+    }
+
+    /// A pod that the cluster shows on a node. Confirms what was assumed.
+    pub(crate) fn set_pod(&mut self, pod: Arc<PodInfo>) {
+        let Some(node) = pod.node_name().map(str::to_owned) else { return };
+        if let Some(have) = self.pods.get_mut(pod.uid())
+            && *have.node == *node
+            && is_same_for_scheduling(&have.pod, &pod)
+        {
+            have.assumed = false;
+            return;
+        }
+        self.place(pod, &node, false);
+    }
+
+    /// Takes the pod's place on a node before the cluster shows it.
+    pub(crate) fn assume(&mut self, pod: Arc<PodInfo>, node: &str) {
+        self.place(pod, node, true);
+    }
+
+    fn place(&mut self, pod: Arc<PodInfo>, node: &str, assumed: bool) {
+        self.remove_pod(pod.uid());
+        let info = self.edit(node);
+        info.add_pod(pod.clone());
+        let node = info.name().clone();
+        self.pods.insert(pod.uid().clone(), Assigned { node, pod, assumed });
+    }
+
+    /// Gives back what was assumed for a pod, unless the cluster shows it there.
+    pub(crate) fn forget(&mut self, uid: &str) {
+        if self.pods.get(uid).is_some_and(|pod| pod.assumed) {
+            self.remove_pod(uid);
+        }
+    }
+
+    /// A pod that is gone, or has come to its end.
+    pub(crate) fn remove_pod(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
+        let gone = self.pods.remove(uid)?;
+        self.edit(&gone.node).remove_pod(uid);
+        self.drop_if_empty(&gone.node);
+        Some(gone.pod)
+    }
+
+    /// Whether a pod has its place.
+    pub(crate) fn has_pod(&self, uid: &str) -> bool {
+        self.pods.contains_key(uid)
+    }
+
+    /// Brings a snapshot up to date with what changed since this was last called.
+    pub(crate) fn refresh(&mut self, snapshot: &mut Snapshot) {
+        for name in std::mem::take(&mut self.changed) {
+            match self.nodes.get(&name).filter(|node| node.node().is_some()) {
+                Some(node) => snapshot.set(node),
+                None => snapshot.remove(&name),
+            }
+        }
+    }
+}
+
+/// Whether an update of a placed pod changes nothing that is counted.
+fn is_same_for_scheduling(old: &PodInfo, new: &PodInfo) -> bool {
+    old.labels() == new.labels()
+        && old.requests() == new.requests()
+        && old.ports() == new.ports()
+        && old.non_zero() == new.non_zero()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(uid: usize, milli_cpu: u32, node: Option<usize>) -> Arc<PodInfo> {
+        let pod = json!({
+            "metadata": {"name": format!("p{uid}"), "namespace": "d", "uid": format!("u{uid}"),
+                         "labels": {"n": (uid % 3).to_string()}},
+            "spec": {"nodeName": node.map(|n| format!("n{n}")), "containers": [{"name": "c",
+                "ports": [{"containerPort": 1, "hostPort": 1000 + uid}],
+                "resources": {"requests": {"cpu": format!("{milli_cpu}m"), "example.com/x": "1"}}}]},
+        });
+        Arc::new(PodInfo::new(Arc::new(serde_json::from_value(pod).unwrap())))
+    }
+
+    fn node(n: usize) -> Arc<Node> {
+        let node = json!({"metadata": {"name": format!("n{n}")},
+                          "status": {"allocatable": {"cpu": "4", "pods": "10"}}});
+        Arc::new(serde_json::from_value(node).unwrap())
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        SetNode(usize),
+        RemoveNode(usize),
+        Assume(usize, u32, usize),
+        Confirm(usize, u32, usize),
+        Forget(usize),
+        Remove(usize),
+        Refresh,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let (pods, nodes) = (0..8usize, 0..4usize);
+        prop_oneof![
+            nodes.clone().prop_map(Step::SetNode),
+            nodes.clone().prop_map(Step::RemoveNode),
+            (pods.clone(), 1..9u32, nodes.clone()).prop_map(|(p, c, n)| Step::Assume(p, c, n)),
+            (pods.clone(), 1..9u32, nodes).prop_map(|(p, c, n)| Step::Confirm(p, c, n)),
+            pods.clone().prop_map(Step::Forget),
+            pods.prop_map(Step::Remove),
+            Just(Step::Refresh),
+        ]
+    }
+
+    proptest! {
+        /// What was added up event by event equals what a fresh start adds up.
+        #[test]
+        fn aggregates_neither_leak_nor_double_count(steps in prop::collection::vec(step(), 1..60)) {
+            let (mut cache, mut snapshot) = (Cache::default(), Snapshot::default());
+            for step in steps {
+                match step {
+                    Step::SetNode(n) => cache.set_node(node(n)),
+                    Step::RemoveNode(n) => cache.remove_node(&format!("n{n}")),
+                    Step::Assume(p, c, n) => cache.assume(pod(p, c, None), &format!("n{n}")),
+                    Step::Confirm(p, c, n) => cache.set_pod(pod(p, c, Some(n))),
+                    Step::Forget(p) => cache.forget(&format!("u{p}")),
+                    Step::Remove(p) => drop(cache.remove_pod(&format!("u{p}"))),
+                    Step::Refresh => cache.refresh(&mut snapshot),
+                }
+            }
+            cache.refresh(&mut snapshot);
+            let mut known = 0;
+            for info in cache.nodes.values() {
+                let Some(node) = info.node() else {
+                    prop_assert!(snapshot.node(info.name()).is_none());
+                    continue;
+                };
+                known += 1;
+                let fresh = NodeInfo::new(node.clone(), info.pods().iter().cloned());
+                prop_assert_eq!(info.requested(), fresh.requested());
+                prop_assert_eq!(info.non_zero(), fresh.non_zero());
+                prop_assert!(Arc::ptr_eq(snapshot.node(info.name()).unwrap(), info));
+            }
+            prop_assert_eq!(snapshot.nodes().len(), known);
+            let namespaces = ["d".to_owned()].into();
+            for n in 0..3 {
+                let selector = format!("n={n}").parse().unwrap();
+                let mut found: Vec<_> = snapshot
+                    .matching(&namespaces, &selector)
+                    .map(|placed| (placed.pod.uid().to_string(), placed.node.to_string()))
+                    .collect();
+                let mut expected: Vec<_> = snapshot
+                    .nodes()
+                    .iter()
+                    .flat_map(|node| node.pods().iter().map(move |pod| (pod, node)))
+                    .filter(|(pod, _)| selector.matches(pod.labels()))
+                    .map(|(pod, node)| (pod.uid().to_string(), node.name().to_string()))
+                    .collect();
+                found.sort();
+                expected.sort();
+                prop_assert_eq!(found, expected);
+            }
+        }
+    }
+}

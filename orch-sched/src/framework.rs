@@ -1,0 +1,484 @@
+//! Runs the extension points of a profile's plugins.
+//!
+//! Source: `pkg/scheduler/framework/runtime`.
+
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use orch_core::random::Random;
+
+use crate::{
+    cycle_state::CycleState,
+    error::Fault,
+    event::{ClusterChange, ClusterEvent, Hint},
+    node_info::NodeInfo,
+    plugin::{Plugin, SCORE_MAX},
+    pod_info::PodInfo,
+    queue::QueuedPod,
+    snapshot::Snapshot,
+    verdict::Verdict,
+};
+
+/// A plugin as a profile has it.
+#[derive(Clone, Debug)]
+pub(crate) struct Enabled {
+    pub(crate) name: Arc<str>,
+    pub(crate) plugin: Arc<dyn Plugin>,
+    pub(crate) weight: i64,
+    /// What the plugin wants to hear of; `None` is everything.
+    pub(crate) events: Option<Vec<ClusterEvent>>,
+}
+
+/// A profile, ready to run.
+#[derive(Debug)]
+pub(crate) struct Framework {
+    pub(crate) scheduler_name: String,
+    pub(crate) plugins: Vec<Enabled>,
+}
+
+/// One node's answer.
+#[derive(Clone, Debug)]
+pub struct Rejection {
+    /// The node.
+    pub node: Arc<str>,
+    /// The plugin that ruled it out.
+    pub plugin: Arc<str>,
+    /// Its verdict.
+    pub verdict: Verdict,
+}
+
+/// Why a pod fits nowhere. Display is upstream's sentence.
+#[derive(Clone, Debug, Default)]
+pub struct Diagnosis {
+    /// How many nodes there are.
+    pub total_nodes: usize,
+    /// What was found out about each node that was looked at.
+    pub rejections: Vec<Rejection>,
+    /// What ruled all nodes out at once.
+    pub pre_filter_message: String,
+    /// What plugins that tried to make room had to say.
+    pub post_filter_message: String,
+    /// The plugins whose rejection a change of the cluster may lift.
+    pub rejected_by: BTreeSet<Arc<str>>,
+    /// How many nodes PreFilter left out, and the words for it.
+    left_out: Option<(usize, String)>,
+}
+
+impl std::fmt::Display for Diagnosis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.total_nodes == 0 {
+            return f.write_str("no nodes available to schedule pods");
+        }
+        write!(f, "0/{} nodes are available:", self.total_nodes)?;
+        if self.pre_filter_message.is_empty() {
+            let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+            for reason in self.rejections.iter().flat_map(|one| one.verdict.reasons()) {
+                *counts.entry(reason).or_default() += 1;
+            }
+            if let Some((count, reason)) = &self.left_out {
+                *counts.entry(reason).or_default() += count;
+            }
+            let mut lines: Vec<String> =
+                counts.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+            lines.sort();
+            if !lines.is_empty() {
+                write!(f, " {}.", lines.join(", "))?;
+            }
+        } else {
+            write!(f, " {}.", self.pre_filter_message)?;
+        }
+        if !self.post_filter_message.is_empty() {
+            write!(f, " {}", self.post_filter_message)?;
+        }
+        Ok(())
+    }
+}
+
+/// Why a cycle did not end with a node.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// A verdict: the pod fits nowhere.
+    Unschedulable(Box<Diagnosis>),
+    /// A fault in a plugin, or around it.
+    Fault(String),
+}
+
+/// The plugins that have nothing to filter, and the names of the nodes that are left to look at.
+type Narrowed = (BTreeSet<Arc<str>>, Option<BTreeSet<String>>);
+
+/// A fault, with the extension point and the plugin in which it happened.
+pub(crate) fn fault(point: &str, plugin: &str, error: &Fault) -> Failure {
+    Failure::Fault(format!("running {point} plugin {plugin:?}: {error}"))
+}
+
+impl Framework {
+    fn enabled(&self, name: &str) -> Option<&Enabled> {
+        self.plugins.iter().find(|enabled| *enabled.name == *name)
+    }
+
+    /// The node for a pod: of those that fit the best, and of the best any.
+    pub(crate) fn choose(
+        &self,
+        state: &mut CycleState,
+        pod: &PodInfo,
+        snapshot: &Snapshot,
+        random: &dyn Random,
+    ) -> Result<Arc<str>, Failure> {
+        if let Some(error) = pod.error() {
+            return Err(Failure::Fault(error.to_owned()));
+        }
+        let mut feasible = self.feasible(state, pod, snapshot)?;
+        if feasible.len() == 1 {
+            return Ok(feasible.remove(0).name().clone());
+        }
+        let totals = self.scores(state, pod, &feasible, snapshot)?;
+        let best = totals.iter().copied().max().unwrap_or(0);
+        let ties: Vec<usize> = (0..totals.len()).filter(|at| totals[*at] == best).collect();
+        let tie = ties[random.below(ties.len().max(1) as u64) as usize];
+        Ok(feasible[tie].name().clone())
+    }
+
+    /// The nodes that a pod fits.
+    pub(crate) fn feasible(
+        &self,
+        state: &mut CycleState,
+        pod: &PodInfo,
+        snapshot: &Snapshot,
+    ) -> Result<Vec<Arc<NodeInfo>>, Failure> {
+        let mut diagnosis = Diagnosis { total_nodes: snapshot.nodes().len(), ..Default::default() };
+        if snapshot.nodes().is_empty() {
+            // Any node that is added is worth another try.
+            diagnosis.rejected_by.extend(self.plugins.iter().map(|enabled| enabled.name.clone()));
+            return Err(Failure::Unschedulable(Box::new(diagnosis)));
+        }
+        let (skipped, narrowed) = self.pre_filter(state, pod, snapshot, &mut diagnosis)?;
+        let filters: Vec<_> = self
+            .plugins
+            .iter()
+            .filter(|enabled| !skipped.contains(&enabled.name))
+            .filter_map(|enabled| Some((&enabled.name, enabled.plugin.as_filter()?)))
+            .collect();
+        let candidates: Vec<&Arc<NodeInfo>> = match &narrowed {
+            None => snapshot.nodes().iter().collect(),
+            Some(names) => names.iter().filter_map(|name| snapshot.node(name)).collect(),
+        };
+        let mut feasible = Vec::with_capacity(candidates.len());
+        'nodes: for node in candidates {
+            for (name, filter) in &filters {
+                let verdict = filter.filter(state, pod, node);
+                match verdict.map_err(|error| fault("Filter", name, &error))? {
+                    Verdict::Success => {}
+                    verdict if verdict.is_rejection() => {
+                        diagnosis.rejections.push(Rejection {
+                            node: node.name().clone(),
+                            plugin: (*name).clone(),
+                            verdict,
+                        });
+                        continue 'nodes;
+                    }
+                    verdict => return Err(illegal("Filter", name, &verdict)),
+                }
+            }
+            feasible.push(node.clone());
+        }
+        if feasible.is_empty() {
+            let plugins = diagnosis.rejections.iter().map(|one| one.plugin.clone());
+            diagnosis.rejected_by.extend(plugins);
+            return Err(Failure::Unschedulable(Box::new(diagnosis)));
+        }
+        Ok(feasible)
+    }
+
+    /// Which plugins have nothing to filter, and the nodes that are left to look at.
+    fn pre_filter(
+        &self,
+        state: &mut CycleState,
+        pod: &PodInfo,
+        snapshot: &Snapshot,
+        diagnosis: &mut Diagnosis,
+    ) -> Result<Narrowed, Failure> {
+        let mut skipped = BTreeSet::new();
+        let mut narrowed: Option<BTreeSet<String>> = None;
+        let mut narrowed_by = BTreeSet::new();
+        for enabled in &self.plugins {
+            let Some(pre_filter) = enabled.plugin.as_pre_filter() else { continue };
+            let outcome = pre_filter.pre_filter(state, pod, snapshot);
+            let outcome = outcome.map_err(|error| fault("PreFilter", &enabled.name, &error))?;
+            match outcome.verdict {
+                Verdict::Success => {}
+                Verdict::Skip => {
+                    skipped.insert(enabled.name.clone());
+                }
+                verdict if verdict.is_rejection() => {
+                    diagnosis.pre_filter_message = verdict.message();
+                    diagnosis.rejected_by.insert(enabled.name.clone());
+                    return Err(Failure::Unschedulable(Box::new(diagnosis.clone())));
+                }
+                verdict => return Err(illegal("PreFilter", &enabled.name, &verdict)),
+            }
+            if let Some(nodes) = outcome.nodes {
+                narrowed_by.insert(enabled.name.clone());
+                narrowed = Some(match narrowed {
+                    None => nodes,
+                    Some(before) => before.intersection(&nodes).cloned().collect(),
+                });
+            }
+        }
+        if let Some(nodes) = &mut narrowed {
+            nodes.retain(|name| snapshot.node(name).is_some());
+            let names: Vec<&str> = narrowed_by.iter().map(|name| &**name).collect();
+            let words = format!("node(s) didn't satisfy plugin(s) [{}]", names.join(" "));
+            diagnosis.left_out = Some((diagnosis.total_nodes - nodes.len(), words));
+            diagnosis.rejected_by.extend(narrowed_by);
+        }
+        Ok((skipped, narrowed))
+    }
+
+    /// The weighted sum of all plugins' scores, node by node.
+    pub(crate) fn scores(
+        &self,
+        state: &mut CycleState,
+        pod: &PodInfo,
+        nodes: &[Arc<NodeInfo>],
+        snapshot: &Snapshot,
+    ) -> Result<Vec<i64>, Failure> {
+        let mut skipped = BTreeSet::new();
+        for enabled in &self.plugins {
+            let Some(pre_score) = enabled.plugin.as_pre_score() else { continue };
+            let verdict = pre_score.pre_score(state, pod, nodes, snapshot);
+            match verdict.map_err(|error| fault("PreScore", &enabled.name, &error))? {
+                Verdict::Success => {}
+                Verdict::Skip => {
+                    skipped.insert(enabled.name.clone());
+                }
+                verdict => return Err(illegal("PreScore", &enabled.name, &verdict)),
+            }
+        }
+        let mut totals = vec![0i64; nodes.len()];
+        for enabled in self.plugins.iter().filter(|enabled| !skipped.contains(&enabled.name)) {
+            let Some(score) = enabled.plugin.as_score() else { continue };
+            let failed = |error: Fault| fault("Score", &enabled.name, &error);
+            let scores: Result<Vec<i64>, Fault> =
+                nodes.iter().map(|node| score.score(state, pod, node)).collect();
+            let mut scores = scores.map_err(failed)?;
+            score.normalize(state, pod, nodes, &mut scores).map_err(failed)?;
+            for (total, score) in totals.iter_mut().zip(&scores) {
+                if !(0..=SCORE_MAX).contains(score) {
+                    let text = format!("returns an invalid score {score}, not 0 to {SCORE_MAX}");
+                    return Err(failed(text.into()));
+                }
+                *total = total.saturating_add(score.saturating_mul(enabled.weight));
+            }
+        }
+        Ok(totals)
+    }
+
+    /// Tries to make room. The node on which that succeeds, if any.
+    pub(crate) async fn post_filter(
+        &self,
+        state: &mut CycleState,
+        pod: &PodInfo,
+        snapshot: &Snapshot,
+        diagnosis: &mut Diagnosis,
+    ) -> Result<Option<String>, Failure> {
+        let mut messages = Vec::new();
+        for enabled in &self.plugins {
+            let Some(post_filter) = enabled.plugin.as_post_filter() else { continue };
+            let outcome = post_filter.post_filter(state, pod, snapshot, diagnosis).await;
+            let outcome = outcome.map_err(|error| fault("PostFilter", &enabled.name, &error))?;
+            if outcome.verdict == Verdict::Success {
+                return Ok(outcome.nominated_node);
+            }
+            let message = outcome.verdict.message();
+            if !message.is_empty() {
+                messages.push(message);
+            }
+        }
+        diagnosis.post_filter_message = messages.join(", ");
+        Ok(None)
+    }
+
+    /// Reserves with every plugin, or with none.
+    pub(crate) fn reserve(
+        &self,
+        state: &mut CycleState,
+        pod: &PodInfo,
+        node: &str,
+    ) -> Result<(), Failure> {
+        for enabled in &self.plugins {
+            let Some(reserve) = enabled.plugin.as_reserve() else { continue };
+            let failure = match reserve.reserve(state, pod, node) {
+                Ok(Verdict::Success | Verdict::Skip) => continue,
+                Ok(verdict) => self.rejected(&enabled.name, node, verdict),
+                Err(error) => fault("Reserve", &enabled.name, &error),
+            };
+            self.unreserve(state, pod, node);
+            return Err(failure);
+        }
+        Ok(())
+    }
+
+    /// Gives everything back, last reserved first.
+    pub(crate) fn unreserve(&self, state: &CycleState, pod: &PodInfo, node: &str) {
+        for enabled in self.plugins.iter().rev() {
+            if let Some(reserve) = enabled.plugin.as_reserve() {
+                reserve.unreserve(state, pod, node);
+            }
+        }
+    }
+
+    /// How long each plugin wants to be waited for; none if the pod may go.
+    pub(crate) fn permit(
+        &self,
+        state: &CycleState,
+        pod: &PodInfo,
+        node: &str,
+    ) -> Result<Vec<(Arc<str>, std::time::Duration)>, Failure> {
+        let mut waits = Vec::new();
+        for enabled in &self.plugins {
+            let Some(permit) = enabled.plugin.as_permit() else { continue };
+            match permit.permit(state, pod, node) {
+                Ok(Verdict::Success | Verdict::Skip) => {}
+                Ok(Verdict::Wait(timeout)) => waits.push((enabled.name.clone(), timeout)),
+                Ok(verdict) => return Err(self.rejected(&enabled.name, node, verdict)),
+                Err(error) => return Err(fault("Permit", &enabled.name, &error)),
+            }
+        }
+        Ok(waits)
+    }
+
+    pub(crate) async fn pre_bind(
+        &self,
+        state: &CycleState,
+        pod: &PodInfo,
+        node: &str,
+    ) -> Result<(), Failure> {
+        for enabled in &self.plugins {
+            let Some(pre_bind) = enabled.plugin.as_pre_bind() else { continue };
+            match pre_bind.pre_bind(state, pod, node).await {
+                Ok(Verdict::Success | Verdict::Skip) => {}
+                Ok(verdict) => return Err(self.rejected(&enabled.name, node, verdict)),
+                Err(error) => return Err(fault("PreBind", &enabled.name, &error)),
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn bind(
+        &self,
+        state: &CycleState,
+        pod: &PodInfo,
+        node: &str,
+    ) -> Result<(), Failure> {
+        for enabled in &self.plugins {
+            let Some(bind) = enabled.plugin.as_bind() else { continue };
+            match bind.bind(state, pod, node).await {
+                Ok(Verdict::Skip) => {}
+                Ok(Verdict::Success) => return Ok(()),
+                Ok(verdict) => return Err(self.rejected(&enabled.name, node, verdict)),
+                Err(error) => return Err(fault("Bind", &enabled.name, &error)),
+            }
+        }
+        Err(Failure::Fault("no Bind plugin took the pod".into()))
+    }
+
+    pub(crate) fn post_bind(&self, state: &CycleState, pod: &PodInfo, node: &str) {
+        for enabled in &self.plugins {
+            if let Some(post_bind) = enabled.plugin.as_post_bind() {
+                post_bind.post_bind(state, pod, node);
+            }
+        }
+    }
+
+    /// A rejection after a node was chosen.
+    pub(crate) fn rejected(&self, plugin: &Arc<str>, node: &str, verdict: Verdict) -> Failure {
+        let mut diagnosis = Diagnosis { total_nodes: 1, ..Diagnosis::default() };
+        diagnosis.rejected_by.insert(plugin.clone());
+        diagnosis.rejections.push(Rejection { node: node.into(), plugin: plugin.clone(), verdict });
+        Failure::Unschedulable(Box::new(diagnosis))
+    }
+}
+
+fn illegal(point: &str, plugin: &str, verdict: &Verdict) -> Failure {
+    let text = format!("the verdict {verdict:?} has no meaning here");
+    fault(point, plugin, &text.into())
+}
+
+/// All profiles of a scheduler, by the scheduler name that pods ask for.
+#[derive(Debug)]
+pub(crate) struct Profiles {
+    by_name: HashMap<String, Arc<Framework>>,
+    /// The queue's order, the same for all.
+    sort: Arc<dyn Plugin>,
+}
+
+impl Profiles {
+    pub(crate) fn new(frameworks: Vec<Framework>, sort: Arc<dyn Plugin>) -> Self {
+        let by_name = frameworks
+            .into_iter()
+            .map(|framework| (framework.scheduler_name.clone(), Arc::new(framework)))
+            .collect();
+        Self { by_name, sort }
+    }
+
+    /// The profile that a pod asks for; `None` if it asks for another scheduler.
+    pub(crate) fn of(&self, pod: &PodInfo) -> Option<&Arc<Framework>> {
+        self.by_name.get(pod.scheduler_name())
+    }
+
+    pub(crate) fn compare(&self, a: &QueuedPod, b: &QueuedPod) -> Ordering {
+        self.sort.as_queue_sort().map_or(Ordering::Equal, |sort| sort.compare(a, b))
+    }
+
+    /// Whether a plugin keeps the pod out of the queue.
+    pub(crate) fn is_gated(&self, pod: &PodInfo) -> bool {
+        let plugins = self.of(pod).into_iter().flat_map(|framework| &framework.plugins);
+        plugins
+            .filter_map(|enabled| enabled.plugin.as_pre_enqueue())
+            .any(|pre_enqueue| pre_enqueue.pre_enqueue(pod).is_rejection())
+    }
+
+    /// Whether any profile's plugin of this name wants to hear of a change.
+    pub(crate) fn listens(&self, plugin: &str, change: &ClusterChange) -> bool {
+        self.by_name.values().filter_map(|framework| framework.enabled(plugin)).any(|enabled| {
+            let events = enabled.events.as_ref();
+            events.is_none_or(|events| events.iter().any(|event| event.includes(change)))
+        })
+    }
+
+    /// Whether a change may help a pod that a plugin rejected.
+    pub(crate) fn hint(&self, pod: &PodInfo, plugin: &str, change: &ClusterChange) -> Hint {
+        let enabled = self.of(pod).and_then(|framework| framework.enabled(plugin));
+        let Some(enabled) = enabled else { return Hint::Queue };
+        let Some(events) = &enabled.events else { return Hint::Queue };
+        if !events.iter().any(|event| event.includes(change)) {
+            return Hint::Skip;
+        }
+        let registered = enabled.plugin.as_events_to_register();
+        registered.map_or(Hint::Queue, |registered| registered.hint(pod, change))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_tests() -> Self {
+        use crate::plugins::{NodeResourcesFit, PrioritySort, SchedulingGates};
+        let plugins: [Arc<dyn Plugin>; 3] = [
+            Arc::new(SchedulingGates),
+            Arc::new(PrioritySort),
+            Arc::new(NodeResourcesFit::default()),
+        ];
+        let enabled = |plugin: &Arc<dyn Plugin>| Enabled {
+            name: plugin.name().into(),
+            plugin: plugin.clone(),
+            weight: 1,
+            events: plugin.as_events_to_register().map(|registered| registered.events()),
+        };
+        let framework = Framework {
+            scheduler_name: "default-scheduler".into(),
+            plugins: plugins.iter().map(enabled).collect(),
+        };
+        Self::new(vec![framework], Arc::new(PrioritySort))
+    }
+}

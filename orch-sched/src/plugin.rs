@@ -1,0 +1,370 @@
+//! The extension points of the scheduling framework, one small trait each.
+//!
+//! Source: `k8s.io/kube-scheduler/framework/interface.go`.
+
+use std::{cmp::Ordering, collections::BTreeSet, fmt, sync::Arc};
+
+use async_trait::async_trait;
+
+use crate::{
+    cycle_state::CycleState,
+    error::Fault,
+    event::{ClusterChange, ClusterEvent, Hint},
+    framework::Diagnosis,
+    node_info::NodeInfo,
+    pod_info::PodInfo,
+    queue::QueuedPod,
+    snapshot::Snapshot,
+    verdict::Verdict,
+};
+
+/// The best score that a plugin may give after normalization. The worst is zero.
+pub const SCORE_MAX: i64 = 100;
+
+/// A rule of the scheduler: a value that says which extension points it implements.
+///
+/// ```
+/// use orch_sched::{CycleState, Fault, Filter, NodeInfo, Plugin, PodInfo, Verdict};
+/// #[derive(Debug)]
+/// struct NotOnFridays;
+/// impl Plugin for NotOnFridays {
+///     fn name(&self) -> &str { "NotOnFridays" }
+///     fn as_filter(&self) -> Option<&dyn Filter> { Some(self) }
+/// }
+/// impl Filter for NotOnFridays {
+///     fn filter(&self, _: &CycleState, _: &PodInfo, node: &NodeInfo) -> Result<Verdict, Fault> {
+///         let closed = node.label("closed") == Some("friday");
+///         Ok(Verdict::success_if(!closed, "node(s) are closed on Fridays"))
+///     }
+/// }
+/// ```
+///
+/// Called from one scheduling cycle at a time, and from binding cycles at the same time. A plugin
+/// that panics takes its pod's cycle down, not the scheduler.
+pub trait Plugin: fmt::Debug + Send + Sync + 'static {
+    /// The name that profiles, diagnoses and metrics use. Unique in a scheduler.
+    fn name(&self) -> &str;
+
+    /// Keeps pods out of the queue.
+    fn as_pre_enqueue(&self) -> Option<&dyn PreEnqueue> {
+        None
+    }
+
+    /// Orders the queue. A profile has exactly one.
+    fn as_queue_sort(&self) -> Option<&dyn QueueSort> {
+        None
+    }
+
+    /// Looks at a pod before any node.
+    fn as_pre_filter(&self) -> Option<&dyn PreFilter> {
+        None
+    }
+
+    /// Rules out nodes.
+    fn as_filter(&self) -> Option<&dyn Filter> {
+        None
+    }
+
+    /// Makes room when no node fits.
+    fn as_post_filter(&self) -> Option<&dyn PostFilter> {
+        None
+    }
+
+    /// Prepares scoring.
+    fn as_pre_score(&self) -> Option<&dyn PreScore> {
+        None
+    }
+
+    /// Ranks the nodes that fit.
+    fn as_score(&self) -> Option<&dyn Score> {
+        None
+    }
+
+    /// Keeps account of what is promised to a pod.
+    fn as_reserve(&self) -> Option<&dyn Reserve> {
+        None
+    }
+
+    /// Holds a placed pod back.
+    fn as_permit(&self) -> Option<&dyn Permit> {
+        None
+    }
+
+    /// Does what must be done before a pod is bound.
+    fn as_pre_bind(&self) -> Option<&dyn PreBind> {
+        None
+    }
+
+    /// Binds. A profile needs at least one.
+    fn as_bind(&self) -> Option<&dyn Bind> {
+        None
+    }
+
+    /// Is told about bound pods.
+    fn as_post_bind(&self) -> Option<&dyn PostBind> {
+        None
+    }
+
+    /// Says what could make a pod schedulable that this plugin rejected. A plugin without this is
+    /// asked again after every change of the cluster.
+    fn as_events_to_register(&self) -> Option<&dyn EventsToRegister> {
+        None
+    }
+}
+
+impl<P: Plugin + ?Sized> Plugin for Arc<P> {
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+    fn as_pre_enqueue(&self) -> Option<&dyn PreEnqueue> {
+        (**self).as_pre_enqueue()
+    }
+    fn as_queue_sort(&self) -> Option<&dyn QueueSort> {
+        (**self).as_queue_sort()
+    }
+    fn as_pre_filter(&self) -> Option<&dyn PreFilter> {
+        (**self).as_pre_filter()
+    }
+    fn as_filter(&self) -> Option<&dyn Filter> {
+        (**self).as_filter()
+    }
+    fn as_post_filter(&self) -> Option<&dyn PostFilter> {
+        (**self).as_post_filter()
+    }
+    fn as_pre_score(&self) -> Option<&dyn PreScore> {
+        (**self).as_pre_score()
+    }
+    fn as_score(&self) -> Option<&dyn Score> {
+        (**self).as_score()
+    }
+    fn as_reserve(&self) -> Option<&dyn Reserve> {
+        (**self).as_reserve()
+    }
+    fn as_permit(&self) -> Option<&dyn Permit> {
+        (**self).as_permit()
+    }
+    fn as_pre_bind(&self) -> Option<&dyn PreBind> {
+        (**self).as_pre_bind()
+    }
+    fn as_bind(&self) -> Option<&dyn Bind> {
+        (**self).as_bind()
+    }
+    fn as_post_bind(&self) -> Option<&dyn PostBind> {
+        (**self).as_post_bind()
+    }
+    fn as_events_to_register(&self) -> Option<&dyn EventsToRegister> {
+        (**self).as_events_to_register()
+    }
+}
+
+/// Decides whether a pod may enter the queue. Called when the pod appears or changes, and when it
+/// would move to the active queue. Must be quick: it runs under the queue's lock.
+pub trait PreEnqueue: Send + Sync {
+    /// A rejection keeps the pod gated until it changes.
+    fn pre_enqueue(&self, pod: &PodInfo) -> Verdict;
+}
+
+/// Orders pods that wait. Must be a total order that does not change while a pod waits.
+pub trait QueueSort: Send + Sync {
+    /// `Less` goes first.
+    fn compare(&self, a: &QueuedPod, b: &QueuedPod) -> Ordering;
+}
+
+/// What PreFilter found out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PreFiltered {
+    /// A rejection ends the cycle for all nodes.
+    pub verdict: Verdict,
+    /// Only these nodes need to be looked at; `None` is all of them.
+    pub nodes: Option<BTreeSet<String>>,
+}
+
+impl From<Verdict> for PreFiltered {
+    fn from(verdict: Verdict) -> Self {
+        Self { verdict, nodes: None }
+    }
+}
+
+/// Looks at a pod once per cycle, before any node: rejects it outright, narrows the nodes, or
+/// prepares state for Filter.
+pub trait PreFilter: Send + Sync {
+    /// [`Verdict::Skip`] turns the plugin's Filter off for this pod.
+    ///
+    /// # Errors
+    /// A fault ends the cycle; the pod is tried again after a pause.
+    fn pre_filter(
+        &self,
+        state: &mut CycleState,
+        pod: &PodInfo,
+        snapshot: &Snapshot,
+    ) -> Result<PreFiltered, Fault>;
+
+    /// Updates the prepared state as if `added` ran on `node` too.
+    ///
+    /// # Errors
+    /// As for [`PreFilter::pre_filter`].
+    fn add_pod(
+        &self,
+        _state: &mut CycleState,
+        _pod: &PodInfo,
+        _added: &PodInfo,
+        _node: &NodeInfo,
+    ) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    /// Updates the prepared state as if `removed` did not run on `node`.
+    ///
+    /// # Errors
+    /// As for [`PreFilter::pre_filter`].
+    fn remove_pod(
+        &self,
+        _state: &mut CycleState,
+        _pod: &PodInfo,
+        _removed: &PodInfo,
+        _node: &NodeInfo,
+    ) -> Result<(), Fault> {
+        Ok(())
+    }
+}
+
+/// Decides whether a pod fits a node. Pure: looks at its arguments only.
+pub trait Filter: Send + Sync {
+    /// A rejection rules the node out, with the reason that users read.
+    ///
+    /// # Errors
+    /// A fault ends the cycle; the pod is tried again after a pause.
+    fn filter(&self, state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<Verdict, Fault>;
+}
+
+/// What PostFilter achieved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PostFiltered {
+    /// [`Verdict::Success`] if room is being made; a rejection's words are added to the diagnosis.
+    pub verdict: Verdict,
+    /// The node on which room is being made for the pod.
+    pub nominated_node: Option<String>,
+}
+
+/// Is called when no node fits, to make room: the place of preemption. The first plugin that
+/// succeeds ends the search.
+#[async_trait]
+pub trait PostFilter: Send + Sync {
+    /// Tries to make the pod schedulable.
+    ///
+    /// # Errors
+    /// A fault ends the cycle; the pod is tried again after a pause.
+    async fn post_filter(
+        &self,
+        state: &mut CycleState,
+        pod: &PodInfo,
+        snapshot: &Snapshot,
+        diagnosis: &Diagnosis,
+    ) -> Result<PostFiltered, Fault>;
+}
+
+/// Prepares scoring, once per cycle.
+pub trait PreScore: Send + Sync {
+    /// `nodes` are those that fit. [`Verdict::Skip`] turns the plugin's Score off for this pod.
+    ///
+    /// # Errors
+    /// A fault ends the cycle; the pod is tried again after a pause.
+    fn pre_score(
+        &self,
+        state: &mut CycleState,
+        pod: &PodInfo,
+        nodes: &[Arc<NodeInfo>],
+        snapshot: &Snapshot,
+    ) -> Result<Verdict, Fault>;
+}
+
+/// Ranks the nodes that fit.
+pub trait Score: Send + Sync {
+    /// How good a node is; any number if [`Score::normalize`] brings it between 0 and
+    /// [`SCORE_MAX`].
+    ///
+    /// # Errors
+    /// A fault ends the cycle; the pod is tried again after a pause.
+    fn score(&self, state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<i64, Fault>;
+
+    /// Brings all scores (`scores[i]` is of `nodes[i]`) between 0 and [`SCORE_MAX`]. Scores
+    /// outside are a fault.
+    ///
+    /// # Errors
+    /// As for [`Score::score`].
+    fn normalize(
+        &self,
+        _state: &CycleState,
+        _pod: &PodInfo,
+        _nodes: &[Arc<NodeInfo>],
+        _scores: &mut [i64],
+    ) -> Result<(), Fault> {
+        Ok(())
+    }
+}
+
+/// Keeps account of what is promised to a pod between the choice of its node and its binding.
+pub trait Reserve: Send + Sync {
+    /// Takes what the pod needs on the node. After a rejection or a fault, every plugin of the
+    /// profile is told to unreserve.
+    ///
+    /// # Errors
+    /// A fault ends the cycle; the pod is tried again after a pause.
+    fn reserve(&self, state: &mut CycleState, pod: &PodInfo, node: &str) -> Result<Verdict, Fault>;
+
+    /// Gives back what was taken. Idempotent, and may be called without a reservation before.
+    fn unreserve(&self, state: &CycleState, pod: &PodInfo, node: &str);
+}
+
+/// Holds back, or lets go, a pod that has a node.
+pub trait Permit: Send + Sync {
+    /// [`Verdict::Wait`] holds the pod back until it is allowed through [`crate::WaitingPods`].
+    ///
+    /// # Errors
+    /// A fault ends the cycle; the pod is tried again after a pause.
+    fn permit(&self, state: &CycleState, pod: &PodInfo, node: &str) -> Result<Verdict, Fault>;
+}
+
+/// Does what must be done before a pod is bound, such as binding its volumes. Runs beside other
+/// cycles and may wait. Must be repeatable: a cycle that fails later starts over.
+#[async_trait]
+pub trait PreBind: Send + Sync {
+    /// A rejection sends the pod back to the queue.
+    ///
+    /// # Errors
+    /// A fault ends the cycle; the pod is tried again after a pause.
+    async fn pre_bind(
+        &self,
+        state: &CycleState,
+        pod: &PodInfo,
+        node: &str,
+    ) -> Result<Verdict, Fault>;
+}
+
+/// Binds a pod to its node. Runs beside other cycles.
+#[async_trait]
+pub trait Bind: Send + Sync {
+    /// [`Verdict::Skip`] leaves it to the next plugin; the first other answer counts.
+    ///
+    /// # Errors
+    /// A fault ends the cycle; the pod is tried again after a pause.
+    async fn bind(&self, state: &CycleState, pod: &PodInfo, node: &str) -> Result<Verdict, Fault>;
+}
+
+/// Is told about pods that were bound.
+pub trait PostBind: Send + Sync {
+    /// The pod is bound; what was kept for it may be dropped.
+    fn post_bind(&self, state: &CycleState, pod: &PodInfo, node: &str);
+}
+
+/// Says which changes of the cluster may make a pod schedulable that this plugin rejected.
+pub trait EventsToRegister: Send + Sync {
+    /// The kinds of changes to be asked about.
+    fn events(&self) -> Vec<ClusterEvent>;
+
+    /// Whether this change may help this pod. Quick: it runs under the queue's lock. The default
+    /// says that it may.
+    fn hint(&self, _pod: &PodInfo, _change: &ClusterChange) -> Hint {
+        Hint::Queue
+    }
+}

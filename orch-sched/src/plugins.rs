@@ -1,0 +1,103 @@
+//! The built-in plugins, one file each, with upstream's names, semantics and words.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use k8s_openapi::api::core::v1::{Taint, Toleration};
+use orch_core::informer::Informers;
+
+use crate::plugin::{Plugin, SCORE_MAX};
+
+mod default_binder;
+mod image_locality;
+mod inter_pod_affinity;
+mod node_affinity;
+mod node_name;
+mod node_ports;
+mod node_resources_balanced_allocation;
+mod node_resources_fit;
+mod node_unschedulable;
+mod pod_topology_spread;
+mod priority_sort;
+mod scheduling_gates;
+mod taint_toleration;
+mod volume_binding;
+mod volume_zone;
+
+pub use default_binder::DefaultBinder;
+pub use image_locality::ImageLocality;
+pub use inter_pod_affinity::InterPodAffinity;
+pub use node_affinity::NodeAffinity;
+pub use node_name::NodeName;
+pub use node_ports::NodePorts;
+pub use node_resources_balanced_allocation::NodeResourcesBalancedAllocation;
+pub use node_resources_fit::{NodeResourcesFit, WeightedResource};
+pub use node_unschedulable::NodeUnschedulable;
+pub use pod_topology_spread::PodTopologySpread;
+pub use priority_sort::PrioritySort;
+pub use scheduling_gates::SchedulingGates;
+pub use taint_toleration::TaintToleration;
+pub(crate) use volume_binding::ChosenNode;
+pub use volume_binding::VolumeBinding;
+pub use volume_zone::VolumeZone;
+
+/// A built-in plugin by its name.
+pub(crate) fn built_in(name: &str, informers: &Informers) -> Option<Arc<dyn Plugin>> {
+    Some(match name {
+        "SchedulingGates" => Arc::new(SchedulingGates),
+        "PrioritySort" => Arc::new(PrioritySort),
+        "NodeUnschedulable" => Arc::new(NodeUnschedulable),
+        "NodeName" => Arc::new(NodeName),
+        "TaintToleration" => Arc::new(TaintToleration),
+        "NodeAffinity" => Arc::new(NodeAffinity),
+        "NodePorts" => Arc::new(NodePorts),
+        "NodeResourcesFit" => Arc::new(NodeResourcesFit::default()),
+        "VolumeBinding" => Arc::new(VolumeBinding::new(informers)),
+        "VolumeZone" => Arc::new(VolumeZone::new(informers)),
+        "PodTopologySpread" => Arc::new(PodTopologySpread),
+        "InterPodAffinity" => Arc::new(InterPodAffinity::new(Some(informers.of()))),
+        "NodeResourcesBalancedAllocation" => Arc::new(NodeResourcesBalancedAllocation::default()),
+        "ImageLocality" => Arc::new(ImageLocality),
+        "DefaultBinder" => Arc::new(DefaultBinder::new(informers.client().clone())),
+        _ => return None,
+    })
+}
+
+/// Scales scores so that the highest becomes [`SCORE_MAX`]; `reverse` turns best and worst around.
+///
+/// Source: `pkg/scheduler/framework/plugins/helper/normalize_score.go`.
+fn default_normalize(scores: &mut [i64], reverse: bool) {
+    let max = scores.iter().copied().max().unwrap_or(0);
+    for score in scores {
+        *score = match (max, reverse) {
+            (0, true) => SCORE_MAX,
+            (0, false) => continue,
+            _ => {
+                let scaled = SCORE_MAX.saturating_mul(*score) / max;
+                if reverse { SCORE_MAX - scaled } else { scaled }
+            }
+        };
+    }
+}
+
+/// Whether a toleration covers a taint.
+///
+/// Source: `k8s.io/component-helpers/scheduling/corev1/helpers.go`.
+fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    let (effect, key) = (text(&toleration.effect), text(&toleration.key));
+    if !effect.is_empty() && effect != taint.effect || !key.is_empty() && key != taint.key {
+        return false;
+    }
+    let (value, has) = (text(&toleration.value), text(&taint.value));
+    let numbers = || Some((has.parse::<i64>().ok()?, value.parse::<i64>().ok()?));
+    match toleration.operator.as_deref().unwrap_or_default() {
+        "" | "Equal" => value == has,
+        "Exists" => true,
+        "Gt" => numbers().is_some_and(|(has, value)| has > value),
+        "Lt" => numbers().is_some_and(|(has, value)| has < value),
+        _ => false,
+    }
+}
+
+/// A label set for lookups by reference.
+type Labels = BTreeMap<String, String>;

@@ -1,0 +1,332 @@
+//! Pods spread evenly over topology domains.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use k8s_openapi::api::core::v1::{Node, TopologySpreadConstraint};
+use orch_core::selector::{Operator, Selector};
+
+use super::{node_affinity::node_fits, tolerates};
+use crate::{
+    cycle_state::CycleState,
+    error::Fault,
+    event::{Actions, ChangedObject, ClusterChange, ClusterEvent, EventResource, Hint},
+    node_info::NodeInfo,
+    plugin::{
+        EventsToRegister, Filter, Plugin, PreFilter, PreFiltered, PreScore, SCORE_MAX, Score,
+    },
+    pod_info::{PodInfo, with_pod_labels},
+    snapshot::Snapshot,
+    verdict::Verdict,
+};
+
+const REASON: &str = "node(s) didn't match pod topology spread constraints";
+const MISSING_LABEL: &str =
+    "node(s) didn't match pod topology spread constraints (missing required label)";
+const HOSTNAME: &str = "kubernetes.io/hostname";
+
+/// Source: `pkg/scheduler/framework/plugins/podtopologyspread`.
+/// Differs: no default constraints for pods that have none of their own.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PodTopologySpread;
+
+#[derive(Clone, Debug)]
+struct Constraint {
+    max_skew: i64,
+    topology_key: String,
+    selector: Selector,
+    min_domains: i64,
+    honor_affinity: bool,
+    honor_taints: bool,
+}
+
+/// A constraint with the matching pods per domain, of eligible nodes.
+#[derive(Clone, Debug)]
+struct Spread {
+    constraint: Constraint,
+    domains: HashMap<String, i64>,
+    /// Whether the pod counts in its own domain.
+    itself: i64,
+}
+
+#[derive(Clone, Debug)]
+struct FilterState(Vec<Spread>);
+
+#[derive(Clone, Debug)]
+struct ScoreState {
+    spreads: Vec<(Spread, f64)>,
+    /// Nodes that lack a label, and so cannot be ranked.
+    ignored: BTreeSet<Arc<str>>,
+}
+
+impl Plugin for PodTopologySpread {
+    fn name(&self) -> &str {
+        "PodTopologySpread"
+    }
+
+    fn as_pre_filter(&self) -> Option<&dyn PreFilter> {
+        Some(self)
+    }
+
+    fn as_filter(&self) -> Option<&dyn Filter> {
+        Some(self)
+    }
+
+    fn as_pre_score(&self) -> Option<&dyn PreScore> {
+        Some(self)
+    }
+
+    fn as_score(&self) -> Option<&dyn Score> {
+        Some(self)
+    }
+
+    fn as_events_to_register(&self) -> Option<&dyn EventsToRegister> {
+        Some(self)
+    }
+}
+
+fn all(pod: &PodInfo) -> &[TopologySpreadConstraint] {
+    let constraints = pod.spec().and_then(|spec| spec.topology_spread_constraints.as_deref());
+    constraints.unwrap_or_default()
+}
+
+fn constraints(pod: &PodInfo, when_unsatisfiable: &str) -> Result<Vec<Constraint>, Fault> {
+    let of = |constraint: &TopologySpreadConstraint| {
+        let selector = Selector::from_label_selector(constraint.label_selector.as_ref())?;
+        let keys = (constraint.match_label_keys.as_deref(), Operator::In);
+        Ok(Constraint {
+            max_skew: constraint.max_skew.into(),
+            topology_key: constraint.topology_key.clone(),
+            selector: with_pod_labels(selector, pod.pod(), &[keys])?,
+            min_domains: constraint.min_domains.unwrap_or(1).into(),
+            honor_affinity: constraint.node_affinity_policy.as_deref() != Some("Ignore"),
+            honor_taints: constraint.node_taints_policy.as_deref() == Some("Honor"),
+        })
+    };
+    let wanted = all(pod).iter().filter(|c| c.when_unsatisfiable == when_unsatisfiable);
+    wanted.map(of).collect()
+}
+
+/// Whether a node's pods count for a constraint.
+fn is_eligible(constraint: &Constraint, pod: &PodInfo, node: &NodeInfo) -> bool {
+    if constraint.honor_affinity && !node_fits(pod, node.labels(), node.name()) {
+        return false;
+    }
+    let hard = |effect: &str| matches!(effect, "NoSchedule" | "NoExecute");
+    !constraint.honor_taints
+        || node
+            .taints()
+            .iter()
+            .filter(|taint| hard(&taint.effect))
+            .all(|taint| pod.tolerations().iter().any(|toleration| tolerates(toleration, taint)))
+}
+
+/// Counts the pods that a constraint is about, by the domain of their nodes.
+fn spread(
+    constraint: Constraint,
+    all: &[Constraint],
+    pod: &PodInfo,
+    nodes: &[Arc<NodeInfo>],
+    snapshot: &Snapshot,
+) -> Spread {
+    let labelled = |node: &NodeInfo| all.iter().all(|c| node.label(&c.topology_key).is_some());
+    let mut domains: HashMap<String, i64> = HashMap::new();
+    for node in nodes.iter().filter(|n| labelled(n) && is_eligible(&constraint, pod, n)) {
+        if let Some(value) = node.label(&constraint.topology_key) {
+            domains.entry(value.to_owned()).or_default();
+        }
+    }
+    let namespaces = BTreeSet::from([pod.namespace().to_owned()]);
+    for placed in snapshot.matching(&namespaces, &constraint.selector) {
+        let terminating = placed.pod.pod().metadata.deletion_timestamp.is_some();
+        let Some(node) = snapshot.node(&placed.node).filter(|_| !terminating) else { continue };
+        if labelled(node)
+            && is_eligible(&constraint, pod, node)
+            && let Some(count) =
+                node.label(&constraint.topology_key).and_then(|value| domains.get_mut(value))
+        {
+            *count += 1;
+        }
+    }
+    let itself = i64::from(constraint.selector.matches(pod.labels()));
+    Spread { constraint, domains, itself }
+}
+
+impl Spread {
+    fn count(&mut self, pod: &PodInfo, other: &PodInfo, node: &NodeInfo, by: i64) {
+        if pod.namespace() != other.namespace()
+            || !self.constraint.selector.matches(other.labels())
+            || !is_eligible(&self.constraint, pod, node)
+        {
+            return;
+        }
+        let value = node.label(&self.constraint.topology_key);
+        if let Some(count) = value.and_then(|value| self.domains.get_mut(value)) {
+            *count += by;
+        }
+    }
+}
+
+impl PreFilter for PodTopologySpread {
+    fn pre_filter(
+        &self,
+        state: &mut CycleState,
+        pod: &PodInfo,
+        snapshot: &Snapshot,
+    ) -> Result<PreFiltered, Fault> {
+        let constraints = constraints(pod, "DoNotSchedule")?;
+        if constraints.is_empty() {
+            return Ok(Verdict::Skip.into());
+        }
+        let count =
+            |c: &Constraint| spread(c.clone(), &constraints, pod, snapshot.nodes(), snapshot);
+        state.insert(FilterState(constraints.iter().map(count).collect()));
+        Ok(Verdict::Success.into())
+    }
+
+    fn add_pod(
+        &self,
+        state: &mut CycleState,
+        pod: &PodInfo,
+        added: &PodInfo,
+        node: &NodeInfo,
+    ) -> Result<(), Fault> {
+        let FilterState(spreads) = state.get_mut().ok_or("PreFilter did not run")?;
+        spreads.iter_mut().for_each(|spread| spread.count(pod, added, node, 1));
+        Ok(())
+    }
+
+    fn remove_pod(
+        &self,
+        state: &mut CycleState,
+        pod: &PodInfo,
+        removed: &PodInfo,
+        node: &NodeInfo,
+    ) -> Result<(), Fault> {
+        let FilterState(spreads) = state.get_mut().ok_or("PreFilter did not run")?;
+        spreads.iter_mut().for_each(|spread| spread.count(pod, removed, node, -1));
+        Ok(())
+    }
+}
+
+impl Filter for PodTopologySpread {
+    fn filter(&self, state: &CycleState, _: &PodInfo, node: &NodeInfo) -> Result<Verdict, Fault> {
+        let FilterState(spreads) = state.get().ok_or("PreFilter did not run")?;
+        for Spread { constraint, domains, itself } in spreads {
+            let Some(value) = node.label(&constraint.topology_key) else {
+                return Ok(Verdict::unresolvable(MISSING_LABEL));
+            };
+            // With fewer domains than asked for, an empty one is taken to exist elsewhere.
+            let few = (domains.len() as i64) < constraint.min_domains;
+            let least = if few { 0 } else { domains.values().copied().min().unwrap_or(0) };
+            let here = domains.get(value).copied().unwrap_or(0);
+            if here + itself - least > constraint.max_skew {
+                return Ok(Verdict::unschedulable(REASON));
+            }
+        }
+        Ok(Verdict::Success)
+    }
+}
+
+impl PreScore for PodTopologySpread {
+    fn pre_score(
+        &self,
+        state: &mut CycleState,
+        pod: &PodInfo,
+        nodes: &[Arc<NodeInfo>],
+        snapshot: &Snapshot,
+    ) -> Result<Verdict, Fault> {
+        let constraints = constraints(pod, "ScheduleAnyway")?;
+        if constraints.is_empty() {
+            return Ok(Verdict::Skip);
+        }
+        let lacks = |node: &&Arc<NodeInfo>| {
+            constraints.iter().any(|c| node.label(&c.topology_key).is_none())
+        };
+        let ignored: BTreeSet<_> = nodes.iter().filter(lacks).map(|n| n.name().clone()).collect();
+        let spreads = constraints.iter().map(|constraint| {
+            let spread = spread(constraint.clone(), &constraints, pod, nodes, snapshot);
+            let size = if constraint.topology_key == HOSTNAME {
+                nodes.len() - ignored.len()
+            } else {
+                spread.domains.len()
+            };
+            // The more domains, the less one more pod in one of them matters.
+            (spread, (size as f64 + 2.0).ln())
+        });
+        let spreads = spreads.collect();
+        state.insert(ScoreState { spreads, ignored });
+        Ok(Verdict::Success)
+    }
+}
+
+impl Score for PodTopologySpread {
+    fn score(&self, state: &CycleState, _: &PodInfo, node: &NodeInfo) -> Result<i64, Fault> {
+        let own = state.get::<ScoreState>().ok_or("PreScore did not run")?;
+        if own.ignored.contains(node.name()) {
+            return Ok(0);
+        }
+        let mut score = 0.0;
+        for (spread, weight) in &own.spreads {
+            let value = node.label(&spread.constraint.topology_key);
+            let count = value.and_then(|value| spread.domains.get(value)).copied().unwrap_or(0);
+            score += count as f64 * weight + (spread.constraint.max_skew - 1) as f64;
+        }
+        Ok(score.round() as i64)
+    }
+
+    fn normalize(
+        &self,
+        state: &CycleState,
+        _: &PodInfo,
+        nodes: &[Arc<NodeInfo>],
+        scores: &mut [i64],
+    ) -> Result<(), Fault> {
+        let own = state.get::<ScoreState>().ok_or("PreScore did not run")?;
+        let ranked = |node: &Arc<NodeInfo>| !own.ignored.contains(node.name());
+        let counted = || nodes.iter().zip(&*scores).filter(|(node, _)| ranked(node));
+        let min = counted().map(|(_, score)| *score).min().unwrap_or(0);
+        let max = counted().map(|(_, score)| *score).max().unwrap_or(0);
+        for (node, score) in nodes.iter().zip(scores) {
+            *score = match max {
+                _ if !ranked(node) => 0,
+                0 => SCORE_MAX,
+                max => SCORE_MAX * (max + min - *score) / max,
+            };
+        }
+        Ok(())
+    }
+}
+
+impl EventsToRegister for PodTopologySpread {
+    fn events(&self) -> Vec<ClusterEvent> {
+        let pod = Actions::ADD.or(Actions::DELETE).or(Actions::UPDATE_LABEL);
+        let node = Actions::ADD.or(Actions::DELETE).or(Actions::UPDATE_LABEL);
+        vec![
+            ClusterEvent::new(EventResource::AssignedPod, pod),
+            ClusterEvent::new(EventResource::Node, node.or(Actions::UPDATE_TAINT)),
+        ]
+    }
+
+    fn hint(&self, pod: &PodInfo, change: &ClusterChange) -> Hint {
+        let constraints = constraints(pod, "DoNotSchedule").unwrap_or_default();
+        let concerns = |other: &Arc<PodInfo>| {
+            other.namespace() == pod.namespace()
+                && constraints.iter().any(|c| c.selector.matches(other.labels()))
+        };
+        let labelled = |node: &Arc<Node>| {
+            let labels = node.metadata.labels.as_ref();
+            constraints.iter().all(|c| labels.is_some_and(|l| l.contains_key(&c.topology_key)))
+        };
+        let helps = match &change.object {
+            ChangedObject::AssignedPod { old, new } => {
+                [old, new].into_iter().flatten().any(concerns)
+            }
+            ChangedObject::Node { old, new } => [old, new].into_iter().flatten().any(labelled),
+            _ => true,
+        };
+        if helps { Hint::Queue } else { Hint::Skip }
+    }
+}

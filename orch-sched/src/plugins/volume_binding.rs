@@ -1,0 +1,430 @@
+//! A pod goes where its volumes are, and unbound claims are bound where the pod goes.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use k8s_openapi::api::{
+    core::v1::{PersistentVolume, PersistentVolumeClaim, Pod},
+    storage::v1::StorageClass,
+};
+use orch_core::{
+    Client, ClientError, Key, Resources,
+    client::{PatchKind, WatchOptions},
+    informer::{Informer, Informers},
+    quantity::Amount,
+    selector::Selector,
+};
+use parking_lot::Mutex;
+use serde_json::json;
+
+use crate::{
+    cycle_state::CycleState,
+    error::Fault,
+    event::{Actions, ClusterEvent, EventResource},
+    node_info::NodeInfo,
+    plugin::{EventsToRegister, Filter, Plugin, PreBind, PreFilter, PreFiltered, Reserve},
+    pod_info::{NO_LABELS, PodInfo, term_matches},
+    snapshot::Snapshot,
+    verdict::Verdict,
+};
+
+const UNBOUND_IMMEDIATE: &str = "pod has unbound immediate PersistentVolumeClaims";
+const NODE_CONFLICT: &str = "node(s) didn't match PersistentVolume's node affinity";
+const BIND_CONFLICT: &str = "node(s) didn't find available persistent volumes to bind";
+const NO_VOLUME: &str = "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)";
+const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
+const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
+/// A pod whose claims are not bound by then goes back to the queue.
+const BIND_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Source: `pkg/scheduler/framework/plugins/volumebinding`.
+/// Differs: storage capacity is not tracked, and nodes are not ranked by it.
+pub struct VolumeBinding {
+    client: Arc<dyn Client>,
+    claims: Informer<PersistentVolumeClaim>,
+    volumes: Informer<PersistentVolume>,
+    classes: Informer<StorageClass>,
+    /// Volumes that are promised to a pod's claims: volume, then pod.
+    promised: Mutex<HashMap<String, Arc<str>>>,
+}
+
+/// The pod's claims, looked up once per cycle.
+#[derive(Clone)]
+struct Claims {
+    bound: Vec<Option<Arc<PersistentVolume>>>,
+    unbound: Vec<Arc<PersistentVolumeClaim>>,
+    /// Volumes that could be bound to each unbound claim, smallest first; and whether new ones can
+    /// be made for it.
+    candidates: Arc<Vec<(Vec<Arc<PersistentVolume>>, bool)>>,
+}
+
+/// What is to be done once the node is certain.
+#[derive(Clone, Default)]
+struct Bindings {
+    existing: Vec<(Arc<PersistentVolume>, Arc<PersistentVolumeClaim>)>,
+    provisioned: Vec<Arc<PersistentVolumeClaim>>,
+}
+
+impl fmt::Debug for VolumeBinding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "VolumeBinding({} volumes promised)", self.promised.lock().len())
+    }
+}
+
+/// The claims that a pod names, and whether each belongs to an ephemeral volume of the pod.
+pub(super) fn claim_names(pod: &Pod) -> Vec<(String, bool)> {
+    let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let claims = volumes.iter().filter_map(|volume| {
+        if let Some(claim) = &volume.persistent_volume_claim {
+            return Some((claim.claim_name.clone(), false));
+        }
+        volume.ephemeral.as_ref().map(|_| (format!("{name}-{}", volume.name), true))
+    });
+    claims.collect()
+}
+
+fn is_bound(claim: &PersistentVolumeClaim) -> bool {
+    let volume = claim.spec.as_ref().and_then(|spec| spec.volume_name.as_deref());
+    let phase = claim.status.as_ref().and_then(|status| status.phase.as_deref());
+    let completed = claim.metadata.annotations.as_ref();
+    let completed = completed.is_some_and(|a| a.contains_key("pv.kubernetes.io/bind-completed"));
+    volume.is_some_and(|name| !name.is_empty()) && (completed || phase == Some("Bound"))
+}
+
+fn fits_node(volume: &PersistentVolume, node: &NodeInfo) -> bool {
+    let affinity = volume.spec.as_ref().and_then(|spec| spec.node_affinity.as_ref());
+    affinity.and_then(|affinity| affinity.required.as_ref()).is_none_or(|required| {
+        let terms = required.node_selector_terms.iter();
+        terms.into_iter().any(|term| term_matches(term, node.labels(), node.name()))
+    })
+}
+
+fn storage(
+    list: Option<&BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>>,
+) -> Amount {
+    let quantity = list.and_then(|list| list.get("storage"));
+    quantity.and_then(|quantity| quantity.0.parse().ok()).unwrap_or_default()
+}
+
+/// Whether a volume could be bound to a claim, wherever it is.
+fn suits(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
+    let (Some(has), Some(wants)) = (&volume.spec, &claim.spec) else { return false };
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    let mode = |value: &Option<String>| value.clone().unwrap_or_else(|| "Filesystem".into());
+    if let Some(reference) = &has.claim_ref {
+        let same = reference.name == claim.metadata.name
+            && reference.namespace == claim.metadata.namespace
+            && (reference.uid.is_none() || reference.uid == claim.metadata.uid);
+        if !same {
+            return false;
+        }
+    }
+    let phase = volume.status.as_ref().and_then(|status| status.phase.as_deref());
+    let available = phase == Some("Available") || has.claim_ref.is_some();
+    let modes = has.access_modes.as_deref().unwrap_or_default();
+    let selector = wants.selector.as_ref().map(|s| Selector::from_label_selector(Some(s)));
+    let labels = volume.metadata.labels.as_ref().unwrap_or(&NO_LABELS);
+    available
+        && volume.metadata.deletion_timestamp.is_none()
+        && text(&has.storage_class_name) == text(&wants.storage_class_name)
+        && mode(&has.volume_mode) == mode(&wants.volume_mode)
+        && wants.access_modes.iter().flatten().all(|mode| modes.contains(mode))
+        && storage(has.capacity.as_ref())
+            >= storage(wants.resources.as_ref().and_then(|r| r.requests.as_ref()))
+        && selector.is_none_or(|s| s.is_ok_and(|s| s.matches(labels)))
+}
+
+impl VolumeBinding {
+    /// Looks claims, volumes and classes up in these informers, and writes through their client.
+    pub fn new(informers: &Informers) -> Self {
+        Self {
+            client: informers.client().clone(),
+            claims: informers.of(),
+            volumes: informers.of(),
+            classes: informers.of(),
+            promised: Mutex::default(),
+        }
+    }
+
+    fn class(&self, claim: &PersistentVolumeClaim) -> Option<Arc<StorageClass>> {
+        let name = claim.spec.as_ref()?.storage_class_name.clone()?;
+        self.classes.get(&Key::cluster(name))
+    }
+
+    /// Sorts the pod's claims, or says why the pod cannot run anywhere yet.
+    fn claims_of(&self, pod: &PodInfo) -> Result<Claims, Verdict> {
+        let (mut bound, mut unbound) = (Vec::new(), Vec::new());
+        let mut immediate = false;
+        for (name, ephemeral) in claim_names(pod.pod()) {
+            let Some(claim) = self.claims.get(&Key::new(pod.namespace(), name.as_str())) else {
+                return Err(Verdict::unresolvable(if ephemeral {
+                    format!(
+                        "waiting for ephemeral volume controller to create the \
+                         persistentvolumeclaim \"{name}\""
+                    )
+                } else {
+                    format!("persistentvolumeclaim \"{name}\" not found")
+                }));
+            };
+            let volume = claim.spec.as_ref().and_then(|spec| spec.volume_name.clone());
+            let volume = volume.filter(|volume| !volume.is_empty());
+            let phase = claim.status.as_ref().and_then(|status| status.phase.as_deref());
+            if phase == Some("Lost") {
+                return Err(Verdict::unresolvable(format!(
+                    "persistentvolumeclaim \"{name}\" bound to non-existent persistentvolume \"{}\"",
+                    volume.unwrap_or_default()
+                )));
+            }
+            if claim.metadata.deletion_timestamp.is_some() {
+                let words = format!("persistentvolumeclaim \"{name}\" is being deleted");
+                return Err(Verdict::unresolvable(words));
+            }
+            let delayed = self.class(&claim).is_some_and(|class| {
+                class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer")
+            });
+            match volume {
+                Some(volume) if is_bound(&claim) => {
+                    bound.push(self.volumes.get(&Key::cluster(volume)));
+                }
+                None if delayed => unbound.push(claim),
+                _ => immediate = true,
+            }
+        }
+        if immediate {
+            return Err(Verdict::unresolvable(UNBOUND_IMMEDIATE));
+        }
+        let candidates = unbound.iter().map(|claim| self.candidates(claim)).collect();
+        Ok(Claims { bound, unbound, candidates: Arc::new(candidates) })
+    }
+
+    fn candidates(&self, claim: &PersistentVolumeClaim) -> (Vec<Arc<PersistentVolume>>, bool) {
+        let mut volumes = self.volumes.list();
+        volumes.retain(|volume| suits(volume, claim));
+        volumes.sort_by_key(|volume| {
+            let spec = volume.spec.as_ref();
+            let reserved_for_it = spec.is_some_and(|spec| spec.claim_ref.is_some());
+            (!reserved_for_it, storage(spec.and_then(|spec| spec.capacity.as_ref())))
+        });
+        let class = self.class(claim);
+        let provisioner = class.map(|class| class.provisioner.clone()).unwrap_or_default();
+        (volumes, !provisioner.is_empty() && provisioner != NO_PROVISIONER)
+    }
+
+    /// How the pod's unbound claims would be bound on a node; `None` if they cannot be.
+    fn plan(&self, claims: &Claims, pod: &PodInfo, node: &NodeInfo) -> Option<Bindings> {
+        let promised = self.promised.lock();
+        let mut plan = Bindings::default();
+        for (claim, (volumes, provisionable)) in claims.unbound.iter().zip(&*claims.candidates) {
+            let taken = |volume: &PersistentVolume| {
+                let name = volume.metadata.name.as_deref().unwrap_or_default();
+                promised.get(name).is_some_and(|owner| owner != pod.uid())
+                    || plan.existing.iter().any(|(v, _)| v.metadata.name == volume.metadata.name)
+            };
+            let volume = volumes.iter().find(|v| !taken(v) && fits_node(v, node));
+            match volume {
+                Some(volume) => plan.existing.push((volume.clone(), claim.clone())),
+                None if *provisionable => plan.provisioned.push(claim.clone()),
+                None => return None,
+            }
+        }
+        Some(plan)
+    }
+
+    async fn bind(&self, plan: &Bindings, node: &str) -> Result<(), ClientError> {
+        let volumes: Resources<PersistentVolume> = Resources::all(self.client.clone());
+        for (volume, claim) in &plan.existing {
+            let meta = &claim.metadata;
+            let patch = json!({
+                // Guarded: a volume that was given away meanwhile is not taken over.
+                "metadata": {
+                    "resourceVersion": volume.metadata.resource_version,
+                    "annotations": {"pv.kubernetes.io/bound-by-controller": "yes"},
+                },
+                "spec": {"claimRef": {
+                    "apiVersion": "v1",
+                    "kind": "PersistentVolumeClaim",
+                    "namespace": meta.namespace,
+                    "name": meta.name,
+                    "uid": meta.uid,
+                    "resourceVersion": meta.resource_version,
+                }},
+            });
+            let name = volume.metadata.name.as_deref().unwrap_or_default();
+            volumes.patch(name, PatchKind::Merge, patch).await?;
+        }
+        for claim in &plan.provisioned {
+            let patch = json!({"metadata": {"annotations": {SELECTED_NODE: node}}});
+            let name = claim.metadata.name.as_deref().unwrap_or_default();
+            self.claims_in(claim).patch(name, PatchKind::Merge, patch).await?;
+        }
+        Ok(())
+    }
+
+    fn claims_in(&self, claim: &PersistentVolumeClaim) -> Resources<PersistentVolumeClaim> {
+        let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
+        Resources::namespaced(self.client.clone(), namespace)
+    }
+
+    /// Waits until a claim is bound, or its provisioner has given the node up.
+    async fn wait_until_bound(
+        &self,
+        claim: &PersistentVolumeClaim,
+        provisioned: bool,
+    ) -> Result<(), Fault> {
+        let claims = self.claims_in(claim);
+        let name = claim.metadata.name.as_deref().unwrap_or_default();
+        let given_up = |claim: &PersistentVolumeClaim| {
+            let annotations = claim.metadata.annotations.as_ref();
+            provisioned && !annotations.is_some_and(|a| a.contains_key(SELECTED_NODE))
+        };
+        let options = WatchOptions {
+            field_selector: Some(format!("metadata.name={name}")),
+            ..WatchOptions::default()
+        };
+        loop {
+            let stream = claims.watch(options.clone()).await?;
+            let done = move |claim: &PersistentVolumeClaim| is_bound(claim) || given_up(claim);
+            match Resources::first_match(stream, done).await? {
+                Some(claim) if is_bound(&claim) => return Ok(()),
+                Some(_) => return Err(format!("provisioning for claim {name:?} failed").into()),
+                // The server ended the watch: ask again.
+                None => tokio::time::sleep(Duration::from_secs(1)).await,
+            }
+        }
+    }
+}
+
+impl Plugin for VolumeBinding {
+    fn name(&self) -> &str {
+        "VolumeBinding"
+    }
+
+    fn as_pre_filter(&self) -> Option<&dyn PreFilter> {
+        Some(self)
+    }
+
+    fn as_filter(&self) -> Option<&dyn Filter> {
+        Some(self)
+    }
+
+    fn as_reserve(&self) -> Option<&dyn Reserve> {
+        Some(self)
+    }
+
+    fn as_pre_bind(&self) -> Option<&dyn PreBind> {
+        Some(self)
+    }
+
+    fn as_events_to_register(&self) -> Option<&dyn EventsToRegister> {
+        Some(self)
+    }
+}
+
+impl PreFilter for VolumeBinding {
+    fn pre_filter(
+        &self,
+        state: &mut CycleState,
+        pod: &PodInfo,
+        _: &Snapshot,
+    ) -> Result<PreFiltered, Fault> {
+        if claim_names(pod.pod()).is_empty() {
+            return Ok(Verdict::Skip.into());
+        }
+        Ok(match self.claims_of(pod) {
+            Err(verdict) => verdict.into(),
+            Ok(claims) => {
+                state.insert(claims);
+                Verdict::Success.into()
+            }
+        })
+    }
+}
+
+impl Filter for VolumeBinding {
+    fn filter(&self, state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<Verdict, Fault> {
+        let claims = state.get::<Claims>().ok_or("PreFilter did not run")?;
+        for volume in &claims.bound {
+            match volume {
+                None => return Ok(Verdict::unresolvable(NO_VOLUME)),
+                Some(volume) if !fits_node(volume, node) => {
+                    return Ok(Verdict::unresolvable(NODE_CONFLICT));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(match self.plan(claims, pod, node) {
+            Some(_) => Verdict::Success,
+            None => Verdict::unresolvable(BIND_CONFLICT),
+        })
+    }
+}
+
+/// The node that Reserve is about, kept by the scheduler for plugins that need more than its name.
+#[derive(Clone)]
+pub(crate) struct ChosenNode(pub(crate) Arc<NodeInfo>);
+
+impl Reserve for VolumeBinding {
+    fn reserve(&self, state: &mut CycleState, pod: &PodInfo, _: &str) -> Result<Verdict, Fault> {
+        let Some(claims) = state.get::<Claims>() else { return Ok(Verdict::Success) };
+        let ChosenNode(node) = state.get().ok_or("no node was chosen")?;
+        let Some(plan) = self.plan(claims, pod, node) else {
+            return Ok(Verdict::unschedulable(BIND_CONFLICT));
+        };
+        let mut promised = self.promised.lock();
+        for (volume, _) in &plan.existing {
+            let name = volume.metadata.name.clone().unwrap_or_default();
+            promised.insert(name, pod.uid().clone());
+        }
+        drop(promised);
+        state.insert(plan);
+        Ok(Verdict::Success)
+    }
+
+    fn unreserve(&self, _: &CycleState, pod: &PodInfo, _: &str) {
+        self.promised.lock().retain(|_, owner| owner != pod.uid());
+    }
+}
+
+#[async_trait]
+impl PreBind for VolumeBinding {
+    async fn pre_bind(
+        &self,
+        state: &CycleState,
+        pod: &PodInfo,
+        node: &str,
+    ) -> Result<Verdict, Fault> {
+        let Some(plan) = state.get::<Bindings>().cloned() else { return Ok(Verdict::Skip) };
+        let work = async {
+            self.bind(&plan, node).await?;
+            for (_, claim) in &plan.existing {
+                self.wait_until_bound(claim, false).await?;
+            }
+            for claim in &plan.provisioned {
+                self.wait_until_bound(claim, true).await?;
+            }
+            Ok::<(), Fault>(())
+        };
+        let outcome = tokio::time::timeout(BIND_TIMEOUT, work).await;
+        outcome.map_err(|_| "timed out waiting for the pod's claims to be bound")??;
+        self.promised.lock().retain(|_, owner| owner != pod.uid());
+        Ok(Verdict::Success)
+    }
+}
+
+impl EventsToRegister for VolumeBinding {
+    fn events(&self) -> Vec<ClusterEvent> {
+        let changed = Actions::ADD.or(Actions::UPDATE);
+        vec![
+            ClusterEvent::new(EventResource::StorageClass, changed),
+            ClusterEvent::new(EventResource::PersistentVolumeClaim, changed),
+            ClusterEvent::new(EventResource::PersistentVolume, changed),
+            ClusterEvent::new(EventResource::Node, Actions::ADD.or(Actions::UPDATE_LABEL)),
+        ]
+    }
+}

@@ -1,0 +1,189 @@
+//! Which plugins a scheduler runs, as data.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use orch_core::informer::Informers;
+
+use crate::{
+    error::BuildError,
+    framework::{Enabled, Framework, Profiles},
+    plugin::Plugin,
+    plugins,
+};
+
+/// The scheduler name that pods ask for when they ask for none.
+pub const DEFAULT_SCHEDULER_NAME: &str = "default-scheduler";
+
+/// The plugins of a default profile and their weights, in the order in which they run.
+///
+/// Source: `pkg/scheduler/apis/config/v1/default_plugins.go`, without what is not supported yet.
+pub const DEFAULT_PLUGINS: &[(&str, i64)] = &[
+    ("SchedulingGates", 1),
+    ("PrioritySort", 1),
+    ("NodeUnschedulable", 1),
+    ("NodeName", 1),
+    ("TaintToleration", 3),
+    ("NodeAffinity", 2),
+    ("NodePorts", 1),
+    ("NodeResourcesFit", 1),
+    ("VolumeBinding", 1),
+    ("VolumeZone", 1),
+    ("PodTopologySpread", 2),
+    ("InterPodAffinity", 2),
+    ("NodeResourcesBalancedAllocation", 1),
+    ("ImageLocality", 1),
+    ("DefaultBinder", 1),
+];
+
+/// Upstream's plugins that are not implemented here: naming one is an error, not a silence.
+pub const UNSUPPORTED_PLUGINS: &[&str] = &[
+    "DefaultPreemption",
+    "DynamicResources",
+    "GangScheduling",
+    "NodeDeclaredFeatures",
+    "NodeVolumeLimits",
+    "VolumeRestrictions",
+];
+
+/// One line of a profile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PluginEntry {
+    /// The plugin's name.
+    pub name: String,
+    /// How much its score counts, 1 to 1000000; ignored by plugins that do not score.
+    pub weight: i64,
+}
+
+/// A scheduler name and the plugins that schedule the pods that ask for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Profile {
+    /// What pods name in `spec.schedulerName`.
+    pub scheduler_name: String,
+    /// Every plugin runs at each extension point that it implements, in this order.
+    pub plugins: Vec<PluginEntry>,
+}
+
+impl Default for Profile {
+    /// [`DEFAULT_PLUGINS`] under the name [`DEFAULT_SCHEDULER_NAME`].
+    fn default() -> Self {
+        Self::named(DEFAULT_SCHEDULER_NAME)
+    }
+}
+
+impl Profile {
+    /// [`DEFAULT_PLUGINS`] under another name.
+    pub fn named(scheduler_name: &str) -> Self {
+        let entry =
+            |(name, weight): &(&str, i64)| PluginEntry { name: (*name).into(), weight: *weight };
+        Self {
+            scheduler_name: scheduler_name.to_owned(),
+            plugins: DEFAULT_PLUGINS.iter().map(entry).collect(),
+        }
+    }
+
+    /// With one more plugin, after the others.
+    #[must_use]
+    pub fn enable(mut self, name: &str, weight: i64) -> Self {
+        self.plugins.push(PluginEntry { name: name.to_owned(), weight });
+        self
+    }
+
+    /// Without a plugin. A name that is not there is ignored, as upstream ignores it.
+    #[must_use]
+    pub fn disable(mut self, name: &str) -> Self {
+        self.plugins.retain(|entry| entry.name != name);
+        self
+    }
+
+    /// Without any plugin.
+    #[must_use]
+    pub fn empty(scheduler_name: &str) -> Self {
+        Self { scheduler_name: scheduler_name.to_owned(), plugins: Vec::new() }
+    }
+}
+
+/// Plugins by name: the built-in ones and those that were added.
+pub(crate) struct Registry {
+    informers: Informers,
+    made: BTreeMap<String, Arc<dyn Plugin>>,
+}
+
+impl Registry {
+    pub(crate) fn new(informers: Informers) -> Self {
+        Self { informers, made: BTreeMap::new() }
+    }
+
+    pub(crate) fn register(&mut self, plugin: Arc<dyn Plugin>) -> Result<(), BuildError> {
+        let name = plugin.name().to_owned();
+        let built_in = DEFAULT_PLUGINS.iter().any(|(known, _)| *known == name);
+        if built_in || self.made.contains_key(&name) {
+            return Err(BuildError::DuplicateRegistration(name));
+        }
+        self.made.insert(name, plugin);
+        Ok(())
+    }
+
+    fn get(&mut self, profile: &str, name: &str) -> Result<Arc<dyn Plugin>, BuildError> {
+        if let Some(plugin) = self.made.get(name) {
+            return Ok(plugin.clone());
+        }
+        let (profile, plugin) = (profile.to_owned(), name.to_owned());
+        if UNSUPPORTED_PLUGINS.contains(&name) {
+            return Err(BuildError::UnsupportedPlugin { profile, plugin });
+        }
+        let made = plugins::built_in(name, &self.informers);
+        let made = made.ok_or(BuildError::UnknownPlugin { profile, plugin })?;
+        self.made.insert(name.to_owned(), made.clone());
+        Ok(made)
+    }
+
+    fn framework(&mut self, profile: &Profile) -> Result<Framework, BuildError> {
+        let scheduler_name = profile.scheduler_name.clone();
+        let mut plugins: Vec<Enabled> = Vec::new();
+        for PluginEntry { name, weight } in &profile.plugins {
+            let weight = *weight;
+            let (profile, plugin_name) = (scheduler_name.clone(), name.clone());
+            if plugins.iter().any(|enabled| *enabled.name == **name) {
+                return Err(BuildError::DuplicatePlugin { profile, plugin: plugin_name });
+            }
+            if !(1..=1_000_000).contains(&weight) {
+                return Err(BuildError::Weight { profile, plugin: plugin_name, weight });
+            }
+            let plugin = self.get(&scheduler_name, name)?;
+            let events = plugin.as_events_to_register().map(|registered| registered.events());
+            plugins.push(Enabled { name: name.as_str().into(), plugin, weight, events });
+        }
+        Ok(Framework { scheduler_name, plugins })
+    }
+
+    pub(crate) fn build(&mut self, profiles: &[Profile]) -> Result<Profiles, BuildError> {
+        let mut frameworks: Vec<Framework> = Vec::new();
+        let mut sort: Option<Arc<dyn Plugin>> = None;
+        for profile in profiles {
+            let name = profile.scheduler_name.clone();
+            if frameworks.iter().any(|framework| framework.scheduler_name == name) {
+                return Err(BuildError::DuplicateProfile(name));
+            }
+            let framework = self.framework(profile)?;
+            let mut sorts = framework.plugins.iter().filter(|e| e.plugin.as_queue_sort().is_some());
+            let missing =
+                |extension_point| BuildError::Missing { profile: name.clone(), extension_point };
+            let own = sorts.next().ok_or_else(|| missing("QueueSort"))?;
+            if sorts.next().is_some() {
+                return Err(BuildError::SeveralQueueSorts(name));
+            }
+            if !framework.plugins.iter().any(|enabled| enabled.plugin.as_bind().is_some()) {
+                return Err(missing("Bind"));
+            }
+            if let Some(other) = sort.as_ref().filter(|other| other.name() != &*own.name) {
+                let other = other.name().to_owned();
+                return Err(BuildError::DifferentQueueSort(other, own.name.to_string()));
+            }
+            sort = Some(own.plugin.clone());
+            frameworks.push(framework);
+        }
+        let sort = sort
+            .ok_or(BuildError::Missing { profile: String::new(), extension_point: "QueueSort" })?;
+        Ok(Profiles::new(frameworks, sort))
+    }
+}

@@ -1,0 +1,200 @@
+//! The scheduler: takes pods from the queue, finds them nodes, binds them.
+//!
+//! Source: `pkg/scheduler/schedule_one.go`.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::{
+    core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod},
+    storage::v1::StorageClass,
+};
+use orch_core::{
+    Client, Environment,
+    event::{EventRecorder, Reporter},
+    informer::Informers,
+};
+use parking_lot::Mutex;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    cache::Cache,
+    error::BuildError,
+    framework::Profiles,
+    plugin::Plugin,
+    profile::{PluginEntry, Profile, Registry},
+    queue::{Queue, QueueLengths},
+    waiting::WaitingPods,
+};
+
+mod binding;
+mod cycle;
+mod failure;
+mod handlers;
+
+/// How many pods may be on their way to their node at the same time.
+const BINDING_MAX: usize = 256;
+
+/// Assembles a [`Scheduler`].
+#[derive(Debug)]
+pub struct SchedulerBuilder {
+    informers: Informers,
+    profiles: Vec<Profile>,
+    added: Vec<Added>,
+    waiting: WaitingPods,
+}
+
+#[derive(Debug)]
+struct Added {
+    plugin: Arc<dyn Plugin>,
+    /// Enabled in every profile with this weight; `None` leaves it to profiles that name it.
+    weight: Option<i64>,
+}
+
+impl SchedulerBuilder {
+    /// Adds a profile. Without any there is [`Profile::default`].
+    #[must_use]
+    pub fn profile(mut self, profile: Profile) -> Self {
+        self.profiles.push(profile);
+        self
+    }
+
+    /// Adds a plugin and enables it in every profile, after the others, with a weight of 1.
+    #[must_use]
+    pub fn plugin(self, plugin: impl Plugin) -> Self {
+        self.weighted_plugin(plugin, 1)
+    }
+
+    /// Adds a plugin and enables it in every profile, after the others.
+    #[must_use]
+    pub fn weighted_plugin(mut self, plugin: impl Plugin, weight: i64) -> Self {
+        self.added.push(Added { plugin: Arc::new(plugin), weight: Some(weight) });
+        self
+    }
+
+    /// Makes a plugin known, for profiles that name it.
+    #[must_use]
+    pub fn register(mut self, plugin: impl Plugin) -> Self {
+        self.added.push(Added { plugin: Arc::new(plugin), weight: None });
+        self
+    }
+
+    /// Where plugins that hold pods back let them go; give the same to those plugins.
+    #[must_use]
+    pub fn waiting_pods(mut self, waiting: WaitingPods) -> Self {
+        self.waiting = waiting;
+        self
+    }
+
+    /// Puts the scheduler together. Starts the informers that it needs, so call it inside a tokio
+    /// runtime; nothing is scheduled before [`Scheduler::run`].
+    ///
+    /// # Errors
+    /// [`BuildError`] if the profiles or plugins do not fit together.
+    pub fn build(self) -> Result<Scheduler, BuildError> {
+        let mut registry = Registry::new(self.informers.clone());
+        let mut profiles = self.profiles;
+        if profiles.is_empty() {
+            profiles.push(Profile::default());
+        }
+        for Added { plugin, weight } in self.added {
+            if let Some(weight) = weight {
+                let entry = PluginEntry { name: plugin.name().to_owned(), weight };
+                profiles.iter_mut().for_each(|profile| profile.plugins.push(entry.clone()));
+            }
+            registry.register(plugin)?;
+        }
+        let profiles = Arc::new(registry.build(&profiles)?);
+        let client = self.informers.client().clone();
+        let environment = self.informers.environment().clone();
+        let reporter = Reporter { series: true, ..Reporter::new("default-scheduler") };
+        let shared = Arc::new(Shared {
+            recorder: EventRecorder::start(client.clone(), environment.clone(), reporter),
+            queue: Queue::new(profiles.clone()),
+            cache: Mutex::default(),
+            waiting: self.waiting,
+            tasks: TaskTracker::new(),
+            profiles,
+            client,
+            environment,
+        });
+        handlers::follow(&self.informers, &shared);
+        Ok(Scheduler { shared, informers: self.informers })
+    }
+}
+
+/// What the cycles, the bindings and the informers' handlers share.
+#[derive(Debug)]
+struct Shared {
+    client: Arc<dyn Client>,
+    environment: Environment,
+    profiles: Arc<Profiles>,
+    queue: Queue,
+    cache: Mutex<Cache>,
+    recorder: EventRecorder,
+    waiting: WaitingPods,
+    tasks: TaskTracker,
+}
+
+/// Places pods on nodes.
+///
+/// ```no_run
+/// # use orch_core::informer::Informers;
+/// # use orch_sched::{BuildError, Scheduler};
+/// # use tokio_util::sync::CancellationToken;
+/// # async fn demo(informers: Informers) -> Result<(), BuildError> {
+/// let scheduler = Scheduler::builder(&informers).build()?;
+/// scheduler.run(CancellationToken::new()).await;
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Scheduler {
+    shared: Arc<Shared>,
+    informers: Informers,
+}
+
+impl Scheduler {
+    /// A scheduler that sees the cluster through these informers, and writes through their client.
+    pub fn builder(informers: &Informers) -> SchedulerBuilder {
+        SchedulerBuilder {
+            informers: informers.clone(),
+            profiles: Vec::new(),
+            added: Vec::new(),
+            waiting: WaitingPods::default(),
+        }
+    }
+
+    /// How many pods wait, and for what.
+    pub fn queue_lengths(&self) -> QueueLengths {
+        self.shared.queue.lengths()
+    }
+
+    /// A handle that tells how many pods wait, while the scheduler runs.
+    pub fn queue_monitor(&self) -> impl Fn() -> QueueLengths + Send + Sync + 'static {
+        let shared = self.shared.clone();
+        move || shared.queue.lengths()
+    }
+
+    /// Schedules until cancelled, then lets the bindings that are under way come to their end.
+    /// Dropping the future stops at once; whatever was under way is taken up again by the next
+    /// scheduler, from the cluster's state alone.
+    pub async fn run(self, cancel: CancellationToken) {
+        let synced = async {
+            self.informers.of::<Node>().synced().await;
+            self.informers.of::<Pod>().synced().await;
+            self.informers.of::<Namespace>().synced().await;
+            self.informers.of::<PersistentVolumeClaim>().synced().await;
+            self.informers.of::<PersistentVolume>().synced().await;
+            self.informers.of::<StorageClass>().synced().await;
+        };
+        let work = async {
+            synced.await;
+            cycle::run(&self.shared).await;
+        };
+        tokio::select! {
+            () = cancel.cancelled() => {}
+            () = work => {}
+        }
+        self.shared.tasks.close();
+        self.shared.tasks.wait().await;
+    }
+}

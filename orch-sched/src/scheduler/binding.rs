@@ -1,0 +1,62 @@
+//! Binding cycles, many at a time.
+
+use std::{panic::AssertUnwindSafe, sync::Arc};
+
+use futures::FutureExt;
+use orch_core::event::{EventType, reference_to};
+
+use super::{
+    Shared,
+    cycle::{Placement, guarded},
+    failure,
+};
+use crate::{
+    event::{Actions, ClusterChange, EventResource},
+    framework::Failure,
+    verdict::Verdict,
+};
+
+/// Brings a pod to its node, or back to the queue. Dropped half-way, the reservation is given back.
+pub(super) async fn run(shared: &Arc<Shared>, placement: Placement) {
+    let bound = AssertUnwindSafe(bind(shared, &placement)).catch_unwind().await;
+    let bound = bound
+        .unwrap_or_else(|_| Err(Failure::Fault("a plugin panicked in the binding cycle".into())));
+    let Placement { framework, pod, node, state } = &placement;
+    match bound {
+        Ok(()) => {
+            shared.queue.done(pod.info.uid());
+            let message = format!("Successfully assigned {} to {node}", pod.info.key());
+            let about = reference_to(&**pod.info.pod());
+            shared.recorder.record(&about, EventType::Normal, "Scheduled", "Binding", message);
+            let _told_on_a_best_effort_basis = guarded("PostBind", || {
+                framework.post_bind(state, &pod.info, node);
+                Ok(())
+            });
+        }
+        Err(failure) => {
+            let _given_back_as_far_as_possible = guarded("Unreserve", || {
+                framework.unreserve(state, &pod.info, node);
+                Ok(())
+            });
+            shared.cache.lock().forget(pod.info.uid());
+            failure::report(shared, pod, &failure, None);
+            // The place that was taken is free again for whoever waits for one.
+            let freed = ClusterChange::of(EventResource::AssignedPod, Actions::DELETE);
+            shared.queue.changed(&freed);
+        }
+    }
+}
+
+async fn bind(shared: &Arc<Shared>, placement: &Placement) -> Result<(), Failure> {
+    let Placement { framework, pod, node, state } = placement;
+    let info = &pod.info;
+    let waits = guarded("Permit", || framework.permit(state, info, node))?;
+    if !waits.is_empty() {
+        let held = shared.waiting.hold(info.uid(), waits).allowed().await;
+        held.map_err(|(plugin, message)| {
+            framework.rejected(&plugin, node, Verdict::unschedulable(message))
+        })?;
+    }
+    framework.pre_bind(state, info, node).await?;
+    framework.bind(state, info, node).await
+}

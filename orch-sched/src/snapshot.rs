@@ -1,0 +1,200 @@
+//! The cluster as one scheduling cycle sees it.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use orch_core::selector::{Operator, Selector};
+
+use crate::{node_info::NodeInfo, pod_info::PodInfo};
+
+/// A pod and where it runs.
+#[derive(Clone, Debug)]
+pub struct Placed {
+    /// The pod.
+    pub pod: Arc<PodInfo>,
+    /// The name of its node.
+    pub node: Arc<str>,
+}
+
+type Pods = HashMap<Arc<str>, Placed, foldhash::fast::RandomState>;
+
+/// The cluster as one scheduling cycle sees it: every node with its pods, and indexes over the pods
+/// so that a plugin need not visit them all. Kept up to date by what changed since the cycle before.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    nodes: Vec<Arc<NodeInfo>>,
+    positions: HashMap<Arc<str>, usize, foldhash::fast::RandomState>,
+    by_namespace: HashMap<String, Pods>,
+    /// Namespace, label key, label value.
+    by_label: HashMap<(String, String, String), Pods>,
+    with_affinity: Pods,
+    with_required_anti_affinity: Pods,
+    images: HashMap<String, usize>,
+}
+
+impl Snapshot {
+    /// A snapshot of these nodes, for tests of plugins.
+    pub fn of(nodes: impl IntoIterator<Item = NodeInfo>) -> Self {
+        let mut snapshot = Self::default();
+        nodes.into_iter().for_each(|node| snapshot.set(&Arc::new(node)));
+        snapshot
+    }
+
+    /// All nodes, in no particular order.
+    pub fn nodes(&self) -> &[Arc<NodeInfo>] {
+        &self.nodes
+    }
+
+    /// A node by its name.
+    pub fn node(&self, name: &str) -> Option<&Arc<NodeInfo>> {
+        self.positions.get(name).map(|position| &self.nodes[*position])
+    }
+
+    /// The pods that have affinity or anti-affinity terms, required or preferred.
+    pub fn pods_with_affinity(&self) -> impl Iterator<Item = &Placed> {
+        self.with_affinity.values()
+    }
+
+    /// The pods that have required anti-affinity terms.
+    pub fn pods_with_required_anti_affinity(&self) -> impl Iterator<Item = &Placed> {
+        self.with_required_anti_affinity.values()
+    }
+
+    /// On how many nodes an image is.
+    pub fn nodes_with_image(&self, image: &str) -> usize {
+        self.images.get(image).copied().unwrap_or(0)
+    }
+
+    /// The pods of these namespaces that a selector matches, found through the most useful of its
+    /// conditions.
+    pub fn matching<'a>(
+        &'a self,
+        namespaces: &'a BTreeSet<String>,
+        selector: &'a Selector,
+    ) -> Box<dyn Iterator<Item = &'a Placed> + 'a> {
+        if selector.is_nothing() {
+            return Box::new(std::iter::empty());
+        }
+        let exact = selector.requirements().iter().find(|requirement| {
+            let operator = requirement.operator();
+            matches!(operator, Operator::In | Operator::Equals | Operator::DoubleEquals)
+        });
+        let matches = |placed: &&Placed| selector.matches(placed.pod.labels());
+        let Some(exact) = exact else {
+            let pods = namespaces.iter().filter_map(|namespace| self.by_namespace.get(namespace));
+            return Box::new(pods.flat_map(HashMap::values).filter(matches));
+        };
+        let labels = namespaces.iter().flat_map(move |namespace| {
+            let label =
+                move |value: &String| (namespace.clone(), exact.key().to_owned(), value.clone());
+            exact.values().iter().map(label)
+        });
+        let pods = labels.filter_map(|label| self.by_label.get(&label));
+        Box::new(pods.flat_map(HashMap::values).filter(matches))
+    }
+
+    /// Puts a node in, or over its former state.
+    pub(crate) fn set(&mut self, node: &Arc<NodeInfo>) {
+        let name = node.name().clone();
+        let old = match self.positions.get(&name) {
+            Some(position) => Some(std::mem::replace(&mut self.nodes[*position], node.clone())),
+            None => {
+                self.positions.insert(name, self.nodes.len());
+                self.nodes.push(node.clone());
+                None
+            }
+        };
+        self.reindex(old.as_deref(), Some(node));
+    }
+
+    /// Takes a node out.
+    pub(crate) fn remove(&mut self, name: &str) {
+        let Some(position) = self.positions.remove(name) else { return };
+        let old = self.nodes.swap_remove(position);
+        if let Some(moved) = self.nodes.get(position) {
+            self.positions.insert(moved.name().clone(), position);
+        }
+        self.reindex(Some(&old), None);
+    }
+
+    fn reindex(&mut self, old: Option<&NodeInfo>, new: Option<&Arc<NodeInfo>>) {
+        let before = old.map(NodeInfo::pods).unwrap_or_default();
+        let after = new.map(|node| node.pods()).unwrap_or_default();
+        // Pods keep their order, so that what two states share are a beginning and an end.
+        let same = |(a, b): &(&Arc<PodInfo>, &Arc<PodInfo>)| Arc::ptr_eq(a, b);
+        let start = before.iter().zip(after).take_while(same).count();
+        let (before, after) = (&before[start..], &after[start..]);
+        let end = before.iter().rev().zip(after.iter().rev()).take_while(same).count();
+        let node_name = old.map(|node| &**node.name()).unwrap_or_default();
+        for pod in &before[..before.len() - end] {
+            self.unindex(pod, node_name);
+        }
+        if let Some(node) = new {
+            for pod in &after[..after.len() - end] {
+                self.index(Placed { pod: pod.clone(), node: node.name().clone() });
+            }
+        }
+        let images = |node: Option<&NodeInfo>| node.map(|node| node.images().clone());
+        let (had, has) = (images(old), images(new.map(|node| &**node)));
+        let unchanged = matches!((&had, &has), (Some(a), Some(b)) if Arc::ptr_eq(a, b));
+        if unchanged {
+            return;
+        }
+        for image in had.iter().flat_map(|images| images.keys()) {
+            if let Some(count) = self.images.get_mut(image) {
+                *count -= 1;
+                if *count == 0 {
+                    self.images.remove(image);
+                }
+            }
+        }
+        for image in has.iter().flat_map(|images| images.keys()) {
+            *self.images.entry(image.clone()).or_default() += 1;
+        }
+    }
+
+    fn index(&mut self, placed: Placed) {
+        let (pod, uid) = (placed.pod.clone(), placed.pod.uid().clone());
+        let namespace = pod.namespace();
+        for (key, value) in pod.labels() {
+            let label = (namespace.to_owned(), key.clone(), value.clone());
+            self.by_label.entry(label).or_default().insert(uid.clone(), placed.clone());
+        }
+        let terms = [pod.affinity(), pod.anti_affinity()];
+        if terms.iter().any(|t| !t.required.is_empty() || !t.preferred.is_empty()) {
+            self.with_affinity.insert(uid.clone(), placed.clone());
+        }
+        if !pod.anti_affinity().required.is_empty() {
+            self.with_required_anti_affinity.insert(uid.clone(), placed.clone());
+        }
+        if let Some(pods) = self.by_namespace.get_mut(namespace) {
+            pods.insert(uid, placed);
+        } else {
+            self.by_namespace.entry(namespace.to_owned()).or_default().insert(uid, placed);
+        }
+    }
+
+    /// Takes a pod off a node. A pod that moved may have been put on its new node before.
+    fn unindex(&mut self, pod: &PodInfo, node: &str) {
+        let take = |pods: &mut Pods| {
+            if pods.get(pod.uid()).is_some_and(|placed| *placed.node == *node) {
+                pods.remove(pod.uid());
+            }
+            pods.is_empty()
+        };
+        let namespace = pod.namespace();
+        for (key, value) in pod.labels() {
+            let label = (namespace.to_owned(), key.clone(), value.clone());
+            if self.by_label.get_mut(&label).is_some_and(take) {
+                self.by_label.remove(&label);
+            }
+        }
+        take(&mut self.with_affinity);
+        take(&mut self.with_required_anti_affinity);
+        if self.by_namespace.get_mut(namespace).is_some_and(take) {
+            self.by_namespace.remove(namespace);
+        }
+    }
+}

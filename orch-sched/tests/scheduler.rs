@@ -1,0 +1,15 @@
+//! The scheduler's public behaviour, against a cluster in memory.
+#![expect(clippy::needless_pass_by_value, reason = "JSON is passed as it is written down")]
+
+#[path = "scheduler/build.rs"]
+mod build;
+#[path = "scheduler/cluster.rs"]
+mod cluster;
+#[path = "scheduler/end_to_end.rs"]
+mod end_to_end;
+#[path = "scheduler/faults.rs"]
+mod faults;
+#[path = "scheduler/plugins.rs"]
+mod plugins;
+#[path = "scheduler/volumes.rs"]
+mod volumes;
