@@ -28,7 +28,7 @@ pub use claim_resize::PersistentVolumeClaimResize;
 pub use ingress_class::DefaultIngressClass;
 pub use late_client::LateClient;
 pub use limit_ranger::LimitRanger;
-pub use namespace_lifecycle::NamespaceLifecycle;
+pub use namespace_lifecycle::{NamespaceLifecycle, create_system_namespaces};
 pub use node_restriction::NodeRestriction;
 pub use pod_security::PodSecurity;
 pub use priority::{Priority, create_system_classes};

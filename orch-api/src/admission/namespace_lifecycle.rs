@@ -9,12 +9,35 @@ use k8s_openapi::{
     api::core::v1::Namespace,
     apimachinery::pkg::apis::meta::v1::{StatusCause, StatusDetails},
 };
-use orch_core::{ApiError, Client, Resources};
+use orch_core::{ApiError, Client, ClientError, Resources};
 
 use super::{Admission, AdmissionRequest, Operation};
 use crate::auth::service_account::into_api_error;
 
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
+const SYSTEM: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
+
+/// Creates the namespaces that every cluster has, where they are missing.
+///
+/// Source: `k8s.io/kubernetes/pkg/controlplane/controller/systemnamespaces`.
+///
+/// # Errors
+/// [`ClientError`] of the first call that failed.
+pub async fn create_system_namespaces(client: &Arc<dyn Client>) -> Result<(), ClientError> {
+    let namespaces: Resources<Namespace> = Resources::all(client.clone());
+    for name in SYSTEM {
+        if namespaces.get_opt(name).await?.is_some() {
+            continue;
+        }
+        let mut namespace = Namespace::default();
+        namespace.metadata.name = Some(name.to_owned());
+        match namespaces.create(&namespace).await {
+            Err(error) if !error.is_already_exists() => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
 
 /// Refuses writes into namespaces that do not exist, creations in those that are being deleted,
 /// and the deletion of the system's own.

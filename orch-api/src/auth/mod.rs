@@ -1,5 +1,6 @@
 //! Who asks, what for, and whether they may: the contracts of authentication and authorization.
 
+pub mod access_control;
 mod anonymous;
 mod certificate;
 pub mod impersonation;
