@@ -9,8 +9,8 @@ use orch_core::{Client, Environment, ResourceType};
 use orch_store::Store;
 
 use crate::{
-    admission::Admission,
-    auth::{Authenticator, Authorizer, UserInfo},
+    admission::{Admission, LateClient},
+    auth::{Authenticator, Authorizer, UserInfo, access_control::AccessControl},
     cache::Cache,
     catalog::{ApiVersions, Catalog},
     connect::Connector,
@@ -44,6 +44,8 @@ pub(crate) struct Inner {
     pub(crate) admission: Vec<Arc<dyn Admission>>,
     pub(crate) connector: Option<Arc<dyn Connector>>,
     pub(crate) options: ServerOptions,
+    /// What is served at paths that are no resources, besides the server's own.
+    pub(crate) documents: Vec<(&'static str, serde_json::Value)>,
     virtuals: Vec<Virtual>,
     own: Weak<Inner>,
 }
@@ -89,7 +91,9 @@ pub struct ApiServerBuilder {
     admission: Vec<Arc<dyn Admission>>,
     connector: Option<Arc<dyn Connector>>,
     options: ServerOptions,
+    documents: Vec<(&'static str, serde_json::Value)>,
     virtuals: Vec<Virtual>,
+    late_clients: Vec<Arc<LateClient>>,
 }
 
 impl fmt::Debug for ApiServerBuilder {
@@ -109,7 +113,9 @@ impl ApiServer {
             admission: Vec::new(),
             connector: None,
             options: ServerOptions::default(),
+            documents: Vec::new(),
             virtuals: Vec::new(),
+            late_clients: Vec::new(),
         }
     }
 
@@ -177,6 +183,27 @@ impl ApiServerBuilder {
         self
     }
 
+    /// Adds all parts of an access control.
+    #[must_use]
+    pub fn access_control(mut self, access: &AccessControl) -> Self {
+        self.authenticators.extend(access.authenticators.iter().cloned());
+        self.authorizers.extend(access.authorizers.iter().cloned());
+        self.admission.extend(access.admission.iter().cloned());
+        self.documents.extend(access.documents());
+        for (group, plural, subresource, answers) in &access.virtual_resources {
+            self = self.virtual_resource(group, plural, *subresource, answers.clone());
+        }
+        self
+    }
+
+    /// Lets a client that some of the parts were built over lead to this server, with all rights,
+    /// as long as the server lives.
+    #[must_use]
+    pub fn late_client(mut self, client: Arc<LateClient>) -> Self {
+        self.late_clients.push(client);
+        self
+    }
+
     /// Sets the options.
     #[must_use]
     pub fn options(mut self, options: ServerOptions) -> Self {
@@ -197,9 +224,14 @@ impl ApiServerBuilder {
             admission: self.admission,
             connector: self.connector,
             options: self.options,
+            documents: self.documents,
             virtuals: self.virtuals,
             own: own.clone(),
         });
+        for late in self.late_clients {
+            let own = Arc::downgrade(&inner);
+            late.lead(move || own.upgrade().map(|inner| inner.own_client()));
+        }
         ApiServer { inner }
     }
 }

@@ -6,6 +6,8 @@ mod admission;
 mod connections;
 #[path = "auth/rbac.rs"]
 mod rbac;
+#[path = "auth/server.rs"]
+mod server;
 #[path = "auth/serving.rs"]
 mod serving;
 #[path = "auth/tokens.rs"]

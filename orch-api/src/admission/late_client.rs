@@ -1,6 +1,6 @@
 //! A client that is there before its server is.
 
-use std::sync::{Arc, Weak};
+use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use orch_core::{
@@ -9,18 +9,25 @@ use orch_core::{
 };
 use tokio::sync::watch;
 
+type Lead = Box<dyn Fn() -> Option<Arc<dyn Client>> + Send + Sync>;
+
 /// Stands for a server that is still being put together: plugins and authenticators take it when
-/// they are built, and it leads to the server once [`LateClient::set`] was called. Calls before
-/// that wait for it.
+/// they are built, and it leads to the server once it was told where that is. Calls before that
+/// wait for it.
 ///
-/// Holds the client weakly, because the server usually holds the plugins that hold this: whoever
-/// sets it keeps the client alive. Calls after its end fail as transport errors.
-#[derive(Debug)]
-pub struct LateClient(watch::Sender<Option<Weak<dyn Client>>>);
+/// Holds the client weakly, because the server usually holds the plugins that hold this: calls
+/// after the server's end fail as transport errors.
+pub struct LateClient(watch::Sender<Option<Lead>>);
 
 #[derive(Debug, thiserror::Error)]
 #[error("the API server is gone")]
 struct Gone;
+
+impl fmt::Debug for LateClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LateClient")
+    }
+}
 
 impl LateClient {
     /// A client that leads nowhere yet.
@@ -28,15 +35,21 @@ impl LateClient {
         Arc::new(Self(watch::Sender::new(None)))
     }
 
-    /// Leads to `client` from now on.
+    /// Leads to `client` from now on, as long as somebody else keeps it.
     pub fn set(&self, client: &Arc<dyn Client>) {
-        self.0.send_replace(Some(Arc::downgrade(client)));
+        let client = Arc::downgrade(client);
+        self.lead(move || client.upgrade());
+    }
+
+    /// Leads to what `to` gives at every call.
+    pub fn lead(&self, to: impl Fn() -> Option<Arc<dyn Client>> + Send + Sync + 'static) {
+        self.0.send_replace(Some(Box::new(to)));
     }
 
     async fn current(&self) -> Result<Arc<dyn Client>, ClientError> {
         let mut receiver = self.0.subscribe();
         let found = receiver.wait_for(Option::is_some).await;
-        let client = found.ok().and_then(|client| client.as_ref().and_then(Weak::upgrade));
+        let client = found.ok().and_then(|lead| lead.as_ref().and_then(|lead| lead()));
         client.ok_or_else(|| ClientError::Transport(Box::new(Gone)))
     }
 }

@@ -28,7 +28,7 @@ pub(super) fn serve(exchange: &Exchange, path: &str) -> Result<Response<BoxBody>
              # TYPE orch_api_cache_revision gauge\norch_api_cache_revision {}\n",
             exchange.server.cache.seen()
         ))),
-        _ => match document(exchange, &parts) {
+        _ => match document(exchange, &parts).or_else(|| added(exchange, path)) {
             Some(value) => Ok(respond::json(&value)),
             None => Err(ApiError::no_such_path()),
         },
@@ -47,6 +47,13 @@ fn document(exchange: &Exchange, parts: &[&str]) -> Option<Value> {
         ["version"] => Some(version(exchange)),
         _ => None,
     }
+}
+
+/// What the server was built to serve besides.
+fn added(exchange: &Exchange, path: &str) -> Option<Value> {
+    let path = path.trim_end_matches('/');
+    let found = exchange.server.documents.iter().find(|(at, _)| *at == path);
+    found.map(|(_, document)| document.clone())
 }
 
 fn wants_aggregated(exchange: &Exchange) -> bool {

@@ -26,7 +26,10 @@ mod table;
 mod watch;
 
 use crate::{
-    auth::{Attributes, GROUP_AUTHENTICATED, UserInfo},
+    auth::{
+        AlwaysAllow, Attributes, Authorizers, GROUP_AUTHENTICATED, UserInfo,
+        impersonation::impersonated,
+    },
     connect::BoxBody,
     registry::Caller,
     server::{ApiServer, Inner},
@@ -72,11 +75,15 @@ pub(crate) struct Exchange {
 async fn serve(server: Arc<Inner>, request: Request<BoxBody>) -> Response<BoxBody> {
     let (parts, body) = request.into_parts();
     let user = match authenticate(&server, &parts).await {
+        Ok(user) => Arc::new(user),
+        Err(error) => return respond::error(&error),
+    };
+    let user = match impersonate(&server, &parts, user).await {
         Ok(user) => user,
         Err(error) => return respond::error(&error),
     };
     let manager = manager_of(&parts);
-    let caller = Caller::new(Arc::new(user), manager);
+    let caller = Caller::new(user, manager);
     let head = parts.method == Method::HEAD;
     let exchange = Exchange { server, caller, parts, body: Mutex::new(body) };
     let answer = match route::of(exchange.parts.uri.path()) {
@@ -119,6 +126,24 @@ async fn identify(server: &Inner, parts: &Parts) -> Result<UserInfo, ApiError> {
         }
     }
     Err(ApiError::new(Reason::Unauthorized, "Unauthorized"))
+}
+
+/// Whom the caller acts as: themselves, unless they ask to act as somebody else and may.
+fn impersonate<'a>(
+    server: &'a Inner,
+    parts: &'a Parts,
+    user: Arc<UserInfo>,
+) -> BoxFuture<'a, Result<Arc<UserInfo>, ApiError>> {
+    async move {
+        let mut authorizers = server.authorizers.clone();
+        if authorizers.is_empty() {
+            authorizers.push(Arc::new(AlwaysAllow));
+        }
+        let authorizers = Authorizers(authorizers);
+        let other = impersonated(&parts.headers, &user, &authorizers).await?;
+        Ok(other.map_or(user, Arc::new))
+    }
+    .boxed()
 }
 
 async fn paths(exchange: Exchange) -> Result<Response<BoxBody>, ApiError> {
