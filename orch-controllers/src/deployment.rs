@@ -127,6 +127,7 @@ impl Reconciler for DeploymentReconciler {
             informer: &self.replica_sets,
             owner: &*deployment,
             adopts: |_| true,
+            finalizer: None,
         };
         let sets = claim.run(|set: &ReplicaSet| selects(&deployment, set)).await?;
         let sets = sets.into_iter().map(Arc::unwrap_or_clone).collect();

@@ -12,8 +12,10 @@ pub mod endpoint_slice;
 pub mod endpoints;
 pub mod expectations;
 pub mod garbage;
+pub mod job;
 pub mod manager;
 pub mod namespace;
+pub mod node_lifecycle;
 pub mod ownership;
 pub mod pod_gc;
 pub mod queue;
@@ -21,6 +23,7 @@ pub mod reconciler;
 pub mod replicas;
 pub mod service_account;
 pub mod standard;
+pub mod taint_eviction;
 pub mod ttl_after_finished;
 
 mod context;

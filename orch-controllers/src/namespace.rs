@@ -118,13 +118,13 @@ impl Reconciler for NamespaceReconciler {
         let types = match self.types.resource_types().await {
             Ok(types) => types,
             Err(error) => {
-                let status = conditions::discovery_failed(&namespace, &error, self.context.time());
+                let status = conditions::discovery_failed(&namespace, &error, &self.context.time());
                 self.write_status(&resources, &namespace, status).await?;
                 return Err(error.into());
             }
         };
         let remaining = self.empty(&key.name, &types).await;
-        let status = conditions::of(&namespace, &remaining, self.context.time());
+        let status = conditions::of(&namespace, &remaining, &self.context.time());
         let namespace = self.write_status(&resources, &namespace, status).await?;
         if let Some(failure) = remaining.failures.first() {
             return Err(crate::ReconcileError::message(failure));

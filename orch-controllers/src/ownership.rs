@@ -12,7 +12,7 @@ use orch_core::{
     informer::{Informer, Watchable},
     status::Reason,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// The index of objects by the uid of their controller, as [`index_by_controller`] adds it.
 pub const BY_CONTROLLER: &str = "controller-uid";
@@ -43,6 +43,8 @@ pub(crate) struct Claim<'a, O, C> {
     pub(crate) owner: &'a O,
     /// Which of the orphans that are selected are worth adopting.
     pub(crate) adopts: fn(&C) -> bool,
+    /// The finalizer that what is adopted gets, if any.
+    pub(crate) finalizer: Option<&'static str>,
 }
 
 impl<O: Watchable, C: Watchable> Claim<'_, O, C> {
@@ -99,7 +101,8 @@ impl<O: Watchable, C: Watchable> Claim<'_, O, C> {
         let uid = text(&self.owner.metadata().uid);
         let rest: Vec<&OwnerReference> =
             meta.owner_references.iter().flatten().filter(|owner| owner.uid != uid).collect();
-        match self.patch_owners(meta, &rest).await {
+        let patch = owners_patch(meta, &rest);
+        match self.dependents.patch(text(&meta.name), PatchKind::Merge, patch).await {
             Ok(_) => Ok(()),
             // Gone, or no longer the object that was meant: nothing to let go of.
             Err(error) if error.is_not_found() || error.reason() == Reason::Invalid => Ok(()),
@@ -112,27 +115,30 @@ impl<O: Watchable, C: Watchable> Claim<'_, O, C> {
         let mut owners: Vec<&OwnerReference> =
             meta.owner_references.iter().flatten().filter(|owner| owner.uid != own.uid).collect();
         owners.push(&own);
-        match self.patch_owners(meta, &owners).await {
+        let mut patch = owners_patch(meta, &owners);
+        if let Some(finalizer) = self.finalizer {
+            let mut finalizers = meta.finalizers.clone().unwrap_or_default();
+            if !finalizers.iter().any(|known| known == finalizer) {
+                finalizers.push(finalizer.to_owned());
+            }
+            patch["metadata"]["finalizers"] = json!(finalizers);
+        }
+        match self.dependents.patch(text(&meta.name), PatchKind::Merge, patch).await {
             Ok(adopted) => Ok(Some(adopted)),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }
     }
+}
 
-    /// The whole list, guarded by the resource version: unlike a strategic patch, this works for
-    /// every kind.
-    async fn patch_owners(
-        &self,
-        meta: &ObjectMeta,
-        owners: &[&OwnerReference],
-    ) -> Result<Arc<C>, ClientError> {
-        let patch = json!({"metadata": {
-            "uid": meta.uid,
-            "resourceVersion": meta.resource_version,
-            "ownerReferences": owners,
-        }});
-        self.dependents.patch(text(&meta.name), PatchKind::Merge, patch).await
-    }
+/// The whole list, guarded by the resource version: unlike a strategic patch, this works for every
+/// kind.
+fn owners_patch(meta: &ObjectMeta, owners: &[&OwnerReference]) -> Value {
+    json!({"metadata": {
+        "uid": meta.uid,
+        "resourceVersion": meta.resource_version,
+        "ownerReferences": owners,
+    }})
 }
 
 fn text(value: &Option<String>) -> &str {

@@ -129,6 +129,7 @@ impl<K: Replicated> ReplicaReconciler<K> {
             informer: &self.pods,
             owner,
             adopts: pods::is_active,
+            finalizer: None,
         };
         let all = claim.run(|pod: &Pod| owner.selects(pod.metadata.labels.as_ref())).await?;
         let terminating = all.iter().filter(|p| pods::is_terminating(p) && !pods::is_terminal(p));

@@ -9,11 +9,14 @@ use crate::{
     endpoint_slice::endpoint_slice,
     endpoints::endpoints,
     garbage::garbage_collector,
+    job::job,
     manager::Runnable,
     namespace::{ResourceTypes, namespace},
+    node_lifecycle::{NodeLifecycleOptions, node_lifecycle},
     pod_gc::{PodGcOptions, pod_garbage_collector},
     replicas::{replica_set, replication_controller},
     service_account::{root_ca_publisher, service_account},
+    taint_eviction::taint_eviction,
     ttl_after_finished::ttl_after_finished,
 };
 
@@ -30,6 +33,8 @@ pub struct StandardOptions {
     pub root_ca_pem: Option<String>,
     /// When pods that nobody else removes are removed.
     pub pod_gc: PodGcOptions,
+    /// When a node counts as gone silent.
+    pub node_lifecycle: NodeLifecycleOptions,
 }
 
 impl StandardOptions {
@@ -40,6 +45,7 @@ impl StandardOptions {
             types: Arc::new(types),
             root_ca_pem: None,
             pod_gc: PodGcOptions::default(),
+            node_lifecycle: NodeLifecycleOptions::default(),
         }
     }
 }
@@ -64,6 +70,7 @@ const CONTROLLERS: &[(&str, Build)] = &[
     ("replicationcontroller-controller", |informers, _| {
         Some(replication_controller(informers).into())
     }),
+    ("job-controller", |informers, _| Some(job(informers).into())),
     ("endpoints-controller", |informers, _| Some(endpoints(informers).into())),
     ("endpointslice-controller", |informers, _| Some(endpoint_slice(informers).into())),
     ("namespace-controller", |informers, options| {
@@ -77,6 +84,10 @@ const CONTROLLERS: &[(&str, Build)] = &[
         let root_ca_pem = options.root_ca_pem.as_deref()?;
         Some(root_ca_publisher(informers, root_ca_pem).into())
     }),
+    ("node-lifecycle-controller", |informers, options| {
+        Some(node_lifecycle(informers, options.node_lifecycle).into())
+    }),
+    ("taint-eviction-controller", |informers, _| Some(taint_eviction(informers).into())),
     ("pod-garbage-collector-controller", |informers, options| {
         Some(pod_garbage_collector(informers, options.pod_gc))
     }),

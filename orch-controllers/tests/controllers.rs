@@ -2,8 +2,12 @@
 
 #[path = "controllers/deployments.rs"]
 mod deployments;
+#[path = "controllers/jobs.rs"]
+mod jobs;
 #[path = "controllers/lifecycle.rs"]
 mod lifecycle;
+#[path = "controllers/nodes.rs"]
+mod nodes;
 #[path = "controllers/queue.rs"]
 mod queue;
 #[path = "controllers/replicas.rs"]

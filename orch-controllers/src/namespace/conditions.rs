@@ -21,7 +21,7 @@ const FINALIZERS: &str = "NamespaceFinalizersRemaining";
 type Said<'a> = (&'a str, &'a str, &'a str, String);
 
 /// The status after an attempt to empty the namespace.
-pub(super) fn of(namespace: &Namespace, remaining: &Remaining, now: Time) -> NamespaceStatus {
+pub(super) fn of(namespace: &Namespace, remaining: &Remaining, now: &Time) -> NamespaceStatus {
     let listed = |counts: &BTreeMap<String, usize>, unit: &str| {
         let each: Vec<String> = counts
             .iter()
@@ -69,7 +69,7 @@ pub(super) fn of(namespace: &Namespace, remaining: &Remaining, now: Time) -> Nam
 pub(super) fn discovery_failed(
     namespace: &Namespace,
     error: &ClientError,
-    now: Time,
+    now: &Time,
 ) -> NamespaceStatus {
     let message = format!("Discovery failed for some groups: {error}");
     with(namespace, [(DISCOVERY, "True", "DiscoveryFailed", message)], now)
@@ -78,7 +78,7 @@ pub(super) fn discovery_failed(
 fn with<'a>(
     namespace: &Namespace,
     said: impl IntoIterator<Item = Said<'a>>,
-    now: Time,
+    now: &Time,
 ) -> NamespaceStatus {
     let mut status = namespace.status.clone().unwrap_or_default();
     let conditions = status.conditions.get_or_insert_default();

@@ -113,28 +113,28 @@ async fn orphans_stay_and_lose_their_owner() {
     assert_eq!(world.list::<Pod>().await.len(), 3);
 }
 
-fn map(name: &str, owners: Value) -> Value {
+fn map(name: &str, owners: &Value) -> Value {
     json!({"metadata": {"name": name, "ownerReferences": owners}})
 }
 
 #[tokio::test(start_paused = true)]
 async fn absent_owners_are_verified_and_those_of_other_namespaces_are_none() {
     let world = owned_world();
-    let real = world.create::<ConfigMap>(map("real", json!([]))).await;
+    let real = world.create::<ConfigMap>(map("real", &json!([]))).await;
     let reference = |name: &str, uid: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": uid});
     let uid = real.metadata.uid.as_deref().unwrap();
-    world.create::<ConfigMap>(map("kept", json!([reference("real", uid)]))).await;
+    world.create::<ConfigMap>(map("kept", &json!([reference("real", uid)]))).await;
     world
-        .create::<ConfigMap>(map("both", json!([reference("real", uid), reference("no", "x")])))
+        .create::<ConfigMap>(map("both", &json!([reference("real", uid), reference("no", "x")])))
         .await;
-    world.create::<ConfigMap>(map("dangling", json!([reference("real", "other-uid")]))).await;
+    world.create::<ConfigMap>(map("dangling", &json!([reference("real", "other-uid")]))).await;
     let other: Resources<ConfigMap> =
         Resources::namespaced(Arc::new(world.cluster.clone()), "other");
     let misplaced: ConfigMap =
-        serde_json::from_value(map("misplaced", json!([reference("real", uid)]))).unwrap();
+        serde_json::from_value(map("misplaced", &json!([reference("real", uid)]))).unwrap();
     other.create(&misplaced).await.unwrap();
     let unknown = json!([{"apiVersion": "x.dev/v1", "kind": "X", "name": "x", "uid": "x1"}]);
-    world.create::<ConfigMap>(map("unknown-kind", unknown)).await;
+    world.create::<ConfigMap>(map("unknown-kind", &unknown)).await;
     world
         .eventually("only what has no owner goes", async |world| {
             let dangling = world.get::<ConfigMap>("dangling").await;
@@ -154,7 +154,7 @@ async fn a_circle_of_owners_does_not_block() {
     let world = owned_world();
     let mut uids = Vec::new();
     for name in ["a", "b", "c"] {
-        let created = world.create::<ConfigMap>(map(name, json!([]))).await;
+        let created = world.create::<ConfigMap>(map(name, &json!([]))).await;
         uids.push((name, created.metadata.uid.clone().unwrap()));
     }
     for (at, name) in ["a", "b", "c"].into_iter().enumerate() {

@@ -168,7 +168,7 @@ fn node_agent(
                     }
                 } else if !ready {
                     return Ok(Action::RequeueAfter(Duration::from_secs(1)));
-                } else if phase != Some("Running") {
+                } else if phase.is_none_or(|phase| phase == "Pending") {
                     let patch = json!({"spec": {"nodeName": "node-1"}});
                     pods.patch(&key.name, PatchKind::Merge, patch).await?;
                     let last = key.name.bytes().map(u32::from).sum::<u32>() % 250 + 1;

@@ -1,0 +1,139 @@
+//! Pods leave nodes with taints that they do not tolerate, or not for long.
+//!
+//! Source: `k8s.io/kubernetes/pkg/controller/tainteviction`.
+//! Differs: the time that a pod tolerates a taint counts from when the taint was added, so that a
+//! restart of the controller does not begin it anew.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
+use orch_core::{
+    Key,
+    client::{DeleteOptions, PatchKind},
+    informer::{Change, Informer, Informers},
+};
+use serde_json::json;
+
+use crate::{
+    Action, Controller, Reconciler,
+    context::{Context, EventType},
+    node_lifecycle::{BY_NODE, index_by_node},
+    pods,
+    reconciler::Reconciled,
+};
+
+/// The controller that deletes pods from nodes whose `NoExecute` taints they do not tolerate.
+pub fn taint_eviction(informers: &Informers) -> Controller {
+    let context = Context::new(informers, "taint-eviction-controller");
+    let (nodes, pods) = (context.informer::<Node>(), context.informer::<Pod>());
+    index_by_node(&pods);
+    let on_node = pods.clone();
+    context
+        .builder()
+        .watches::<Node>(move |change| {
+            if let Change::Updated { old, new } = change
+                && executing(old) == executing(new)
+            {
+                return Vec::new();
+            }
+            let node = change.object();
+            if executing(node).is_empty() && matches!(change, Change::Added(_)) {
+                return Vec::new();
+            }
+            let name = node.metadata.name.as_deref().unwrap_or_default();
+            on_node.by_index(BY_NODE, name).iter().map(|pod| Key::of(&pod.metadata)).collect()
+        })
+        .watches::<Pod>(|change| match change {
+            Change::Updated { old, new } if node_of(old) == node_of(new) => Vec::new(),
+            Change::Deleted(_) => Vec::new(),
+            _ => vec![Key::of(&change.object().metadata)],
+        })
+        .build(EvictionReconciler { context, nodes, pods })
+}
+
+fn node_of(pod: &Pod) -> Option<&str> {
+    pod.spec.as_ref()?.node_name.as_deref()
+}
+
+fn executing(node: &Node) -> Vec<Taint> {
+    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
+    taints.iter().filter(|taint| taint.effect == "NoExecute").cloned().collect()
+}
+
+struct EvictionReconciler {
+    context: Context,
+    nodes: Informer<Node>,
+    pods: Informer<Pod>,
+}
+
+#[async_trait]
+impl Reconciler for EvictionReconciler {
+    async fn reconcile(&self, key: Key) -> Reconciled {
+        let Some(pod) = self.pods.get(&key).filter(|pod| !pods::is_terminating(pod)) else {
+            return Ok(Action::Done);
+        };
+        let node = node_of(&pod).and_then(|name| self.nodes.get(&Key::cluster(name)));
+        let Some(node) = node else { return Ok(Action::Done) };
+        let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref());
+        let now = self.context.now();
+        let Some(at) = eviction_time(&executing(&node), tolerations.unwrap_or_default(), now)
+        else {
+            return Ok(Action::Done);
+        };
+        if let Ok(left) = Duration::try_from(at.duration_since(now))
+            && !left.is_zero()
+        {
+            return Ok(Action::RequeueAfter(left));
+        }
+        let message = format!("Marking for deletion Pod {key}");
+        self.context.event(&*pod, EventType::Normal, "TaintManagerEviction", message);
+        let resources = self.context.resources::<Pod>(&key.namespace);
+        let patch = json!({"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [{
+            "type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager",
+            "message": "Taint manager: deleting due to NoExecute taint",
+            "lastTransitionTime": self.context.time(),
+        }]}});
+        let options = DeleteOptions { uid: pod.metadata.uid.clone(), ..DeleteOptions::default() };
+        match resources.patch_status(&key.name, PatchKind::Strategic, patch).await {
+            Err(error) if error.is_not_found() => return Ok(Action::Done),
+            Err(error) => return Err(error.into()),
+            Ok(_) => {}
+        }
+        match resources.delete(&key.name, options).await {
+            Err(error) if !error.is_not_found() => Err(error.into()),
+            _ => Ok(Action::Done),
+        }
+    }
+}
+
+/// When a pod has to go: `None` if it tolerates everything for ever.
+fn eviction_time(
+    taints: &[Taint],
+    tolerations: &[Toleration],
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let deadlines = taints.iter().filter_map(|taint| {
+        let mut tolerating = tolerations.iter().filter(|t| tolerates(t, taint)).peekable();
+        let added = taint.time_added.as_ref().map_or(now, |time| time.0);
+        if tolerating.peek().is_none() {
+            return Some(now);
+        }
+        // Of several tolerations the shortest counts; one without a time tolerates for ever.
+        let seconds = tolerating.filter_map(|t| t.toleration_seconds).min()?;
+        added.checked_add(SignedDuration::from_secs(seconds.max(0))).ok()
+    });
+    deadlines.min()
+}
+
+fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+    let effect = toleration.effect.as_deref().unwrap_or_default();
+    let key = toleration.key.as_deref().unwrap_or_default();
+    let exists = toleration.operator.as_deref() == Some("Exists");
+    (effect.is_empty() || effect == taint.effect)
+        && (key == taint.key || (key.is_empty() && exists))
+        && (exists
+            || toleration.value.as_deref().unwrap_or_default()
+                == taint.value.as_deref().unwrap_or_default())
+}

@@ -1,0 +1,197 @@
+//! Jobs.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::{
+    batch::v1::{Job, JobCondition},
+    core::v1::Pod,
+};
+use orch_controllers::{
+    job::{TRACKING, job},
+    ttl_after_finished::ttl_after_finished,
+};
+use orch_core::client::PatchKind;
+use serde_json::{Value, json};
+
+use crate::world::{World, template};
+
+fn world() -> World {
+    World::start(|informers| vec![job(informers), ttl_after_finished(informers)])
+}
+
+async fn create(world: &World, spec: Value) {
+    let mut value = json!({
+        "metadata": {"name": "work"},
+        "spec": {"selector": {"matchLabels": {"app": "work"}}, "template": template("work", "v1")},
+    });
+    for (field, wanted) in spec.as_object().unwrap() {
+        value["spec"][field] = wanted.clone();
+    }
+    world.create::<Job>(value).await;
+}
+
+fn condition(job: &Job, type_: &str) -> Option<JobCondition> {
+    let conditions = job.status.as_ref()?.conditions.as_ref()?;
+    conditions.iter().find(|c| c.type_ == type_ && c.status == "True").cloned()
+}
+
+async fn running(world: &World, count: usize) -> Vec<Arc<Pod>> {
+    world
+        .eventually("so many pods run", async |world| {
+            let mut pods = world.list::<Pod>().await;
+            pods.retain(|pod| {
+                let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+                phase == Some("Running") && pod.metadata.deletion_timestamp.is_none()
+            });
+            (pods.len() == count).then_some(pods)
+        })
+        .await
+}
+
+async fn end(world: &World, pod: &Pod, phase: &str, code: i32) {
+    let now = world.informers.environment().clock.now();
+    let now = orch_core::clock::to_seconds(now).to_string();
+    let patch = json!({"status": {"phase": phase, "containerStatuses": [{
+        "name": "main", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+        "state": {"terminated": {"exitCode": code, "finishedAt": now}}}]}});
+    let name = pod.metadata.name.as_deref().unwrap();
+    world.resources::<Pod>().patch_status(name, PatchKind::Merge, patch).await.unwrap();
+}
+
+async fn finished(world: &World, type_: &str) -> Arc<Job> {
+    world
+        .eventually(type_, async |world| {
+            let job = world.get::<Job>("work").await?;
+            condition(&job, type_).map(|_| job.clone())
+        })
+        .await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_completes_after_so_many_successes() {
+    let world = world();
+    create(&world, json!({"completions": 3, "parallelism": 2})).await;
+    for left in [2, 2, 1] {
+        let pods = running(&world, left).await;
+        assert!(pods[0].metadata.finalizers.as_ref().unwrap().contains(&TRACKING.to_owned()));
+        end(&world, &pods[0], "Succeeded", 0).await;
+    }
+    let job = finished(&world, "Complete").await;
+    let status = job.status.as_ref().unwrap();
+    assert_eq!((status.succeeded, status.failed, status.active), (Some(3), None, None));
+    assert!(status.completion_time.is_some());
+    assert!(condition(&job, "SuccessCriteriaMet").is_some());
+    for pod in world.list::<Pod>().await {
+        assert!(pod.metadata.finalizers.as_ref().is_none_or(Vec::is_empty), "still held");
+    }
+    let writes = world.writes();
+    world.pass(3600).await;
+    assert_eq!(world.writes(), writes, "a finished job causes no writes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_are_retried_with_back_off_until_the_limit() {
+    let world = world();
+    create(&world, json!({"completions": 1, "backoffLimit": 1})).await;
+    let pods = running(&world, 1).await;
+    end(&world, &pods[0], "Failed", 1).await;
+    world.pass(8).await;
+    assert_eq!(world.list::<Pod>().await.len(), 1, "no retry before ten seconds have passed");
+    let pods = running(&world, 1).await;
+    end(&world, &pods[0], "Failed", 1).await;
+    let job = finished(&world, "Failed").await;
+    let failed = condition(&job, "Failed").unwrap();
+    assert_eq!(failed.reason.as_deref(), Some("BackoffLimitExceeded"));
+    assert_eq!(job.status.as_ref().unwrap().failed, Some(2));
+    assert!(condition(&job, "FailureTarget").is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_indexed_job_runs_each_index_once() {
+    let world = world();
+    let spec = json!({"completions": 5, "parallelism": 5, "completionMode": "Indexed"});
+    create(&world, spec).await;
+    let pods = running(&world, 5).await;
+    let mut hostnames: Vec<String> =
+        pods.iter().map(|pod| pod.spec.as_ref().unwrap().hostname.clone().unwrap()).collect();
+    hostnames.sort();
+    assert_eq!(hostnames, ["work-0", "work-1", "work-2", "work-3", "work-4"]);
+    let index = |pod: &Pod| {
+        pod.metadata.annotations.as_ref().unwrap()["batch.kubernetes.io/job-completion-index"]
+            .clone()
+    };
+    for pod in &pods {
+        let phase = if index(pod) == "3" { "Failed" } else { "Succeeded" };
+        end(&world, pod, phase, i32::from(phase == "Failed")).await;
+    }
+    let retried = running(&world, 1).await;
+    assert_eq!(index(&retried[0]), "3");
+    let job = world.get::<Job>("work").await.unwrap();
+    assert_eq!(job.status.as_ref().unwrap().completed_indexes.as_deref(), Some("0-2,4"));
+    end(&world, &retried[0], "Succeeded", 0).await;
+    let job = finished(&world, "Complete").await;
+    assert_eq!(job.status.as_ref().unwrap().completed_indexes.as_deref(), Some("0-4"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_stops_everything() {
+    let world = world();
+    create(&world, json!({"completions": 2, "parallelism": 2, "activeDeadlineSeconds": 60})).await;
+    running(&world, 2).await;
+    world.pass(61).await;
+    let job = finished(&world, "Failed").await;
+    assert_eq!(condition(&job, "Failed").unwrap().reason.as_deref(), Some("DeadlineExceeded"));
+    running(&world, 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_suspended_job_runs_nothing_until_it_is_resumed() {
+    let world = world();
+    create(&world, json!({"completions": 1})).await;
+    running(&world, 1).await;
+    world.patch::<Job>("work", json!({"spec": {"suspend": true}})).await;
+    running(&world, 0).await;
+    let job = finished(&world, "Suspended").await;
+    assert!(job.status.as_ref().unwrap().start_time.is_none());
+    world.patch::<Job>("work", json!({"spec": {"suspend": false}})).await;
+    let pods = running(&world, 1).await;
+    end(&world, &pods[0], "Succeeded", 0).await;
+    finished(&world, "Complete").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_policy_ignores_or_fails() {
+    let world = world();
+    let policy = json!({"rules": [
+        {"action": "Ignore", "onExitCodes": {"operator": "In", "values": [42]}},
+        {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [7]}},
+    ]});
+    create(&world, json!({"completions": 1, "backoffLimit": 0, "podFailurePolicy": policy})).await;
+    let pods = running(&world, 1).await;
+    end(&world, &pods[0], "Failed", 42).await;
+    let pods = running(&world, 1).await;
+    end(&world, &pods[0], "Failed", 7).await;
+    let job = finished(&world, "Failed").await;
+    let failed = condition(&job, "Failed").unwrap();
+    assert_eq!(failed.reason.as_deref(), Some("PodFailurePolicy"));
+    assert!(
+        failed
+            .message
+            .unwrap()
+            .contains("failed with exit code 7 matching FailJob rule at index 1")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_finished_job_is_deleted_when_its_time_has_come() {
+    let world = world();
+    create(&world, json!({"completions": 1, "ttlSecondsAfterFinished": 100})).await;
+    let pods = running(&world, 1).await;
+    end(&world, &pods[0], "Succeeded", 0).await;
+    finished(&world, "Complete").await;
+    world.pass(90).await;
+    assert!(world.get::<Job>("work").await.unwrap().metadata.deletion_timestamp.is_none());
+    world.pass(11).await;
+    let going = world.get::<Job>("work").await;
+    assert!(going.is_none_or(|job| job.metadata.deletion_timestamp.is_some()));
+}
