@@ -6,10 +6,12 @@
 
 mod backends;
 pub mod dns;
+pub mod ingress;
 pub mod service;
 pub mod testing;
 
 pub use dns::{DnsOptions, DnsServer};
+pub use ingress::{IngressController, IngressOptions};
 pub use service::{
     NftablesOptions, NftablesProxy, ProxyController, ProxyOptions, ServiceProxy, UserspaceOptions,
     UserspaceProxy,

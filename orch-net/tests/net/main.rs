@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 mod dns;
+mod ingress;
 mod proxy;
 
 /// A cluster in memory and informers on it.
