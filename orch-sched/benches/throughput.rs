@@ -1,6 +1,5 @@
 //! Pods scheduled per second, end to end against a cluster in memory: from created pods to stored
 //! bindings, with the default profile.
-#![expect(missing_docs, reason = "criterion's macros")]
 
 use std::{hint::black_box, sync::Arc, time::Duration};
 

@@ -120,6 +120,7 @@ fn is_same_for_scheduling(old: &PodInfo, new: &PodInfo) -> bool {
         && old.requests() == new.requests()
         && old.ports() == new.ports()
         && old.non_zero() == new.non_zero()
+        && old.pod().metadata.deletion_timestamp == new.pod().metadata.deletion_timestamp
 }
 
 #[cfg(test)]

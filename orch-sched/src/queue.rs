@@ -260,6 +260,15 @@ impl Queue {
         }
     }
 
+    /// The pod has a node and is on its way there. Should it come back, it is tried again after a
+    /// pause: changes need not be kept for it.
+    pub(crate) fn placed(&self, uid: &str) {
+        if let Some(in_flight) = self.state.lock().in_flight.get_mut(uid) {
+            in_flight.overflowed = true;
+            in_flight.changes = Vec::new();
+        }
+    }
+
     /// The pod needs no further cycle.
     pub(crate) fn done(&self, uid: &str) {
         self.state.lock().in_flight.remove(uid);
@@ -312,11 +321,12 @@ impl Queue {
             return;
         }
         let mut state = self.state.lock();
-        for in_flight in state.in_flight.values_mut() {
+        for in_flight in state.in_flight.values_mut().filter(|pod| !pod.overflowed) {
             if in_flight.changes.len() < IN_FLIGHT_CHANGES_MAX {
                 in_flight.changes.push(change.clone());
             } else {
                 in_flight.overflowed = true;
+                in_flight.changes = Vec::new();
             }
         }
         if state.unschedulable.is_empty() {

@@ -2,7 +2,7 @@
 //!
 //! Source: `pkg/scheduler/schedule_one.go`.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use k8s_openapi::api::{
     core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod},
@@ -10,7 +10,7 @@ use k8s_openapi::api::{
 };
 use orch_core::{
     Client, Environment,
-    event::{EventRecorder, Reporter},
+    event::{EventRecorder, EventType, Reporter, reference_to},
     informer::Informers,
 };
 use parking_lot::Mutex;
@@ -21,6 +21,7 @@ use crate::{
     error::BuildError,
     framework::Profiles,
     plugin::Plugin,
+    pod_info::PodInfo,
     profile::{PluginEntry, Profile, Registry},
     queue::{Queue, QueueLengths},
     waiting::WaitingPods,
@@ -103,16 +104,21 @@ impl SchedulerBuilder {
             }
             registry.register(plugin)?;
         }
+        let names: Vec<String> = profiles.iter().map(|p| p.scheduler_name.clone()).collect();
         let profiles = Arc::new(registry.build(&profiles)?);
         let client = self.informers.client().clone();
         let environment = self.informers.environment().clone();
-        let reporter = Reporter { series: true, ..Reporter::new("default-scheduler") };
+        let recorder = |name: String| {
+            let reporter = Reporter { series: true, ..Reporter::new(&name) };
+            (name, EventRecorder::start(client.clone(), environment.clone(), reporter))
+        };
         let shared = Arc::new(Shared {
-            recorder: EventRecorder::start(client.clone(), environment.clone(), reporter),
+            recorders: names.into_iter().map(recorder).collect(),
             queue: Queue::new(profiles.clone()),
             cache: Mutex::default(),
             waiting: self.waiting,
             tasks: TaskTracker::new(),
+            stopping: CancellationToken::new(),
             profiles,
             client,
             environment,
@@ -130,9 +136,21 @@ struct Shared {
     profiles: Arc<Profiles>,
     queue: Queue,
     cache: Mutex<Cache>,
-    recorder: EventRecorder,
+    /// By scheduler name: events carry the name of the profile.
+    recorders: HashMap<String, EventRecorder>,
     waiting: WaitingPods,
     tasks: TaskTracker,
+    /// Cancelled when pods that are held back or wait for volumes are to be let go of.
+    stopping: CancellationToken,
+}
+
+impl Shared {
+    /// Reports something about a pod, in the name of its profile.
+    fn record(&self, pod: &PodInfo, kind: EventType, reason: &str, action: &str, message: &str) {
+        if let Some(recorder) = self.recorders.get(pod.scheduler_name()) {
+            recorder.record(&reference_to(&**pod.pod()), kind, reason, action, message);
+        }
+    }
 }
 
 /// Places pods on nodes.
@@ -174,10 +192,11 @@ impl Scheduler {
         move || shared.queue.lengths()
     }
 
-    /// Schedules until cancelled, then lets the bindings that are under way come to their end.
-    /// Dropping the future stops at once; whatever was under way is taken up again by the next
-    /// scheduler, from the cluster's state alone.
+    /// Schedules until cancelled (or dropped). Bindings that are being posted then come to their
+    /// end, and are waited for after a cancellation; pods that are held back or wait for volumes
+    /// are let go of. The next scheduler takes them up, from the cluster's state alone.
     pub async fn run(self, cancel: CancellationToken) {
+        let stopping = self.shared.stopping.clone().drop_guard();
         let synced = async {
             self.informers.of::<Node>().synced().await;
             self.informers.of::<Pod>().synced().await;
@@ -194,6 +213,7 @@ impl Scheduler {
             () = cancel.cancelled() => {}
             () = work => {}
         }
+        drop(stopping);
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
     }

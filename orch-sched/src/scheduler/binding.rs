@@ -3,7 +3,7 @@
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use futures::FutureExt;
-use orch_core::event::{EventType, reference_to};
+use orch_core::event::EventType;
 
 use super::{
     Shared,
@@ -26,8 +26,7 @@ pub(super) async fn run(shared: &Arc<Shared>, placement: Placement) {
         Ok(()) => {
             shared.queue.done(pod.info.uid());
             let message = format!("Successfully assigned {} to {node}", pod.info.key());
-            let about = reference_to(&**pod.info.pod());
-            shared.recorder.record(&about, EventType::Normal, "Scheduled", "Binding", message);
+            shared.record(&pod.info, EventType::Normal, "Scheduled", "Binding", &message);
             let _told_on_a_best_effort_basis = guarded("PostBind", || {
                 framework.post_bind(state, &pod.info, node);
                 Ok(())
@@ -49,6 +48,18 @@ pub(super) async fn run(shared: &Arc<Shared>, placement: Placement) {
 
 async fn bind(shared: &Arc<Shared>, placement: &Placement) -> Result<(), Failure> {
     let Placement { framework, pod, node, state } = placement;
+    tokio::select! {
+        ready = make_ready(shared, placement) => ready?,
+        () = shared.stopping.cancelled() => {
+            return Err(Failure::Fault("the scheduler is stopping".into()));
+        }
+    }
+    framework.bind(state, &pod.info, node).await
+}
+
+/// What may take long before a pod is bound.
+async fn make_ready(shared: &Arc<Shared>, placement: &Placement) -> Result<(), Failure> {
+    let Placement { framework, pod, node, state } = placement;
     let info = &pod.info;
     let waits = guarded("Permit", || framework.permit(state, info, node))?;
     if !waits.is_empty() {
@@ -57,6 +68,5 @@ async fn bind(shared: &Arc<Shared>, placement: &Placement) -> Result<(), Failure
             framework.rejected(&plugin, node, Verdict::unschedulable(message))
         })?;
     }
-    framework.pre_bind(state, info, node).await?;
-    framework.bind(state, info, node).await
+    framework.pre_bind(state, info, node).await
 }

@@ -107,6 +107,7 @@ fn place(
         failure::report(shared, &pod, &failure, None);
         return None;
     }
+    shared.queue.placed(pod.info.uid());
     Some(Placement { framework, pod, node, state })
 }
 

@@ -6,12 +6,7 @@ use k8s_openapi::{
     api::core::v1::{Pod, PodCondition},
     apimachinery::pkg::apis::meta::v1::Time,
 };
-use orch_core::{
-    Resources,
-    client::PatchKind,
-    clock::to_seconds,
-    event::{EventType, reference_to},
-};
+use orch_core::{Resources, client::PatchKind, clock::to_seconds, event::EventType};
 use serde_json::{Value, json};
 
 use super::Shared;
@@ -31,9 +26,11 @@ pub(super) fn report(
         Failure::Fault(message) => ("SchedulerError", message.clone(), BTreeSet::new()),
     };
     tracing::debug!(pod = %pod.info.key(), reason, message, "not scheduled");
-    let about = reference_to(&**pod.info.pod());
-    let kind = EventType::Warning;
-    shared.recorder.record(&about, kind, "FailedScheduling", "Scheduling", message.as_str());
+    if shared.stopping.is_cancelled() {
+        // Nothing is known against the pod; the next scheduler finds it as it is.
+        return;
+    }
+    shared.record(&pod.info, EventType::Warning, "FailedScheduling", "Scheduling", &message);
     let patch = status_patch(shared, &pod.info, reason, &message, nominated);
     // Back in the queue first: what happens to the cluster from now on is not missed.
     shared.queue.retry(pod, rejected_by);

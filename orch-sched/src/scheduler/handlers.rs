@@ -98,7 +98,7 @@ fn pod_changed(shared: &Shared, change: &Change<Pod>) {
     if has_node(new) {
         assigned(shared, old, new);
     } else {
-        waiting(shared, old, new);
+        waiting(shared, new);
     }
 }
 
@@ -118,6 +118,7 @@ fn assigned(shared: &Shared, old: Option<&Arc<Pod>>, new: &Arc<Pod>) {
     if let Some(old) = was_assigned
         && old.metadata.labels == new.metadata.labels
         && old.spec == new.spec
+        && old.metadata.deletion_timestamp == new.metadata.deletion_timestamp
     {
         // Its status: nothing that takes or gives a place.
         return;
@@ -146,7 +147,7 @@ fn update_actions(old: &PodInfo, new: &PodInfo) -> Actions {
     actions
 }
 
-fn waiting(shared: &Shared, old: Option<&Arc<Pod>>, new: &Arc<Pod>) {
+fn waiting(shared: &Shared, new: &Arc<Pod>) {
     let info = Arc::new(PodInfo::new(new.clone()));
     if shared.profiles.of(&info).is_none() {
         return;
@@ -154,10 +155,6 @@ fn waiting(shared: &Shared, old: Option<&Arc<Pod>>, new: &Arc<Pod>) {
     if new.metadata.deletion_timestamp.is_some() {
         shared.queue.delete(info.uid());
         shared.waiting.reject(info.uid(), "", "the pod is being deleted");
-        return;
-    }
-    // A pod that has its place here already is on its way; its own news change nothing.
-    if old.is_some() && shared.cache.lock().has_pod(info.uid()) {
         return;
     }
     shared.queue.set(info);

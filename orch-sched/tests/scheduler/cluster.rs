@@ -20,6 +20,7 @@ pub(crate) struct Cluster {
     pub(crate) memory: Arc<MemoryClient>,
     pub(crate) pods: Resources<Pod>,
     cancel: CancellationToken,
+    running: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl Drop for Cluster {
@@ -44,9 +45,9 @@ impl Cluster {
         let informers = Informers::new(wrap(memory.clone()), environment);
         let scheduler = configure(Scheduler::builder(&informers)).build().unwrap();
         let cancel = CancellationToken::new();
-        tokio::spawn(scheduler.run(cancel.clone()));
+        let running = Some(tokio::spawn(scheduler.run(cancel.clone())));
         let pods = Resources::namespaced(memory.clone(), "default");
-        Self { memory, pods, cancel }
+        Self { memory, pods, cancel, running }
     }
 
     pub(crate) fn plain() -> Self {
@@ -87,6 +88,12 @@ impl Cluster {
         let refused = tokio::time::timeout(Duration::from_secs(60), refused).await;
         let refused = refused.unwrap_or_else(|_| panic!("pod {name} is not refused"));
         condition(&refused.unwrap().unwrap()).unwrap()
+    }
+
+    /// Stops the scheduler, as a cancellation does.
+    pub(crate) async fn stop(&mut self) {
+        self.cancel.cancel();
+        self.running.take().expect("it runs").await.expect("it stops in order");
     }
 
     pub(crate) async fn events(&self) -> Vec<(String, String)> {

@@ -173,6 +173,24 @@ async fn permit_holds_pods_until_all_are_there() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn stopping_does_not_wait_for_pods_that_are_held() {
+    let waiting = WaitingPods::default();
+    let gang = Gang(waiting.clone());
+    let held = waiting.clone();
+    let configure =
+        |builder: orch_sched::SchedulerBuilder| builder.waiting_pods(waiting).plugin(gang);
+    let mut cluster = Cluster::start(1, |client| client, configure);
+    cluster.node("n1", json!({}));
+    cluster.pod("a", cpu("1")).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(held.uids().len(), 1);
+    let start = tokio::time::Instant::now();
+    cluster.stop().await;
+    assert!(start.elapsed() < Duration::from_secs(1));
+    assert!(held.uids().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_seed_one_placement() {
     let run = async |seed| {
         let cluster = Cluster::start(seed, |client| client, |builder| builder);
