@@ -25,6 +25,7 @@ pub mod service_account;
 pub mod standard;
 pub mod taint_eviction;
 pub mod ttl_after_finished;
+pub mod volumes;
 
 mod context;
 mod dependents;

@@ -18,6 +18,7 @@ use crate::{
     service_account::{root_ca_publisher, service_account},
     taint_eviction::taint_eviction,
     ttl_after_finished::ttl_after_finished,
+    volumes::{Provisioner, claim_protection, volume_binder, volume_protection},
 };
 
 /// What the standard controllers need to know.
@@ -35,6 +36,8 @@ pub struct StandardOptions {
     pub pod_gc: PodGcOptions,
     /// When a node counts as gone silent.
     pub node_lifecycle: NodeLifecycleOptions,
+    /// Who makes volumes for claims. Default nobody.
+    pub provisioners: Vec<Arc<dyn Provisioner>>,
 }
 
 impl StandardOptions {
@@ -46,6 +49,7 @@ impl StandardOptions {
             root_ca_pem: None,
             pod_gc: PodGcOptions::default(),
             node_lifecycle: NodeLifecycleOptions::default(),
+            provisioners: Vec::new(),
         }
     }
 }
@@ -90,6 +94,15 @@ const CONTROLLERS: &[(&str, Build)] = &[
     ("taint-eviction-controller", |informers, _| Some(taint_eviction(informers).into())),
     ("pod-garbage-collector-controller", |informers, options| {
         Some(pod_garbage_collector(informers, options.pod_gc))
+    }),
+    ("persistentvolume-binder-controller", |informers, options| {
+        Some(volume_binder(informers, options.provisioners.clone()).into())
+    }),
+    ("persistentvolumeclaim-protection-controller", |informers, _| {
+        Some(claim_protection(informers).into())
+    }),
+    ("persistentvolume-protection-controller", |informers, _| {
+        Some(volume_protection(informers).into())
     }),
     ("ttl-after-finished-controller", |informers, _| Some(ttl_after_finished(informers).into())),
 ];

@@ -14,5 +14,7 @@ mod queue;
 mod replicas;
 #[path = "controllers/services.rs"]
 mod services;
+#[path = "controllers/storage.rs"]
+mod storage;
 #[path = "controllers/world.rs"]
 mod world;
