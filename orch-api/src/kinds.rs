@@ -21,7 +21,7 @@ mod cron_job;
 mod event;
 mod field;
 mod job;
-mod metadata;
+pub(crate) mod metadata;
 mod namespace;
 mod network;
 mod node;

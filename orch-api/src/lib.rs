@@ -3,6 +3,7 @@
 pub mod admission;
 pub mod allocator;
 pub mod auth;
+mod bootstrap;
 mod cache;
 mod catalog;
 pub mod connect;
@@ -19,5 +20,6 @@ pub mod server;
 pub mod strategy;
 pub mod subresources;
 
+pub use bootstrap::Bootstrap;
 pub use catalog::ApiVersions;
 pub use server::{ApiServer, ApiServerBuilder, ServerOptions};

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, Weak},
+    sync::{Arc, OnceLock, Weak},
 };
 
 use orch_core::{Client, Environment, ResourceType};
@@ -10,12 +10,21 @@ use orch_store::Store;
 
 use crate::{
     admission::{Admission, LateClient},
-    auth::{Authenticator, Authorizer, UserInfo, access_control::AccessControl},
+    allocator::{ServiceAllocator, ServiceRanges},
+    auth::{
+        AlwaysAllow, Authenticator, Authenticators, Authorizer, Authorizers, UserInfo,
+        access_control::AccessControl,
+        reviews::{self, TokenReviews},
+        service_account::{ServiceAccountTokens, TokenRequests},
+    },
     cache::Cache,
     catalog::{ApiVersions, Catalog},
     connect::Connector,
-    local::LocalClient,
-    strategy::{Hook, Strategy, VirtualResource},
+    kinds::Requester,
+    local::{LocalClient, OwnClient},
+    openapi::OpenApi,
+    strategy::{Action, Hook, Strategy, VirtualResource},
+    subresources::{Binding, Eviction},
 };
 
 /// The Kubernetes API over a store. Cheap to clone; clones are the same server.
@@ -46,8 +55,16 @@ pub(crate) struct Inner {
     pub(crate) options: ServerOptions,
     /// What is served at paths that are no resources, besides the server's own.
     pub(crate) documents: Vec<(&'static str, serde_json::Value)>,
+    pub(crate) openapi: OnceLock<OpenApi>,
     virtuals: Vec<Virtual>,
+    hooks: Vec<Installed>,
     own: Weak<Inner>,
+}
+
+struct Installed {
+    group: &'static str,
+    plural: &'static str,
+    hook: Arc<dyn Hook>,
 }
 
 struct Virtual {
@@ -58,7 +75,7 @@ struct Virtual {
 }
 
 /// What can be chosen about a server besides its parts.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct ServerOptions {
     /// Which API versions are served. Default: the stable ones.
     pub api_versions: ApiVersions,
@@ -69,6 +86,11 @@ pub struct ServerOptions {
     pub body_bytes_max: usize,
     /// The answer to `/version`'s `gitVersion`. Default: `v1.36.2+orch`.
     pub git_version: String,
+    /// Whether writes keep `metadata.managedFields`. Default: yes. Without them writes are cheaper,
+    /// and server-side apply sees no conflicts.
+    pub managed_fields: bool,
+    /// Where Services get their cluster IPs and node ports from. Default: upstream's ranges.
+    pub service_ranges: ServiceRanges,
 }
 
 impl Default for ServerOptions {
@@ -78,6 +100,8 @@ impl Default for ServerOptions {
             advertise: "127.0.0.1:6443".into(),
             body_bytes_max: 3 << 20,
             git_version: "v1.36.2+orch".into(),
+            managed_fields: true,
+            service_ranges: ServiceRanges::default(),
         }
     }
 }
@@ -94,6 +118,9 @@ pub struct ApiServerBuilder {
     documents: Vec<(&'static str, serde_json::Value)>,
     virtuals: Vec<Virtual>,
     late_clients: Vec<Arc<LateClient>>,
+    hooks: Vec<Installed>,
+    default_admission: bool,
+    tokens: Option<ServiceAccountTokens>,
 }
 
 impl fmt::Debug for ApiServerBuilder {
@@ -116,6 +143,9 @@ impl ApiServer {
             documents: Vec::new(),
             virtuals: Vec::new(),
             late_clients: Vec::new(),
+            hooks: Vec::new(),
+            default_admission: false,
+            tokens: None,
         }
     }
 
@@ -159,6 +189,29 @@ impl ApiServerBuilder {
     #[must_use]
     pub fn admission(mut self, plugin: Arc<dyn Admission>) -> Self {
         self.admission.push(plugin);
+        self
+    }
+
+    /// Puts the plugins that upstream switches on by default before those that were added
+    /// ([`crate::admission::defaults`]). Default: not.
+    #[must_use]
+    pub fn default_admission(mut self) -> Self {
+        self.default_admission = true;
+        self
+    }
+
+    /// Sets who issues and reviews tokens of service accounts. Default: nobody.
+    #[must_use]
+    pub fn service_account_tokens(mut self, tokens: ServiceAccountTokens) -> Self {
+        self.tokens = Some(tokens);
+        self
+    }
+
+    /// Sets the work around the storing of a resource, instead of the built-in one (`services`
+    /// get addresses, `certificatesigningrequests` their requester).
+    #[must_use]
+    pub fn hook(mut self, group: &'static str, plural: &'static str, hook: Arc<dyn Hook>) -> Self {
+        self.hooks.push(Installed { group, plural, hook });
         self
     }
 
@@ -212,21 +265,32 @@ impl ApiServerBuilder {
     }
 
     /// The server. Reads and starts nothing.
-    pub fn build(self) -> ApiServer {
-        let environment = self.environment.unwrap_or_else(Environment::system);
-        let inner = Arc::new_cyclic(|own| Inner {
-            cache: Cache::new(self.store.clone(), environment.clone()),
-            catalog: Catalog::built_in(self.options.api_versions),
-            store: self.store,
-            environment,
-            authenticators: self.authenticators,
-            authorizers: self.authorizers,
-            admission: self.admission,
-            connector: self.connector,
-            options: self.options,
-            documents: self.documents,
-            virtuals: self.virtuals,
-            own: own.clone(),
+    pub fn build(mut self) -> ApiServer {
+        let environment = self.environment.take().unwrap_or_else(Environment::system);
+        self.install_built_in();
+        let inner = Arc::new_cyclic(|own| {
+            let mut admission = Vec::new();
+            if self.default_admission {
+                let client: Arc<dyn Client> = Arc::new(OwnClient(own.clone()));
+                admission = crate::admission::defaults(&client, &environment);
+            }
+            admission.append(&mut self.admission);
+            Inner {
+                cache: Cache::new(self.store.clone(), environment.clone()),
+                catalog: Catalog::built_in(self.options.api_versions),
+                store: self.store,
+                environment,
+                authenticators: self.authenticators,
+                authorizers: self.authorizers,
+                admission,
+                connector: self.connector,
+                options: self.options,
+                documents: self.documents,
+                openapi: OnceLock::new(),
+                virtuals: self.virtuals,
+                hooks: self.hooks,
+                own: own.clone(),
+            }
         });
         for late in self.late_clients {
             let own = Arc::downgrade(&inner);
@@ -234,13 +298,47 @@ impl ApiServerBuilder {
         }
         ApiServer { inner }
     }
+
+    /// What every server has. It stands behind what was added, which therefore wins.
+    fn install_built_in(&mut self) {
+        let allocator = Arc::new(ServiceAllocator::new(&self.options.service_ranges));
+        let requester = Arc::new(Requester);
+        self.hooks.push(Installed { group: "", plural: "services", hook: allocator });
+        let (group, plural) = ("certificates.k8s.io", "certificatesigningrequests");
+        self.hooks.push(Installed { group, plural, hook: requester });
+        let mut add = |group, plural, subresource, answers: Arc<dyn VirtualResource>| {
+            self.virtuals.push(Virtual { group, plural, subresource, answers });
+        };
+        add("", "pods", Some("eviction"), Arc::new(Eviction));
+        if let Some(tokens) = &self.tokens {
+            let issuer = Arc::new(TokenRequests::new(tokens.clone()));
+            add("", "serviceaccounts", Some("token"), issuer);
+        }
+        let authorizer: Arc<dyn Authorizer> = match self.authorizers.as_slice() {
+            [] => Arc::new(AlwaysAllow),
+            all => Arc::new(Authorizers(all.to_vec())),
+        };
+        let reviews = TokenReviews {
+            service_accounts: self.tokens.clone(),
+            others: Arc::new(Authenticators(self.authenticators.clone())),
+            api_audiences: self.tokens.as_ref().map_or_else(Vec::new, |t| t.audiences().to_vec()),
+        };
+        for ((group, plural), answers) in reviews::resources(&authorizer, reviews) {
+            add(group, plural, None, answers);
+        }
+    }
 }
 
 impl Inner {
     /// A client with all rights, for what the server itself does.
     pub(crate) fn own_client(&self) -> Arc<dyn Client> {
-        let own = self.own.upgrade().expect("a server that is called is alive");
-        Arc::new(LocalClient::new(own, UserInfo::master("system:apiserver")))
+        Arc::new(OwnClient(self.own.clone()))
+    }
+
+    /// The work around a kind's storing.
+    pub(crate) fn hook(&self, of: &ResourceType) -> Option<&Arc<dyn Hook>> {
+        let same = |one: &&Installed| one.group == of.group && one.plural == of.plural;
+        self.hooks.iter().find(same).map(|one| &one.hook)
     }
 
     pub(crate) fn virtual_resource(
@@ -261,7 +359,14 @@ pub(crate) fn strategy(of: &ResourceType) -> &'static dyn Strategy {
     crate::kinds::strategy(&of.group, &of.plural)
 }
 
-/// The work around a kind's storing.
-pub(crate) fn hook(_of: &ResourceType) -> Option<&'static dyn Hook> {
-    None
+/// The subresources through which a POST changes the object itself.
+pub(crate) fn action(
+    group: &str,
+    plural: &str,
+    subresource: Option<&str>,
+) -> Option<&'static dyn Action> {
+    match (group, plural, subresource) {
+        ("", "bindings", None) | ("", "pods", Some("binding")) => Some(&Binding),
+        _ => None,
+    }
 }

@@ -13,6 +13,8 @@ mod table;
 
 pub(crate) use discovery::Discovery;
 
+use crate::openapi::Endpoint;
+
 /// Which of upstream's API versions a server serves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ApiVersions {
@@ -81,6 +83,26 @@ pub(crate) struct Resource {
 impl Resource {
     pub(crate) fn subresource(&self, name: &str) -> Option<&Subresource> {
         self.subresources.iter().find(|sub| sub.name == name)
+    }
+
+    fn endpoints(&self) -> impl Iterator<Item = Endpoint> + '_ {
+        let of = &self.of;
+        let endpoint =
+            |subresource: Option<&str>, verbs: Verbs, kind: (&str, &str, &str)| Endpoint {
+                group: of.group.to_string(),
+                version: of.version.to_string(),
+                plural: of.plural.to_string(),
+                subresource: subresource.map(str::to_owned),
+                namespaced: self.is_namespaced(),
+                kind: (kind.0.to_owned(), kind.1.to_owned(), kind.2.to_owned()),
+                verbs: verbs.names().map(str::to_owned).collect(),
+            };
+        let own = endpoint(None, self.verbs, (&of.group, &of.version, &of.kind));
+        let subs = self.subresources.iter().map(move |sub| {
+            let (group, version) = sub.group_version.unwrap_or((&of.group, &of.version));
+            endpoint(Some(sub.name), sub.verbs, (group, version, sub.kind))
+        });
+        std::iter::once(own).chain(subs)
     }
 
     pub(crate) fn is_namespaced(&self) -> bool {
@@ -187,6 +209,12 @@ impl Catalog {
             .resources
             .iter()
             .find(|resource| resource.of.plural == of.plural)
+    }
+
+    /// Every path that a resource answers at, for the OpenAPI documents.
+    pub(crate) fn endpoints(&self) -> Vec<Endpoint> {
+        let all = self.group_versions.iter().flat_map(|gv| &gv.resources);
+        all.flat_map(|resource| resource.endpoints()).collect()
     }
 
     pub(crate) fn group_versions(&self) -> &[GroupVersion] {

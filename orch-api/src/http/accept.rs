@@ -11,6 +11,7 @@ pub(super) enum Encoding {
     #[default]
     Json,
     Yaml,
+    Protobuf,
 }
 
 /// What the objects are turned into before they are written.
@@ -73,10 +74,14 @@ pub(super) fn negotiate(headers: &HeaderMap, reads: bool) -> Result<Accepted, Ap
     if ranges.is_empty() {
         return Ok(Accepted::default());
     }
+    let only_protobuf =
+        ranges.iter().all(|r| r.media_type == "application/vnd.kubernetes.protobuf");
     for range in &ranges {
         let encoding = match range.media_type {
             "application/json" | "*/*" | "application/*" => Encoding::Json,
             "application/yaml" => Encoding::Yaml,
+            // JSON is what objects are kept in: protobuf is for those who take nothing else.
+            "application/vnd.kubernetes.protobuf" if only_protobuf => Encoding::Protobuf,
             _ => continue,
         };
         let shape = match (range.parameter("as"), range.parameter("g"), range.parameter("v")) {

@@ -1,11 +1,11 @@
 //! What is no resource: discovery, version, health, metrics, OpenAPI.
 
-use http::{Method, Response, StatusCode};
+use http::{Method, Response, StatusCode, header};
 use orch_core::ApiError;
 use serde_json::{Value, json};
 
 use super::{Exchange, accept, respond};
-use crate::{catalog::Discovery, connect::BoxBody, registry::method_not_allowed};
+use crate::{catalog::Discovery, connect::BoxBody, openapi::OpenApi, registry::method_not_allowed};
 
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 /// The checks that upstream's health endpoints name; here they are one: the server answers.
@@ -23,6 +23,7 @@ pub(super) fn serve(exchange: &Exchange, path: &str) -> Result<Response<BoxBody>
         }
         ["healthz" | "livez" | "readyz"] => Ok(health(exchange, parts[0])),
         ["healthz" | "livez" | "readyz", check] if CHECKS.contains(check) => Ok(text("ok")),
+        ["openapi", ..] => openapi(exchange, path),
         ["metrics"] => Ok(text(&format!(
             "# HELP orch_api_cache_revision The revision that the watch cache has reached.\n\
              # TYPE orch_api_cache_revision gauge\norch_api_cache_revision {}\n",
@@ -54,6 +55,23 @@ fn added(exchange: &Exchange, path: &str) -> Option<Value> {
     let path = path.trim_end_matches('/');
     let found = exchange.server.documents.iter().find(|(at, _)| *at == path);
     found.map(|(_, document)| document.clone())
+}
+
+fn openapi(exchange: &Exchange, path: &str) -> Result<Response<BoxBody>, ApiError> {
+    let catalog = &exchange.server.catalog;
+    let documents = exchange.server.openapi.get_or_init(|| OpenApi::new(catalog.endpoints()));
+    let headers = &exchange.parts.headers;
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let found = documents.respond(path, text(header::ACCEPT)).ok_or_else(ApiError::no_such_path)?;
+    let mut response = if text(header::IF_NONE_MATCH) == found.etag {
+        respond::bytes(StatusCode::NOT_MODIFIED, found.content_type, "")
+    } else {
+        respond::bytes(StatusCode::OK, found.content_type, found.body.clone())
+    };
+    if let Ok(etag) = found.etag.parse() {
+        response.headers_mut().insert(header::ETAG, etag);
+    }
+    Ok(response)
 }
 
 fn wants_aggregated(exchange: &Exchange) -> bool {

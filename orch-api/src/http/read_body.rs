@@ -50,9 +50,14 @@ impl Exchange {
         match media_type.as_str() {
             "" | "application/json" => decode(&bytes).map(Some),
             "application/yaml" => decode_yaml(&bytes).map(Some),
+            "application/vnd.kubernetes.protobuf" => {
+                let value = orch_core::protobuf::decode(&bytes)
+                    .map_err(|error| ApiError::bad_request(error.to_string()))?;
+                Ok(Some(Decoded { value, duplicates: Vec::new() }))
+            }
             other => Err(unsupported(&format!(
                 "the body of the request was in an unknown format - accepted media types include: \
-                 application/json, application/yaml (found {other})"
+                 application/json, application/yaml, application/vnd.kubernetes.protobuf (found {other})"
             ))),
         }
     }

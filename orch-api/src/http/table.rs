@@ -190,6 +190,13 @@ pub(super) fn encoded(
             (Bytes::from(text), respond::JSON)
         }
         Encoding::Json => (body, respond::JSON),
+        Encoding::Protobuf => {
+            let value: Value = serde_json::from_slice(&body).map_err(ApiError::internal)?;
+            let packed = orch_core::protobuf::encode(&value).map_err(|error| {
+                ApiError::new(orch_core::status::Reason::NotAcceptable, error.to_string())
+            })?;
+            (Bytes::from(packed), "application/vnd.kubernetes.protobuf")
+        }
         Encoding::Yaml => {
             let value: Value = serde_json::from_slice(&body).map_err(ApiError::internal)?;
             let text = serde_saphyr::to_string(&value).map_err(ApiError::internal)?;

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::{
     Exchange,
-    accept::{Accepted, Shape},
+    accept::{Accepted, Encoding, Shape},
     options::Query,
     respond,
     table::{Rows, partial},
@@ -27,6 +27,10 @@ pub(super) fn serve<'a>(
     accepted: Accepted,
 ) -> BoxFuture<'a, Result<Response<BoxBody>, ApiError>> {
     async move {
+        if accepted.encoding == Encoding::Protobuf {
+            let why = "watches are answered in application/json only";
+            return Err(ApiError::new(orch_core::status::Reason::NotAcceptable, why));
+        }
         let mut options = query.watch()?;
         if let Some(name) = &target.name {
             options.field_selector = Some(format!("metadata.name={name}"));

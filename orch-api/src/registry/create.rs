@@ -10,16 +10,19 @@ use orch_store::Precondition;
 use serde_json::Value;
 
 use super::{
-    Addressed, Caller, Written, convert, meta_str, metadata, stored::Put, to_served_object,
+    Addressed, Caller, Written, convert, meta_str, metadata, method_not_allowed, stored::Put,
+    to_served_object,
 };
 use crate::{
     admission::{AdmissionRequest, Operation},
     server::Inner,
-    strategy::WriteContext,
+    strategy::{Action, WriteContext},
 };
 
 /// How often a generated name is tried.
 const NAME_TRIES: usize = 8;
+/// How often an action is tried against faster writers.
+const ACTION_TRIES: usize = 16;
 
 impl Inner {
     pub(super) async fn create(
@@ -96,7 +99,7 @@ impl Inner {
         metadata::stamp_new(&mut new, &self.environment, at.strategy.has_generation())?;
         at.strategy.prepare_for_create(&mut new);
         let context = self.write_context(caller, options.dry_run);
-        let hook = crate::server::hook(&at.resource.stored);
+        let hook = self.hook(&at.resource.stored);
         if let Some(hook) = hook {
             hook.before_create(&context, &mut new).await?;
         }
@@ -123,7 +126,11 @@ impl Inner {
         name: &str,
         options: &WriteOptions,
     ) -> Result<Put, ApiError> {
-        self.manage_create(caller, at, new, options)?;
+        // What server-side apply makes knows its managers already.
+        let applied = meta_str(new, "uid").is_some() && has_managers(new);
+        if !applied {
+            self.manage(caller, at, new, None, options);
+        }
         let mut errors = metadata_errors(at, new);
         errors.extend(at.strategy.validate(new));
         if !errors.is_empty() {
@@ -285,10 +292,11 @@ impl Inner {
         let (group, plural) = (&*at.of().group, &*at.of().plural);
         let subresource = at.target.subresource.as_deref();
         let answering = self.virtual_resource(group, plural, subresource);
-        let Some(answering) = answering else {
+        let action = crate::server::action(group, plural, subresource);
+        if answering.is_none() && action.is_none() {
             let what = subresource.map_or(plural.to_owned(), |sub| format!("{plural}/{sub}"));
             return Err(not_supported(&format!("{what} is not supported by this server")));
-        };
+        }
         let sub = at.subresource();
         let (group, version) = sub
             .and_then(|sub| sub.group_version)
@@ -304,9 +312,44 @@ impl Inner {
         self.validate(caller, &mut request).await?;
         let body = request.object.unwrap_or_default();
         let context = self.write_context(caller, options.dry_run);
-        let answer = answering.create(&context, &at.target, body).await?;
+        let answer = match (answering, action) {
+            (Some(answering), _) => answering.create(&context, &at.target, body).await?,
+            (None, Some(action)) => self.act(caller, at, action, &body, options).await?,
+            (None, None) => return Err(method_not_allowed()),
+        };
         let object = orch_core::Object::from_value(&answer).map_err(ApiError::internal)?;
         Ok(Written { object: object.into(), created: true })
+    }
+}
+
+impl Inner {
+    /// Changes an object through a POST to one of its subresources.
+    async fn act(
+        &self,
+        caller: &Caller,
+        at: &Addressed,
+        action: &dyn Action,
+        body: &Value,
+        options: &WriteOptions,
+    ) -> Result<Value, ApiError> {
+        let target = action.object(&at.target, body);
+        let of = self.address(target, "get")?;
+        for _ in 0..ACTION_TRIES {
+            let old = self.get_stored(&of).await?.ok_or_else(|| of.not_found())?;
+            let value = old.to_value();
+            let mut new = value.clone();
+            action.apply(body, &mut new, self.environment.clock.now())?;
+            self.manage(caller, at, &mut new, Some(&value), options);
+            let bytes = super::stored::encode(&mut new)?;
+            let precondition = Precondition::ModRevision(old.revision().unwrap_or_default());
+            if options.dry_run {
+                return Ok(action.answer());
+            }
+            if let Put::Done(_) = self.put(of.key(), bytes, precondition).await? {
+                return Ok(action.answer());
+            }
+        }
+        Err(of.stale())
     }
 }
 
@@ -332,11 +375,18 @@ pub(crate) fn complain(
     }
 }
 
+fn has_managers(object: &Value) -> bool {
+    object["metadata"]["managedFields"].as_array().is_some_and(|list| !list.is_empty())
+}
+
 /// What is wrong with the metadata of a new object.
 fn metadata_errors(at: &Addressed, new: &Value) -> Vec<FieldError> {
     let name = meta_str(new, "name").unwrap_or_default();
     let complaint = |why: String| FieldError::invalid("metadata.name", name, why);
-    at.strategy.validate_name(name).into_iter().map(complaint).collect()
+    let mut errors: Vec<FieldError> =
+        at.strategy.validate_name(name).into_iter().map(complaint).collect();
+    errors.extend(metadata::validate(new));
+    errors
 }
 
 pub(super) fn not_supported(why: &str) -> ApiError {

@@ -118,7 +118,7 @@ impl Inner {
     }
 
     async fn after_delete(&self, caller: &Caller, at: &Addressed, object: &Object) {
-        if let Some(hook) = crate::server::hook(&at.resource.stored) {
+        if let Some(hook) = self.hook(&at.resource.stored) {
             hook.after_delete(&self.write_context(caller, false), &object.to_value()).await;
         }
     }

@@ -1,42 +1,81 @@
 //! Who manages which fields, and server-side apply.
+//!
+//! Source: `k8s.io/apiserver/pkg/endpoints/handlers/fieldmanager`.
 
-use orch_core::{ApiError, Object, client::WriteOptions, status::Reason};
+use orch_core::{
+    ApiError, Object,
+    client::WriteOptions,
+    clock::to_seconds,
+    patch::{self, FieldSet, Writer},
+    schema,
+    status::FieldError,
+};
 use serde_json::Value;
 
-use super::{Addressed, Caller};
+use super::{Addressed, Caller, convert};
 use crate::server::Inner;
 
+/// The fields that an endpoint leaves alone, so that its writers never own them.
+fn ignored(at: &Addressed) -> FieldSet {
+    match at.target.subresource.as_deref() {
+        None if at.resource.subresource("status").is_some() => FieldSet::of_names(&["status"]),
+        Some("status") => FieldSet::of_names(&["spec"]),
+        _ => FieldSet::of_names(&[]),
+    }
+}
+
 impl Inner {
-    pub(super) fn manage_create(
+    /// Notes what a new or changed object's writer owns. An apply has noted it already.
+    pub(super) fn manage(
         &self,
-        _caller: &Caller,
-        _at: &Addressed,
-        _new: &mut Value,
-        _options: &WriteOptions,
-    ) -> Result<(), ApiError> {
-        Ok(())
+        caller: &Caller,
+        at: &Addressed,
+        new: &mut Value,
+        old: Option<&Value>,
+        options: &WriteOptions,
+    ) {
+        if !self.options.managed_fields {
+            return;
+        }
+        let ignored = ignored(at);
+        let writer = Writer {
+            manager: options.field_manager.as_deref().unwrap_or(&caller.manager),
+            api_version: &at.resource.stored_api_version,
+            subresource: at.target.subresource.as_deref(),
+            time: to_seconds(self.environment.clock.now()),
+            ignored: &ignored,
+        };
+        let of = &at.resource.stored;
+        patch::update(schema::of(&of.group, &of.version, &of.kind), old, new, &writer);
     }
 
-    pub(super) fn manage_update(
-        &self,
-        _caller: &Caller,
-        _at: &Addressed,
-        _new: &mut Value,
-        _old: &Value,
-        _applied: bool,
-        _options: &WriteOptions,
-    ) -> Result<(), ApiError> {
-        Ok(())
-    }
-
+    /// Merges an applied configuration into the object as it is served; `None` makes a new one.
     pub(super) fn apply_server_side(
         &self,
-        _caller: &Caller,
-        _at: &Addressed,
-        _old: &Object,
-        _patch: &Value,
-        _options: &WriteOptions,
-    ) -> Result<(Value, bool), ApiError> {
-        Err(ApiError::new(Reason::UnsupportedMediaType, "server-side apply is not supported yet"))
+        at: &Addressed,
+        old: Option<&Object>,
+        config: &Value,
+        options: &WriteOptions,
+    ) -> Result<Value, ApiError> {
+        let Some(manager) = options.field_manager.as_deref() else {
+            let error = FieldError::required("fieldManager", "is required for apply patch");
+            return Err(ApiError::invalid("meta.k8s.io", "PatchOptions", "", &[error]));
+        };
+        let ignored = ignored(at);
+        let writer = Writer {
+            manager,
+            api_version: &at.resource.api_version,
+            subresource: at.target.subresource.as_deref(),
+            time: to_seconds(self.environment.clock.now()),
+            ignored: &ignored,
+        };
+        let live = old.map(|object| {
+            let mut live = object.to_value();
+            convert::to_served(&at.resource, &mut live);
+            live
+        });
+        let of = at.of();
+        let definition = schema::of(&of.group, &of.version, &of.kind);
+        Ok(patch::apply(definition, live.as_ref(), config, &writer, options.force)?)
     }
 }

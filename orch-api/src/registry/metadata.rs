@@ -7,6 +7,7 @@ use orch_core::{ApiError, Environment, clock::to_seconds, status::FieldError};
 use serde_json::{Map, Value};
 
 use super::{Addressed, meta_str};
+use crate::kinds::{self, Field};
 
 /// A name that is generated leaves room for five characters.
 const GENERATED_BASE_MAX: usize = 58;
@@ -58,6 +59,7 @@ pub(super) fn settle_namespace(at: &Addressed, body: &mut Value) -> Result<(), A
         (Some(path), Some(found)) if path != found => Err(ApiError::bad_request(
             "the namespace of the provided object does not match the namespace sent on the request",
         )),
+        (Some(_), Some(_)) => Ok(()),
         (Some(path), None) => {
             meta.insert("namespace".into(), path.into());
             Ok(())
@@ -180,4 +182,39 @@ pub(super) fn raise_generation(new: &mut Value, old: &Value) -> Result<(), ApiEr
     let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
     metadata(new)?.insert("generation".into(), generation.into());
     Ok(())
+}
+
+/// What is wrong with labels, annotations, owners and finalizers.
+///
+/// Source: `k8s.io/apimachinery/pkg/api/validation`, `ValidateObjectMetaAccessor`.
+pub(super) fn validate(object: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let meta = Field::new(&object["metadata"], "metadata");
+    kinds::metadata::labels(&meta, "labels", &mut errors);
+    kinds::metadata::annotations(&meta, "annotations", &mut errors);
+    let mut controllers = 0;
+    for owner in meta.items("ownerReferences") {
+        for field in ["apiVersion", "kind", "name", "uid"] {
+            if owner.str(field).is_empty() {
+                errors.push(owner.required(field, "must not be empty"));
+            }
+        }
+        controllers += usize::from(owner.bool("controller"));
+    }
+    if controllers > 1 {
+        let why = "Only one reference can have Controller set to true";
+        let list = object["metadata"]["ownerReferences"].clone();
+        errors.push(FieldError::invalid("metadata.ownerReferences", list, why));
+    }
+    for name in meta.strs("finalizers") {
+        let known = matches!(name, "orphan" | "foregroundDeletion" | "kubernetes");
+        let mut wrong = crate::names::qualified_name(name);
+        if wrong.is_empty() && !known && !name.contains('/') {
+            wrong
+                .push("name is neither a standard finalizer name nor is it fully qualified".into());
+        }
+        errors
+            .extend(wrong.into_iter().map(|w| FieldError::invalid("metadata.finalizers", name, w)));
+    }
+    errors
 }

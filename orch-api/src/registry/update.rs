@@ -92,6 +92,21 @@ impl Inner {
         self.check_schema(caller, at.of(), body, options)
     }
 
+    /// Checks a configuration that is applied: it is a part of an object.
+    fn check_config(
+        &self,
+        caller: &Caller,
+        at: &Addressed,
+        config: &mut Value,
+        options: &WriteOptions,
+    ) -> Result<(), ApiError> {
+        let stated = |field: &str| config.get(field).is_some_and(Value::is_string);
+        if !stated("apiVersion") || !stated("kind") {
+            return Err(ApiError::bad_request("apiVersion and kind must be set in an apply patch"));
+        }
+        self.check_body(caller, at, config, options)
+    }
+
     async fn create_by_update(
         &self,
         caller: &Caller,
@@ -109,9 +124,9 @@ impl Inner {
                 }
                 body
             }
-            Change::Patch(PatchKind::Apply, mut patch) => {
-                self.check_body(caller, at, &mut patch, options)?;
-                patch
+            Change::Patch(PatchKind::Apply, mut config) => {
+                self.check_config(caller, at, &mut config, options)?;
+                self.apply_server_side(at, None, &config, options)?
             }
             _ => return Err(at.not_found()),
         };
@@ -154,7 +169,13 @@ impl Inner {
             PatchKind::Json => patch::json_patch(&mut body, patch),
             PatchKind::Merge => patch::merge_patch(&mut body, patch),
             PatchKind::Strategic => patch::strategic_merge_patch(definition, &mut body, patch),
-            _ => return self.apply_server_side(caller, at, old, patch, options),
+            _ => {
+                let mut config = patch.clone();
+                self.check_config(caller, at, &mut config, options)?;
+                let body = self.apply_server_side(at, Some(old), &config, options)?;
+                let insists = meta_str(&config, "resourceVersion").is_some();
+                return Ok((body, insists));
+            }
         };
         applied.map_err(ApiError::from)?;
         let insists = meta_str(patch, "resourceVersion").is_some();
@@ -189,13 +210,14 @@ impl Inner {
         let mut draft = Draft { old_object: old_object.clone(), old, new: body };
         let mut errors = self.settle(at, &mut draft)?;
         self.admit_update(caller, at, &mut draft, options.dry_run).await?;
-        self.manage_update(caller, at, &mut draft.new, &draft.old, change.is_apply(), options)?;
+        if !change.is_apply() {
+            self.manage(caller, at, &mut draft.new, Some(&draft.old), options);
+        }
         if generation_counts(at) && at.strategy.generation_changes(&draft.new, &draft.old) {
             metadata::raise_generation(&mut draft.new, &draft.old)?;
         }
         let context = self.write_context(caller, options.dry_run);
-        let hook =
-            crate::server::hook(&at.resource.stored).filter(|_| at.target.subresource.is_none());
+        let hook = self.hook(&at.resource.stored).filter(|_| at.target.subresource.is_none());
         if let Some(hook) = hook {
             hook.before_update(&context, &mut draft.new, &draft.old).await?;
         }
@@ -246,26 +268,9 @@ impl Inner {
         let (new, old) = (&mut draft.new, &draft.old);
         match at.target.subresource.as_deref() {
             None => at.strategy.prepare_for_update(new, old),
-            Some("status" | "approval") => at.strategy.prepare_for_status_update(new, old),
+            Some("status") => at.strategy.prepare_for_status_update(new, old),
             Some("scale") => {}
-            Some("finalize") => {
-                let finalizers = new["spec"]["finalizers"].take();
-                *new = old.clone();
-                if finalizers.is_null() {
-                    new["spec"].as_object_mut().map(|spec| spec.remove("finalizers"));
-                } else {
-                    new["spec"]["finalizers"] = finalizers;
-                }
-            }
-            Some("ephemeralcontainers") => {
-                let containers = new["spec"]["ephemeralContainers"].take();
-                *new = old.clone();
-                if containers.is_array() {
-                    new["spec"]["ephemeralContainers"] = containers;
-                }
-            }
-            Some("resize") => resize(new, old),
-            Some(_) => return Err(super::method_not_allowed()),
+            Some(sub) => at.strategy.prepare_for_subresource_update(sub, new, old),
         }
         Ok(errors)
     }
@@ -359,27 +364,12 @@ fn generation_counts(at: &Addressed) -> bool {
 }
 
 fn validation(at: &Addressed, draft: &Draft) -> Vec<FieldError> {
-    match at.target.subresource.as_deref() {
-        Some("status" | "approval") => at.strategy.validate_status_update(&draft.new, &draft.old),
-        Some("finalize" | "ephemeralcontainers" | "resize") => Vec::new(),
-        _ => at.strategy.validate_update(&draft.new, &draft.old),
-    }
-}
-
-/// Only the resources and the resize policies of containers change through `resize`.
-fn resize(new: &mut Value, old: &Value) {
-    let asked = std::mem::replace(new, old.clone());
-    for list in ["containers", "initContainers"] {
-        let wanted = asked["spec"][list].as_array().cloned().unwrap_or_default();
-        let Some(containers) = new["spec"][list].as_array_mut() else { continue };
-        for container in containers {
-            let same = wanted.iter().find(|other| other["name"] == container["name"]);
-            let Some(same) = same else { continue };
-            for field in ["resources", "resizePolicy"] {
-                if let Some(value) = same.get(field) {
-                    container[field] = value.clone();
-                }
-            }
-        }
-    }
+    let (new, old) = (&draft.new, &draft.old);
+    let mut errors = metadata::validate(new);
+    errors.extend(match at.target.subresource.as_deref() {
+        Some("status") => at.strategy.validate_status_update(new, old),
+        None | Some("scale") => at.strategy.validate_update(new, old),
+        Some(sub) => at.strategy.validate_subresource_update(sub, new, old),
+    });
+    errors
 }

@@ -1,0 +1,109 @@
+//! What a cluster has before anybody does anything: namespaces, classes, roles, the `kubernetes`
+//! Service.
+//!
+//! Source: `pkg/controlplane/controller/systemnamespaces`, `kubernetesservice`.
+
+use std::net::SocketAddr;
+
+use orch_core::{
+    ApiError, ClientError, ResourceType, Scope, Target,
+    client::{Write, WriteOptions},
+};
+use serde_json::{Value, json};
+
+use crate::{admission, auth::rbac, server::ApiServer};
+
+const SERVICES: ResourceType =
+    ResourceType::new("", "v1", "services", "Service", Scope::Namespaced);
+const ENDPOINTS: ResourceType =
+    ResourceType::new("", "v1", "endpoints", "Endpoints", Scope::Namespaced);
+const ENDPOINT_SLICES: ResourceType = ResourceType::new(
+    "discovery.k8s.io",
+    "v1",
+    "endpointslices",
+    "EndpointSlice",
+    Scope::Namespaced,
+);
+
+/// What [`ApiServer::bootstrap`] creates besides the namespaces and priority classes.
+#[derive(Clone, Debug, Default)]
+pub struct Bootstrap {
+    /// Create upstream's default roles and bindings. Default: not.
+    pub roles: bool,
+    /// Where pods reach the server: makes the `kubernetes` Service and its endpoints. Default:
+    /// none, and there is no such Service.
+    pub address: Option<SocketAddr>,
+}
+
+impl ApiServer {
+    /// Creates what a cluster has from the start, where it is missing. Idempotent.
+    ///
+    /// # Errors
+    /// [`ClientError`] of the first call that failed; what was done until then stays.
+    pub async fn bootstrap(&self, what: &Bootstrap) -> Result<(), ClientError> {
+        let client = self.inner.own_client();
+        admission::create_system_namespaces(&client).await?;
+        admission::create_system_classes(&client).await?;
+        if what.roles {
+            rbac::bootstrap::reconcile(&client).await?;
+        }
+        if let Some(address) = what.address {
+            self.kubernetes_service(address).await?;
+        }
+        Ok(())
+    }
+
+    /// Creates an object unless it exists.
+    async fn ensure(&self, target: Target, body: Value) -> Result<(), ClientError> {
+        let write = Write::Create(target, body, WriteOptions::default());
+        match self.inner.own_client().write(write).await {
+            Err(error) if error.is_already_exists() => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    async fn kubernetes_service(&self, address: SocketAddr) -> Result<(), ClientError> {
+        let ranges = &self.inner.options.service_ranges;
+        let first = ranges.cluster_ips.first().and_then(|range| range.hosts().next());
+        let first = first.ok_or_else(|| ApiError::internal("there is no range of cluster IPs"))?;
+        let labels = json!({"component": "apiserver", "provider": "kubernetes"});
+        let place = |of| Target::collection(of, Some("default"));
+        let service = json!({
+            "metadata": {"name": "kubernetes", "labels": labels},
+            "spec": {
+                "clusterIP": first.to_string(), "type": "ClusterIP",
+                "ports": [{"name": "https", "port": 443, "targetPort": address.port()}],
+            },
+        });
+        self.ensure(place(SERVICES), service).await?;
+        let ports = json!([{"name": "https", "port": address.port(), "protocol": "TCP"}]);
+        let skip = json!({"endpointslice.kubernetes.io/skip-mirror": "true"});
+        let ip = address.ip().to_string();
+        let endpoints = json!({
+            "metadata": {"name": "kubernetes", "labels": skip},
+            "subsets": [{"addresses": [{"ip": ip}], "ports": ports}],
+        });
+        self.replace(ENDPOINTS, endpoints).await?;
+        let slice = json!({
+            "metadata": {"name": "kubernetes", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+            "addressType": if address.is_ipv6() { "IPv6" } else { "IPv4" },
+            "endpoints": [{"addresses": [ip], "conditions": {"ready": true}}],
+            "ports": ports,
+        });
+        self.replace(ENDPOINT_SLICES, slice).await
+    }
+
+    /// Creates an object, or brings the existing one up to date: the address may have changed.
+    async fn replace(&self, of: ResourceType, body: Value) -> Result<(), ClientError> {
+        let collection = Target::collection(of.clone(), Some("default"));
+        let create = Write::Create(collection, body.clone(), WriteOptions::default());
+        let client = self.inner.own_client();
+        match client.write(create).await {
+            Err(error) if error.is_already_exists() => {
+                let target = Target::object(of, Some("default"), "kubernetes");
+                client.write(Write::Update(target, body, WriteOptions::default())).await.map(drop)
+            }
+            other => other.map(drop),
+        }
+    }
+}
