@@ -270,7 +270,7 @@ impl SharedBody {
     }
 
     fn attempt(&self) -> Attempt {
-        let (body, hint) = (self.body.clone(), self.hint.clone());
+        let (body, hint) = (self.body.clone(), self.hint);
         Attempt { body, taken: None, hint, empty: self.empty }
     }
 
@@ -313,6 +313,6 @@ impl Body for Attempt {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.taken.as_ref().map_or_else(|| self.hint.clone(), Body::size_hint)
+        self.taken.as_ref().map_or_else(|| self.hint, Body::size_hint)
     }
 }

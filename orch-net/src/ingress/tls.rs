@@ -18,13 +18,20 @@ use rustls::{
 
 const BY_TLS_HOST: &str = "orch-net/ingresses-by-tls-host";
 
+/// A certificate with the revision of the secret that it was in.
+#[derive(Clone, Debug)]
+struct Parsed {
+    revision: Option<String>,
+    certified: Arc<CertifiedKey>,
+}
+
 /// Chooses a certificate by the name that the client asks for.
 #[derive(Debug)]
 struct Certificates {
     ingresses: Informer<Ingress>,
     secrets: Informer<Secret>,
-    /// Parsed once per revision of a secret.
-    parsed: Mutex<HashMap<Key, (Option<String>, Arc<CertifiedKey>)>>,
+    /// Parsed once per revision of a secret; those of secrets that are gone are dropped.
+    parsed: Mutex<HashMap<Key, Parsed>>,
 }
 
 /// A TLS configuration with the cluster's certificates.
@@ -64,17 +71,21 @@ impl Certificates {
     }
 
     fn of_secret(&self, key: &Key) -> Option<Arc<CertifiedKey>> {
-        let secret = self.secrets.get(key)?;
+        let Some(secret) = self.secrets.get(key) else {
+            self.parsed.lock().remove(key);
+            return None;
+        };
         let revision = &secret.metadata.resource_version;
-        if let Some((parsed, certified)) = self.parsed.lock().get(key)
-            && parsed == revision
+        if let Some(parsed) = self.parsed.lock().get(key)
+            && parsed.revision == *revision
         {
-            return Some(certified.clone());
+            return Some(parsed.certified.clone());
         }
         match parse(&secret) {
             Ok(certified) => {
                 let certified = Arc::new(certified);
-                self.parsed.lock().insert(key.clone(), (revision.clone(), certified.clone()));
+                let parsed = Parsed { revision: revision.clone(), certified: certified.clone() };
+                self.parsed.lock().insert(key.clone(), parsed);
                 Some(certified)
             }
             Err(reason) => {

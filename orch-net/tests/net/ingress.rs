@@ -67,12 +67,12 @@ fn seed_service(client: &MemoryClient, name: &str, endpoints: &[SocketAddr]) {
     }
 }
 
-fn seed_ingress(client: &MemoryClient, name: &str, spec: Value) {
+fn seed_ingress(client: &MemoryClient, name: &str, spec: &Value) {
     let ingress = json!({"metadata": {"name": name, "namespace": "a"}, "spec": spec});
     client.seed_typed::<Ingress>(&typed(ingress)).unwrap();
 }
 
-fn path(kind: &str, path: &str, service: &str, port: Value) -> Value {
+fn path(kind: &str, path: &str, service: &str, port: &Value) -> Value {
     json!({"path": path, "pathType": kind, "backend": {"service": {"name": service, "port": port}}})
 }
 
@@ -118,21 +118,21 @@ async fn requests_find_their_way() {
     let (number, named) = (json!({"number": 80}), json!({"name": "http"}));
     let rules = json!({"ingressClassName": "orch", "rules": [
         {"host": "shop.test", "http": {"paths": [
-            path("Prefix", "/", "root", number.clone()),
-            path("Prefix", "/api", "api", named.clone()),
-            path("Exact", "/api/exact", "exact", number.clone()),
-            path("Prefix", "/empty", "empty", number.clone()),
-            path("Prefix", "/dead", "dead", number.clone()),
+            path("Prefix", "/", "root", &number),
+            path("Prefix", "/api", "api", &named),
+            path("Exact", "/api/exact", "exact", &number),
+            path("Prefix", "/empty", "empty", &number),
+            path("Prefix", "/dead", "dead", &number),
         ]}},
-        {"host": "*.shop.test", "http": {"paths": [path("Prefix", "/only", "wild", named)]}},
+        {"host": "*.shop.test", "http": {"paths": [path("Prefix", "/only", "wild", &named)]}},
     ]});
-    seed_ingress(&client, "shop", rules);
+    seed_ingress(&client, "shop", &rules);
     let backend = json!({"service": {"name": "fallback", "port": number}});
     seed_ingress(
         &client,
         "other",
-        json!({"ingressClassName": "foreign",
-        "rules": [{"host": "foreign.test", "http": {"paths": [path("Prefix", "/", "root", json!({"number": 80}))]}}]}),
+        &json!({"ingressClassName": "foreign",
+        "rules": [{"host": "foreign.test", "http": {"paths": [path("Prefix", "/", "root", &json!({"number": 80}))]}}]}),
     );
     let class = json!({"metadata": {"name": "orch"}, "spec": {"controller": "orch.dev/ingress"}});
     client.seed_typed::<IngressClass>(&typed(class)).unwrap();
@@ -168,7 +168,7 @@ async fn requests_find_their_way() {
         assert!(answer.ends_with("\r\n\r\nhello"), "{answer}");
     }
 
-    seed_ingress(&client, "fallback", json!({"defaultBackend": backend}));
+    seed_ingress(&client, "fallback", &json!({"defaultBackend": backend}));
     let (told, mut seen) = tokio::sync::mpsc::unbounded_channel();
     informers.of::<Ingress>().on_change(move |change| {
         let ingress = change.object();
@@ -186,9 +186,9 @@ async fn upgrades_pass_through() {
     let (client, informers) = cluster();
     seed_service(&client, "echo", &[backend("echo").await]);
     let rules = json!({"rules": [{"http": {"paths": [
-        path("Prefix", "/", "echo", json!({"number": 80})),
+        path("Prefix", "/", "echo", &json!({"number": 80})),
     ]}}]});
-    seed_ingress(&client, "echo", rules);
+    seed_ingress(&client, "echo", &rules);
     let (ingress, cancel) = start(&informers).await;
     let mut stream = TcpStream::connect(ingress).await.unwrap();
     let ask =
@@ -204,4 +204,56 @@ async fn upgrades_pass_through() {
     stream.read_exact(&mut echo).await.unwrap();
     assert_eq!(&echo, b"over and out");
     cancel.cancel();
+}
+
+#[tokio::test]
+async fn https_is_served_with_the_certificate_of_the_secret() {
+    use k8s_openapi::{ByteString, api::core::v1::Secret};
+    use rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::ServerName};
+
+    let (client, informers) = cluster();
+    seed_service(&client, "web", &[backend("web").await]);
+    let made = rcgen::generate_simple_self_signed(["*.secure.test".to_owned()]).unwrap();
+    let mut secret: Secret = typed(json!({"metadata": {"name": "cert", "namespace": "a"}}));
+    secret.data = Some(std::collections::BTreeMap::from([
+        ("tls.crt".into(), ByteString(made.cert.pem().into_bytes())),
+        ("tls.key".into(), ByteString(made.signing_key.serialize_pem().into_bytes())),
+    ]));
+    client.seed_typed(&secret).unwrap();
+    let rules = json!({
+        "tls": [{"hosts": ["*.secure.test"], "secretName": "cert"}],
+        "rules": [{"host": "www.secure.test", "http": {"paths": [
+            path("Prefix", "/", "web", &json!({"number": 80})),
+        ]}}],
+    });
+    seed_ingress(&client, "secure", &rules);
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let options = IngressOptions { tls_address: Some(any), ..IngressOptions::default() };
+    let ingress = IngressController::bind(any, &informers, options).await.unwrap();
+    informers.of::<Ingress>().synced().await;
+    informers.of::<Secret>().synced().await;
+    informers.of::<Service>().synced().await;
+    informers.of::<EndpointSlice>().synced().await;
+    let address = ingress.tls_addr().unwrap();
+    tokio::spawn(ingress.run(CancellationToken::new()));
+
+    let mut roots = RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let connect = async |name: &'static str| {
+        let stream = TcpStream::connect(address).await.unwrap();
+        connector.connect(ServerName::try_from(name).unwrap(), stream).await
+    };
+    let mut stream = connect("www.secure.test").await.unwrap();
+    let ask = "GET / HTTP/1.1\r\nHost: www.secure.test\r\nConnection: close\r\n\r\n";
+    stream.write_all(ask.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer).await;
+    assert!(answer.contains("x-forwarded-proto: https\r\n"), "{answer}");
+    assert!(connect("unknown.test").await.is_err(), "no certificate, no session");
 }
