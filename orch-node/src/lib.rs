@@ -7,6 +7,7 @@
 //! - [`logs`]: container output on disk.
 //! - [`pods`]: what the agent's HTTP server asks the agent.
 //! - [`server`]: the agent's HTTP server.
+//! - [`shim`]: the process beside each container of the process runtime.
 
 pub mod addresses;
 pub mod agent;
@@ -16,6 +17,7 @@ pub mod machine;
 pub mod pods;
 pub mod runtime;
 pub mod server;
+pub mod shim;
 mod volume;
 
 pub use agent::{AgentOptions, NodeAgent, NodeFolders};

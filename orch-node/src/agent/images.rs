@@ -118,17 +118,19 @@ impl ImagePuller<'_> {
                 self.events.warn(Some(name), "ErrImageNeverPull", &error.to_string());
                 Err(error)
             }
-            _ => self.pull(pod, name, image, reference).await,
+            _ => self.pull(pod, container, image, reference).await,
         }
     }
 
     async fn pull(
         &mut self,
         pod: &Pod,
-        container: &str,
+        container: &Container,
         image: &str,
         reference: String,
     ) -> Result<ImageInfo, ImageError> {
+        let needs_entry_point = container.command.as_ref().is_none_or(Vec::is_empty);
+        let container = container.name.as_str();
         let clock = &self.environment.clock;
         let key = reference.clone();
         let now = clock.now();
@@ -141,7 +143,8 @@ impl ImagePuller<'_> {
         self.events.normal(Some(container), "Pulling", &format!("Pulling image \"{image}\""));
         let auth = pull_secrets(self.client, pod, &reference).await;
         let runtime_handler = spec::spec(pod).runtime_class_name.clone().unwrap_or_default();
-        match self.runtime.pull_image(ImagePull { image: reference, auth, runtime_handler }).await {
+        let pull = ImagePull { image: reference, auth, runtime_handler, needs_entry_point };
+        match self.runtime.pull_image(pull).await {
             Ok(info) => {
                 self.backoff.forget(&key);
                 let took = clock.now().duration_since(now).as_millis();

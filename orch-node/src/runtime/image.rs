@@ -50,4 +50,7 @@ pub struct ImagePull {
     pub auth: Vec<RegistryAuth>,
     /// The runtime handler that will run it; empty is the default one.
     pub runtime_handler: String,
+    /// Whether the container has no command of its own, so that the image must bring one. Of
+    /// interest to runtimes whose images are only names.
+    pub needs_entry_point: bool,
 }
