@@ -18,6 +18,8 @@ pub mod pods;
 pub mod runtime;
 pub mod server;
 pub mod shim;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod volume;
 
 pub use agent::{AgentOptions, NodeAgent, NodeFolders};

@@ -2,6 +2,8 @@
 
 #[path = "node/cluster.rs"]
 mod cluster;
+#[path = "node/conformance.rs"]
+mod conformance;
 #[path = "node/lifecycle.rs"]
 mod lifecycle;
 #[path = "node/registration.rs"]

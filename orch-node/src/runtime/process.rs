@@ -262,6 +262,7 @@ impl ProcessRuntime {
 }
 
 /// Waits until a process has ended, whoever its parent is.
+#[expect(deprecated, reason = "the safe constructor of AsyncFd; the descriptor is owned here")]
 async fn wait_for_end(process: record::ProcessRecord) {
     use rustix::process::{Pid, PidfdFlags, pidfd_open};
     let Some(pid) = Pid::from_raw(process.pid) else { return };

@@ -29,6 +29,7 @@ pub(crate) struct Pty {
 }
 
 impl Pty {
+    #[expect(deprecated, reason = "the safe constructor of AsyncFd; the descriptor is owned here")]
     pub(crate) fn open() -> io::Result<Self> {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let fd = openpt(flags)?;

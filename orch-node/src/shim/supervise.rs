@@ -14,7 +14,7 @@ use orch_core::clock::{Clock as _, SystemClock};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::UnixListener,
-    process::{Child, Command},
+    process::{Child, ChildStdin, Command},
     signal::unix::{SignalKind, signal},
     sync::{broadcast, mpsc},
 };
@@ -40,6 +40,8 @@ const QUEUE: usize = 256;
 /// A container that runs.
 struct Running {
     child: Child,
+    /// Taken at once: waiting for the child would close it.
+    stdin: Option<ChildStdin>,
     process: ProcessRecord,
     terminal: Option<PtyMaster>,
 }
@@ -81,8 +83,9 @@ pub(super) async fn run(folder: &Path) -> i32 {
         running.process.signal_group(Signal::SIGKILL);
         return tell(&format!("error cannot write the state: {error}"), 1);
     }
+    let listener = listen(config.socket.as_deref());
     tell("ok", 0);
-    let status = supervise(&config, running, log).await;
+    let status = supervise(&config, running, log, listener).await;
     let killed_for_memory = cgroup.as_ref().is_some_and(Cgroup::was_killed_for_memory);
     drop(cgroup);
     state.finished_at = Some(micros(SystemClock.now()));
@@ -138,9 +141,10 @@ async fn start(
     {
         tracing::warn!(%error, "the memory limit is not enforced");
     }
+    let stdin = child.stdin.take();
     wait_for_exec(&mut child, ready).await?;
     let process = ProcessRecord::of(pid).unwrap_or(ProcessRecord { pid, started_ticks: 0 });
-    Ok(Running { child, process, terminal: terminal.map(|pty| pty.master) })
+    Ok(Running { child, stdin, process, terminal: terminal.map(|pty| pty.master) })
 }
 
 /// Waits until the program runs. What comes through the FIFO before it closes says why not.
@@ -237,12 +241,17 @@ async fn accept(
 }
 
 /// Moves output and input until the container has ended.
-async fn supervise(config: &ContainerRecord, running: Running, mut log: Log) -> ExitStatus {
-    let Running { mut child, process, terminal } = running;
+async fn supervise(
+    config: &ContainerRecord,
+    running: Running,
+    mut log: Log,
+    listener: Option<UnixListener>,
+) -> ExitStatus {
+    let Running { mut child, stdin, process, terminal } = running;
     let (lines, mut taken) = mpsc::channel(QUEUE);
     let (output, _) = broadcast::channel(QUEUE);
     let (to_container, input) = mpsc::channel(QUEUE);
-    let stdin: Option<Box<dyn AsyncWrite + Send + Unpin>> = match (&terminal, child.stdin.take()) {
+    let stdin: Option<Box<dyn AsyncWrite + Send + Unpin>> = match (&terminal, stdin) {
         (Some(terminal), _) if config.stdin => Some(Box::new(terminal.clone())),
         (_, Some(pipe)) => Some(Box::new(pipe)),
         _ => None,
@@ -258,7 +267,7 @@ async fn supervise(config: &ContainerRecord, running: Running, mut log: Log) -> 
         tokio::spawn(read_all(stderr, LogStream::Stderr, lines.clone()));
     }
     drop(lines);
-    tokio::spawn(accept(listen(config.socket.as_deref()), output.clone(), to_container));
+    tokio::spawn(accept(listener, output.clone(), to_container));
     let mut reopen = signal(SignalKind::user_defined1()).ok();
     // Whoever wants the container to stop tells the container.
     let _ignored = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()]

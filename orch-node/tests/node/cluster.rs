@@ -10,7 +10,7 @@ use orch_core::{
     testing::MemoryClient,
 };
 use orch_node::{
-    AgentOptions, NodeAgent,
+    AgentOptions, NodeAgent, Runtime,
     machine::Machine,
     runtime::simulated::{AnnotationScript, Script, SimulatedRuntime},
 };
@@ -56,8 +56,11 @@ impl Cluster {
     }
 
     pub(crate) fn start_agent(&mut self) {
+        self.start_agent_on(Arc::new(self.runtime.clone()));
+    }
+
+    pub(crate) fn start_agent_on(&mut self, runtime: Arc<dyn Runtime>) {
         let client: Arc<dyn Client> = self.client.clone();
-        let runtime = Arc::new(self.runtime.clone());
         let agent = NodeAgent::builder(client, self.environment.clone(), NODE, runtime);
         let cancel = CancellationToken::new();
         let run = agent.options(options()).build().run(cancel.clone());
