@@ -40,6 +40,7 @@ mod plan;
 mod prober;
 mod probes;
 mod resources;
+mod rotate;
 pub(crate) mod spec;
 mod start;
 mod status;

@@ -26,8 +26,8 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default()
 }
 
-fn quantity(text: impl ToString) -> Quantity {
-    Quantity(text.to_string())
+fn quantity(text: impl Into<String>) -> Quantity {
+    Quantity(text.into())
 }
 
 fn memory_kib(meminfo: &str) -> Option<u64> {
@@ -44,9 +44,9 @@ impl Machine {
         let os_release = read("/etc/os-release");
         let pretty = os_release.lines().find_map(|l| l.strip_prefix("PRETTY_NAME="));
         let mut capacity: BTreeMap<String, Quantity> = [
-            ("cpu".to_owned(), quantity(cpus)),
+            ("cpu".to_owned(), quantity(cpus.to_string())),
             ("memory".to_owned(), quantity(format!("{memory}Ki"))),
-            ("pods".to_owned(), quantity(PODS)),
+            ("pods".to_owned(), quantity(PODS.to_string())),
         ]
         .into();
         if let Ok(disk) = nix::sys::statvfs::statvfs("/") {
@@ -65,9 +65,9 @@ impl Machine {
     /// A machine that does not exist, with this many CPUs, GiB of memory, and 110 pods.
     pub fn simulated(cpus: u32, memory_gib: u32) -> Self {
         let capacity = [
-            ("cpu".to_owned(), quantity(cpus)),
+            ("cpu".to_owned(), quantity(cpus.to_string())),
             ("memory".to_owned(), quantity(format!("{memory_gib}Gi"))),
-            ("pods".to_owned(), quantity(PODS)),
+            ("pods".to_owned(), quantity(PODS.to_string())),
             ("ephemeral-storage".to_owned(), quantity("100Gi")),
         ];
         Self {

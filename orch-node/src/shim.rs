@@ -34,10 +34,8 @@ pub const WORD: &str = "__orch-shim";
 /// threads or reads its arguments.
 ///
 /// ```
-/// fn main() {
-///     orch_node::shim::main_if_requested();
-///     // ... what the program is for
-/// }
+/// orch_node::shim::main_if_requested();
+/// // ... what the program is for
 /// ```
 pub fn main_if_requested() {
     let mut args = std::env::args_os().skip(1);

@@ -183,6 +183,7 @@ mod tests {
         .unwrap()
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "tests read better so")]
     fn pod(uid: &str, spec: Value) -> Pod {
         let mut pod: Pod =
             serde_json::from_value(json!({ "metadata": { "uid": uid }, "spec": spec })).unwrap();

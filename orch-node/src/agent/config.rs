@@ -30,6 +30,8 @@ use crate::{
     volume::{PreparedVolume, make_dir},
 };
 
+const HOSTS: &str = "/etc/hosts";
+
 /// A duration as Go prints whole seconds: `10s`, `2m40s`, `5m0s`.
 pub(super) fn go_duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -180,10 +182,12 @@ pub(super) struct ContainerInput<'a> {
     pub(super) image: ImageInfo,
     pub(super) env: Vec<(String, String)>,
     pub(super) volumes: &'a BTreeMap<String, PreparedVolume>,
+    pub(super) pod_ips: &'a [IpAddr],
 }
 
 pub(super) async fn container(input: ContainerInput<'_>) -> Result<ContainerConfig, String> {
-    let ContainerInput { context, pod, role, container, attempt, image, env, volumes } = input;
+    let ContainerInput { context, pod, role, container, attempt, image, env, volumes, pod_ips } =
+        input;
     let variables: HashMap<String, String> = env.iter().cloned().collect();
     let pod_security = spec::spec(pod).security_context.clone().unwrap_or_default();
     let security = security(&pod_security, container.security_context.as_ref());
@@ -195,6 +199,10 @@ pub(super) async fn container(input: ContainerInput<'_>) -> Result<ContainerConf
         mounts.push(self::mount(context, mount, volumes, &variables).await?);
     }
     let mut annotations = annotations(pod, role, container, attempt);
+    let mounts_hosts = mounts.iter().any(|m| m.container_path == Path::new(HOSTS));
+    if !mounts_hosts && let Some(file) = hosts_file(context, pod, pod_ips).await? {
+        mounts.push(Mount { container_path: HOSTS.into(), host_path: file, ..Mount::default() });
+    }
     if let Some(file) = termination_file(context, pod, container, attempt).await? {
         let path = container.termination_message_path.as_deref().unwrap_or("/dev/termination-log");
         annotations
@@ -262,6 +270,44 @@ fn annotations(
     .into_iter()
     .map(|(k, v)| (k.to_owned(), v))
     .collect()
+}
+
+/// The pod's `/etc/hosts`: written by the agent, because every runtime needs it. Pods with the
+/// host's network have the host's.
+///
+/// Source: `pkg/kubelet/kubelet_pods.go`, `ensureHostsFile`.
+async fn hosts_file(
+    context: &Context,
+    pod: &Pod,
+    pod_ips: &[IpAddr],
+) -> Result<Option<PathBuf>, String> {
+    let spec = spec::spec(pod);
+    let Some(dir) = context.volumes.pod_dir(spec::uid(pod)) else { return Ok(None) };
+    if spec.host_network == Some(true) {
+        return Ok(None);
+    }
+    let mut text = String::from(
+        "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost \
+         ip6-loopback\n",
+    );
+    let hostname = spec.hostname.as_deref().filter(|h| !h.is_empty());
+    let hostname = hostname.unwrap_or_else(|| spec::name(pod));
+    let domain = &context.options.cluster_domain;
+    let full =
+        spec.subdomain.as_deref().filter(|s| !s.is_empty()).map(|subdomain| {
+            format!("{hostname}.{subdomain}.{}.svc.{domain}\t", spec::namespace(pod))
+        });
+    for ip in pod_ips {
+        text.push_str(&format!("{ip}\t{}{hostname}\n", full.as_deref().unwrap_or_default()));
+    }
+    for alias in spec.host_aliases.iter().flatten() {
+        let names = alias.hostnames.as_deref().unwrap_or_default().join("\t");
+        text.push_str(&format!("{}\t{names}\n", alias.ip));
+    }
+    make_dir(dir.clone(), 0o755).await.map_err(|e| e.to_string())?;
+    let file = dir.join("etc-hosts");
+    tokio::fs::write(&file, text).await.map_err(|e| format!("{}: {e}", file.display()))?;
+    Ok(Some(file))
 }
 
 /// The file on the host that stands behind the container's termination message path.

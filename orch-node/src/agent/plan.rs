@@ -257,6 +257,7 @@ mod tests {
         }
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "tests read better so")]
     fn pod(spec: Value) -> Pod {
         serde_json::from_value(json!({ "metadata": { "name": "p" }, "spec": spec })).unwrap()
     }
@@ -332,7 +333,7 @@ mod tests {
         });
         assert_eq!(starts(&check(spec.clone(), &[], None)), ["i1"]);
         let i1 = container("i1", Exited, 0);
-        assert_eq!(starts(&check(spec.clone(), &[i1.clone()], None)), ["i2"]);
+        assert_eq!(starts(&check(spec.clone(), std::slice::from_ref(&i1), None)), ["i2"]);
         let running = [i1.clone(), container("i2", Running, 0)];
         assert!(check(spec.clone(), &running, None).is_idle());
         let failed = [i1.clone(), container("i2", Exited, 1)];

@@ -124,6 +124,7 @@ mod tests {
 
     use super::*;
 
+    #[expect(clippy::needless_pass_by_value, reason = "tests read better so")]
     fn pod(spec: Value) -> Pod {
         serde_json::from_value(json!({ "spec": spec })).unwrap()
     }

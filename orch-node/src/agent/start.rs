@@ -35,8 +35,8 @@ struct NotStarted {
 }
 
 impl NotStarted {
-    fn new(reason: &str, message: impl ToString, again: Duration) -> Self {
-        Self { reason: reason.into(), message: message.to_string(), again }
+    fn new(reason: &str, message: impl Into<String>, again: Duration) -> Self {
+        Self { reason: reason.into(), message: message.into(), again }
     }
 }
 
@@ -159,7 +159,7 @@ impl PodWorker {
         let image = match self.image(container).await {
             Ok(image) => image,
             Err(error) => {
-                let not = NotStarted::new(error.reason(), &error, IMAGE_RETRY);
+                let not = NotStarted::new(error.reason(), error.to_string(), IMAGE_RETRY);
                 return Ok(Err(not));
             }
         };
@@ -268,6 +268,7 @@ impl PodWorker {
             image,
             env,
             volumes: &volumes,
+            pod_ips: &pod_ips,
         })
         .await
     }
@@ -310,7 +311,11 @@ impl PodWorker {
             Ok(id) => id,
             Err(error) => {
                 events.warn(name, "Failed", &format!("Error: {error}"));
-                return Ok(Err(NotStarted::new("CreateContainerError", error, IMAGE_RETRY)));
+                return Ok(Err(NotStarted::new(
+                    "CreateContainerError",
+                    error.to_string(),
+                    IMAGE_RETRY,
+                )));
             }
         };
         events.normal(name, "Created", "Container created");
@@ -321,7 +326,11 @@ impl PodWorker {
         }
         if let Err(error) = context.runtime.start_container(&id).await {
             events.warn(name, "Failed", &format!("Error: {error}"));
-            return Ok(Err(NotStarted::new("RunContainerError", error, Duration::ZERO)));
+            return Ok(Err(NotStarted::new(
+                "RunContainerError",
+                error.to_string(),
+                Duration::ZERO,
+            )));
         }
         events.normal(name, "Started", "Container started");
         let hook = container.lifecycle.as_ref().and_then(|l| l.post_start.as_ref());

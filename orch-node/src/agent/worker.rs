@@ -20,7 +20,7 @@ use super::{
     backoff::Backoff,
     plan::{Observed, plan},
     probes::Probes,
-    spec,
+    rotate, spec,
     status::{StatusInput, Why, pod_status},
     stop,
 };
@@ -193,7 +193,7 @@ impl PodWorker {
             }
             self.publish(&observed, false).await;
             if plan.is_idle() {
-                self.refresh_volumes(&observed).await;
+                self.upkeep(&observed).await;
                 return Ok(self.until_deadline());
             }
             let wait = self.execute(&plan, &observed).await?;
@@ -394,11 +394,13 @@ impl PodWorker {
         pod_status(&self.pod, &input)
     }
 
-    /// Brings the contents of config maps, secrets and tokens in volumes up to date.
-    async fn refresh_volumes(&self, observed: &Observed) {
+    /// Brings the contents of config maps, secrets and tokens in volumes up to date, and rotates
+    /// logs.
+    async fn upkeep(&self, observed: &Observed) {
         if !self.context.info.has_files || !observed.any_running() {
             return;
         }
+        rotate::rotate(&self.context, observed).await;
         let (host_ips, allocatable) = (self.context.host_ips(), self.context.allocatable());
         let fields = PodFields {
             pod: &self.pod,

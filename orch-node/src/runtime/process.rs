@@ -236,9 +236,8 @@ impl ProcessRuntime {
 
     /// The shim has ended: what it has left is the container's last state.
     fn take_end(&self, id: &ContainerId) {
-        let is_known_to_run = |c: &Container| {
-            c.state.as_ref().is_some_and(|state| state.finished_at.is_none())
-        };
+        let is_known_to_run =
+            |c: &Container| c.state.as_ref().is_some_and(|state| state.finished_at.is_none());
         if !self.0.known.lock().containers.get(id).is_some_and(is_known_to_run) {
             // The start saw the end already, and the folder may be on its way out.
             return;

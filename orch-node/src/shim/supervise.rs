@@ -304,7 +304,7 @@ async fn next_signal(of: &mut Option<tokio::signal::unix::Signal>) {
     match of {
         Some(signal) => {
             if signal.recv().await.is_none() {
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
         }
         None => std::future::pending().await,

@@ -121,7 +121,7 @@ impl ProcessRuntime {
         let known = self.0.known.lock();
         let missing = || RuntimeError::no_container(&container.0);
         let found = known.containers.get(container).ok_or_else(missing)?;
-        if !found.state.as_ref().is_some_and(|s| s.finished_at.is_none()) {
+        if found.state.as_ref().is_none_or(|s| s.finished_at.is_some()) {
             return Err(missing());
         }
         let socket = found.record.socket.clone();
