@@ -83,9 +83,10 @@ impl PodInfo {
         let key = Key::of(&pod.metadata);
         // A pod without a uid exists in tests only; its name is as good there.
         let uid = pod.metadata.uid.clone().unwrap_or_else(|| key.to_string());
-        let spec = pod.spec.clone().unwrap_or_default();
+        let empty = PodSpec::default();
+        let spec = pod.spec.as_ref().unwrap_or(&empty);
         let mut error = None;
-        let (requests, non_zero) = pod_requests(&spec).unwrap_or_else(|fault| {
+        let (requests, non_zero) = pod_requests(spec).unwrap_or_else(|fault| {
             error = Some(fault.to_string());
             Default::default()
         });
@@ -114,7 +115,7 @@ impl PodInfo {
                 }),
             )
         });
-        let ports = host_ports(&spec);
+        let ports = host_ports(spec);
         Self {
             key,
             uid: uid.into(),

@@ -159,6 +159,7 @@ impl Queue {
         let now = Instant::now();
         if let Some(in_flight) = state.in_flight.get_mut(info.uid()) {
             in_flight.newest = Some(info);
+            in_flight.deleted = false;
             return;
         }
         let Some(entry) = state.take(info.uid()) else {
@@ -418,6 +419,7 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
@@ -538,6 +540,103 @@ mod tests {
             rejected_by: BTreeSet::new(),
             sequence: 0,
             backoff_until: Instant::now(),
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Set(usize),
+        Delete(usize),
+        Pop,
+        Reject(usize),
+        Fault(usize),
+        Done(usize),
+        Change,
+        Wait(u64),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let pods = 0..6usize;
+        let step = prop_oneof![
+            pods.clone().prop_map(Step::Set),
+            pods.clone().prop_map(Step::Delete),
+            Just(Step::Pop),
+            pods.clone().prop_map(Step::Reject),
+            pods.clone().prop_map(Step::Fault),
+            pods.prop_map(Step::Done),
+            Just(Step::Change),
+            (0..400u64).prop_map(Step::Wait),
+        ];
+        prop::collection::vec(step, 1..80)
+    }
+
+    /// Carries out the steps and gives the pods that must still come out, and those that do.
+    async fn run(steps: Vec<Step>) -> (BTreeSet<String>, BTreeSet<String>) {
+        let queue = queue();
+        let (mut expected, mut deleted) = (BTreeSet::new(), BTreeSet::new());
+        let mut flying: HashMap<String, Arc<QueuedPod>> = HashMap::new();
+        for step in steps {
+            match step {
+                Step::Set(n) => {
+                    let name = n.to_string();
+                    if !flying.contains_key(&name) {
+                        expected.insert(name.clone());
+                    }
+                    deleted.remove(&name);
+                    queue.set(pod(&name, (n % 3) as i32, false));
+                }
+                Step::Delete(n) => {
+                    queue.delete(&n.to_string());
+                    expected.remove(&n.to_string());
+                    deleted.insert(n.to_string());
+                }
+                Step::Pop => {
+                    if let Some(popped) = pop(&queue).await {
+                        let name = popped.info.key().name.clone();
+                        assert!(expected.remove(&name), "{name} came out without being in");
+                        flying.insert(name, popped);
+                    }
+                }
+                Step::Reject(n) | Step::Fault(n) => {
+                    let rejected = matches!(step, Step::Reject(_));
+                    if let Some(popped) = flying.remove(&n.to_string()) {
+                        let by = if rejected { by("NodeResourcesFit") } else { BTreeSet::new() };
+                        queue.retry(&popped, by);
+                        if !deleted.contains(&n.to_string()) {
+                            expected.insert(n.to_string());
+                        }
+                    }
+                }
+                Step::Done(n) => {
+                    if flying.remove(&n.to_string()).is_some() {
+                        queue.done(&n.to_string());
+                    }
+                }
+                Step::Change => {
+                    let change = ClusterChange::of(EventResource::AssignedPod, Actions::DELETE);
+                    queue.changed(&change);
+                }
+                Step::Wait(seconds) => tokio::time::advance(Duration::from_secs(seconds)).await,
+            }
+        }
+        tokio::time::advance(UNSCHEDULABLE_MAX + BACKOFF_MAX).await;
+        let mut out = BTreeSet::new();
+        while let Some(name) = pop_name(&queue).await {
+            out.insert(name);
+        }
+        (expected, out)
+    }
+
+    proptest! {
+        #[test]
+        fn no_pod_is_lost_and_none_comes_out_twice(steps in steps()) {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .start_paused(true)
+                .build()
+                .unwrap();
+            let (expected, out) = runtime.block_on(run(steps));
+            prop_assert_eq!(expected, out);
         }
     }
 }
