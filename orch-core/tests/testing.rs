@@ -1,5 +1,8 @@
 //! The fake cluster keeps the contract that components rely on.
 
+#[path = "testing/http.rs"]
+mod http;
+
 use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt;
@@ -29,6 +32,11 @@ async fn a_wrapper_without_faults_conforms() {
     let environment = Environment::seeded(epoch, 1);
     let faulty = FaultyClient::seeded(cluster(), environment, FaultRates::default());
     client_conformance(Arc::new(faulty)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn kube_clients_conform() {
+    client_conformance(Arc::new(http::over_http(cluster()))).await;
 }
 
 fn pod(name: &str) -> Value {
