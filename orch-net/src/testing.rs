@@ -273,7 +273,10 @@ impl Suite {
         }
         assert_eq!(answers.len(), 1, "a client's packets go one way");
         assert!(names.contains(answers.first().expect("an answer")));
-        self.apply([("dns", None)]).await;
+        // With a client in flight the address is free at once for somebody else.
+        let moved = self.rules(Protocol::Udp, &[one]);
+        self.apply([("dns", None), ("other-dns", Some(moved))]).await;
+        self.apply([("other-dns", None)]).await;
     }
 
     async fn removes(&self, one: &Endpoint) {

@@ -22,6 +22,9 @@ use crate::store::{
 /// So many changes of the past go into one item of a watch.
 const REPLAY_BATCH: usize = 1024;
 
+/// So many changes are forgotten before writers get their turn.
+const COMPACTION_STEP: usize = 4096;
+
 /// How watches of an engine behave.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WatchOptions {
@@ -141,11 +144,15 @@ impl State {
         Ok(())
     }
 
-    /// Forgets the past up to `revision`. The work is in proportion to the changes forgotten.
-    pub(crate) fn compact(&mut self, revision: Revision) {
-        self.compacted = revision;
+    /// Forgets the past up to `revision`, as far as this goes in one step; `true` if there is
+    /// more to forget. Reads see the whole compaction from the first step on.
+    pub(crate) fn compact_step(&mut self, revision: Revision) -> bool {
+        // Somebody else may have gone further between two steps.
+        self.compacted = self.compacted.max(revision);
+        let revision = self.compacted;
         let count = self.first_after(revision);
-        let newer = self.history.split_off(count);
+        let step = count.min(COMPACTION_STEP);
+        let newer = self.history.split_off(step);
         let forgotten = std::mem::replace(&mut self.history, newer);
         for version in &forgotten {
             let key = &version.entry.key;
@@ -156,6 +163,12 @@ impl State {
                 Some(kept) => drop(self.keys.insert(key.clone(), kept)),
             }
         }
+        step < count
+    }
+
+    /// All steps at once, where nobody waits.
+    pub(crate) fn compact(&mut self, revision: Revision) {
+        while self.compact_step(revision) {}
     }
 
     /// Where in the history the changes after `revision` begin.
@@ -232,13 +245,18 @@ impl Engine {
             return Err(StoreError::Compacted { requested: from, compacted: state.compacted });
         }
         let registration = state.watchers.add(&request.range, from, self.watch.buffer);
-        let past = (from <= state.revision).then(|| (state.history.clone(), state.revision));
+        let past = (from <= state.revision).then(|| state.history.clone());
         drop(state);
-        let replay = past.map_or_else(Vec::new, |(history, _)| {
+        let replay = past.map_or_else(Vec::new, |mut history| {
             let start = first_after(&history, from - 1);
-            batches(history.iter().skip(start), &request.range)
+            batches(history.split_off(start).iter(), &request.range)
         });
         Ok(Box::pin(EngineStream::new(self, registration, replay, self.watch.progress_interval)))
+    }
+
+    /// Forgets the past in steps, so that writers need not wait for all of it.
+    pub(crate) fn compact(&self, revision: Revision) {
+        while self.state.write().compact_step(revision) {}
     }
 
     pub(crate) fn request_progress(&self) {

@@ -134,7 +134,6 @@ impl UserspaceProxy {
         rules: &PortRules,
     ) -> Vec<String> {
         let wanted = self.wanted(rules);
-        listeners.retain(|address, _| wanted.iter().any(|(wanted, ..)| wanted == address));
         let mut failures = Vec::new();
         for (address, endpoints, required) in wanted {
             if let Some(listener) = listeners.get(&address) {
@@ -195,14 +194,18 @@ impl ServiceProxy for UserspaceProxy {
             return Err(ProxyError::Stopped);
         }
         let mut ports = self.ports.lock().await;
-        let closed: Vec<Listener> = changes
-            .ports
-            .iter()
-            .filter(|(_, rules)| rules.is_none())
-            .filter_map(|(name, _)| ports.remove(name))
-            .flat_map(HashMap::into_values)
-            .collect();
-        close(closed).await;
+        let mut closed = Vec::new();
+        for (name, rules) in &changes.ports {
+            let wanted = rules.as_ref().map_or_else(Vec::new, |rules| self.wanted(rules));
+            let keep = |address: &Address| wanted.iter().any(|(wanted, ..)| wanted == address);
+            let listeners = ports.get_mut(name).into_iter();
+            closed.extend(listeners.flat_map(|all| all.extract_if(|address, _| !keep(address))));
+            if rules.is_none() {
+                ports.remove(name);
+            }
+        }
+        // All of them first: an address may move from one port to another.
+        close(closed.into_iter().map(|(_, listener)| listener).collect()).await;
         let mut failures = Vec::new();
         for (port, rules) in changes.ports {
             let Some(rules) = rules else { continue };

@@ -228,7 +228,7 @@ impl Writer {
     fn compact(&mut self, revision: Revision) -> Result<(), StoreError> {
         self.engine.state.read().check_compact(revision)?;
         self.append_record(&Record::Compact { revision })?;
-        self.engine.state.write().compact(revision);
+        self.engine.compact(revision);
         self.start_snapshot(revision);
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, Weak},
 };
 
 use parking_lot::Mutex;
@@ -91,12 +91,15 @@ async fn open(
     upstream.connect(endpoint).await?;
     let used = Arc::new(Mutex::new(Instant::now()));
     let replies = {
-        let (shared, socket, sessions) = (shared.clone(), socket.clone(), sessions.clone());
-        let (upstream, used) = (upstream.clone(), used.clone());
+        // Weak, so that the service's address is free as soon as it is not served any more.
+        let (socket, sessions) = (Arc::downgrade(socket), Arc::downgrade(sessions));
+        let (shared, upstream, used) = (shared.clone(), upstream.clone(), used.clone());
         tokio::spawn(async move {
             let pass = pass_replies(&shared, &socket, client, &upstream, &used);
             shared.stopped.run_until_cancelled(pass).await;
-            sessions.lock().remove(&client);
+            if let Some(sessions) = sessions.upgrade() {
+                sessions.lock().remove(&client);
+            }
         })
     };
     let replies = replies.abort_handle();
@@ -108,7 +111,7 @@ async fn open(
 /// Passes replies back until nothing has gone either way for the idle time.
 async fn pass_replies(
     shared: &Shared,
-    socket: &UdpSocket,
+    socket: &Weak<UdpSocket>,
     client: SocketAddr,
     upstream: &UdpSocket,
     used: &Mutex<Instant>,
@@ -119,6 +122,7 @@ async fn pass_replies(
         match tokio::time::timeout_at(end, upstream.recv(&mut packet)).await {
             Ok(Ok(length)) => {
                 *used.lock() = Instant::now();
+                let Some(socket) = socket.upgrade() else { return };
                 let _ = socket.send_to(&packet[..length], client).await;
             }
             // The endpoint's port is closed: the next packet finds another endpoint.
