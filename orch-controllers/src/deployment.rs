@@ -9,6 +9,8 @@ mod scaling;
 mod status;
 mod strategy;
 
+pub(crate) use strategy::scaled;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;

@@ -8,6 +8,7 @@
 
 pub mod controller;
 pub mod deployment;
+pub mod disruption;
 pub mod endpoint_slice;
 pub mod endpoints;
 pub mod expectations;

@@ -6,6 +6,7 @@ use orch_core::informer::Informers;
 
 use crate::{
     deployment::deployment,
+    disruption::disruption,
     endpoint_slice::endpoint_slice,
     endpoints::endpoints,
     garbage::garbage_collector,
@@ -95,6 +96,7 @@ const CONTROLLERS: &[(&str, Build)] = &[
     ("pod-garbage-collector-controller", |informers, options| {
         Some(pod_garbage_collector(informers, options.pod_gc))
     }),
+    ("disruption-controller", |informers, _| Some(disruption(informers).into())),
     ("persistentvolume-binder-controller", |informers, options| {
         Some(volume_binder(informers, options.provisioners.clone()).into())
     }),

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
+    coordination::v1::Lease,
     core::v1::{ConfigMap, Namespace, Pod, ServiceAccount},
 };
 use orch_controllers::{
-    Runnable,
+    Manager, Runnable,
     deployment::deployment,
     garbage::garbage_collector,
     namespace::namespace,
@@ -20,8 +21,10 @@ use orch_core::{
     ResourceType, Resources,
     client::{DeleteOptions, Propagation},
     informer::Informers,
+    lease::Election,
 };
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::world::{World, template};
 
@@ -244,4 +247,44 @@ async fn an_unknown_name_fails_when_the_controllers_are_built() {
     let error = standard(&world.informers, &options).unwrap_err();
     assert_eq!(error, UnknownController("no-such-controller".into()));
     assert!(error.to_string().contains("deployment-controller"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_managers_only_the_elected_one_works() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let world = World::start(|_| Vec::<Runnable>::new());
+    let working = Arc::new(AtomicUsize::new(0));
+    let mut stops = Vec::new();
+    let mut ends = Vec::new();
+    for identity in ["a", "b"] {
+        let (working, stop) = (working.clone(), CancellationToken::new());
+        let worker = Runnable::new("worker", move |stop: CancellationToken| async move {
+            working.fetch_add(1, Ordering::SeqCst);
+            stop.cancelled().await;
+            working.fetch_sub(1, Ordering::SeqCst);
+        });
+        let client = Arc::new(world.cluster.clone());
+        let environment = world.informers.environment().clone();
+        let election = Election::new(client, environment, "kube-system", "manager", identity);
+        ends.push(tokio::spawn(Manager::new().with(worker).run_elected(election, stop.clone())));
+        stops.push(stop);
+    }
+    world.pass(60).await;
+    assert_eq!(working.load(Ordering::SeqCst), 1);
+    let leases: Resources<Lease> =
+        Resources::namespaced(Arc::new(world.cluster.clone()), "kube-system");
+    let holder = async || {
+        let lease = leases.get("manager").await.unwrap();
+        lease.spec.as_ref().unwrap().holder_identity.clone().unwrap()
+    };
+    let first = usize::from(holder().await == "b");
+    stops[first].cancel();
+    world.pass(10).await;
+    assert_eq!(working.load(Ordering::SeqCst), 1, "the other took over");
+    assert_eq!(holder().await, ["b", "a"][first]);
+    stops[1 - first].cancel();
+    for end in ends {
+        end.await.unwrap();
+    }
+    assert_eq!(working.load(Ordering::SeqCst), 0);
 }

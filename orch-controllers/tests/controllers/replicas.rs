@@ -3,8 +3,12 @@
 use k8s_openapi::api::{
     apps::v1::ReplicaSet,
     core::v1::{Pod, ReplicationController},
+    policy::v1::PodDisruptionBudget,
 };
-use orch_controllers::replicas::{replica_set, replication_controller};
+use orch_controllers::{
+    disruption::disruption,
+    replicas::{replica_set, replication_controller},
+};
 use serde_json::{Value, json};
 
 use crate::world::{World, template};
@@ -119,4 +123,33 @@ async fn a_replication_controller_does_the_same() {
         })
         .await;
     assert_eq!(world.list::<Pod>().await.len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_budget_says_how_many_pods_may_be_evicted() {
+    let world = World::start(|informers| vec![replica_set(informers), disruption(informers)]);
+    let budgets = [
+        ("most", json!({"minAvailable": "50%"})),
+        ("few", json!({"maxUnavailable": 1})),
+        ("all", json!({"minAvailable": 5})),
+    ];
+    for (name, mut spec) in budgets {
+        spec["selector"] = json!({"matchLabels": {"app": "web"}});
+        let budget = json!({"metadata": {"name": name}, "spec": spec});
+        world.create::<PodDisruptionBudget>(budget).await;
+    }
+    world.create::<ReplicaSet>(set(5)).await;
+    settle(&world, 5).await;
+    let allowed = async |name: &str| {
+        let budget = world.get::<PodDisruptionBudget>(name).await.unwrap();
+        budget.status.as_ref().and_then(|status| status.disruptions_allowed)
+    };
+    world.pass(1).await;
+    assert_eq!(
+        (allowed("most").await, allowed("few").await, allowed("all").await),
+        (Some(2), Some(1), Some(0))
+    );
+    let writes = world.writes();
+    world.pass(600).await;
+    assert_eq!(world.writes(), writes);
 }
