@@ -9,6 +9,7 @@ mod scaling;
 mod status;
 mod strategy;
 
+pub(crate) use hash::template_hash;
 pub(crate) use strategy::scaled;
 
 use std::sync::Arc;

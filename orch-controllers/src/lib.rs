@@ -24,6 +24,7 @@ pub mod reconciler;
 pub mod replicas;
 pub mod service_account;
 pub mod standard;
+pub mod stateful_set;
 pub mod taint_eviction;
 pub mod ttl_after_finished;
 pub mod volumes;

@@ -17,6 +17,7 @@ use crate::{
     pod_gc::{PodGcOptions, pod_garbage_collector},
     replicas::{replica_set, replication_controller},
     service_account::{root_ca_publisher, service_account},
+    stateful_set::stateful_set,
     taint_eviction::taint_eviction,
     ttl_after_finished::ttl_after_finished,
     volumes::{Provisioner, claim_protection, volume_binder, volume_protection},
@@ -76,6 +77,7 @@ const CONTROLLERS: &[(&str, Build)] = &[
         Some(replication_controller(informers).into())
     }),
     ("job-controller", |informers, _| Some(job(informers).into())),
+    ("statefulset-controller", |informers, _| Some(stateful_set(informers).into())),
     ("endpoints-controller", |informers, _| Some(endpoints(informers).into())),
     ("endpointslice-controller", |informers, _| Some(endpoint_slice(informers).into())),
     ("namespace-controller", |informers, options| {

@@ -14,6 +14,8 @@ mod queue;
 mod replicas;
 #[path = "controllers/services.rs"]
 mod services;
+#[path = "controllers/stateful_sets.rs"]
+mod stateful_sets;
 #[path = "controllers/storage.rs"]
 mod storage;
 #[path = "controllers/world.rs"]

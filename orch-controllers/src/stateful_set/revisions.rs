@@ -1,0 +1,131 @@
+//! The versions of a set's template, kept as ControllerRevisions.
+//!
+//! Source: `k8s.io/kubernetes/pkg/controller/history`.
+
+use std::{collections::HashSet, sync::Arc};
+
+use k8s_openapi::{
+    api::{
+        apps::v1::{ControllerRevision, StatefulSet},
+        core::v1::{Pod, PodTemplateSpec},
+    },
+    apimachinery::pkg::{apis::meta::v1::ObjectMeta, runtime::RawExtension},
+};
+use orch_core::{ClientError, Key, client::DeleteOptions};
+use serde_json::{Value, json};
+
+use super::{SetReconciler, identity};
+use crate::{
+    deployment::template_hash,
+    ownership::{self, BY_CONTROLLER},
+};
+
+/// What a revision keeps: a patch that brings the set back to it.
+fn data(template: &PodTemplateSpec) -> Value {
+    let mut template = serde_json::to_value(template).unwrap_or_default();
+    template["$patch"] = json!("replace");
+    json!({"spec": {"template": template}})
+}
+
+/// The template that a revision keeps.
+pub(super) fn template_of(revision: &ControllerRevision) -> Option<PodTemplateSpec> {
+    let template = revision.data.as_ref()?.0.pointer("/spec/template")?.clone();
+    serde_json::from_value(template).ok()
+}
+
+fn name(revision: &ControllerRevision) -> &str {
+    revision.metadata.name.as_deref().unwrap_or_default()
+}
+
+impl SetReconciler {
+    /// The revision of the set's template and the one that it had before, if pods may have it.
+    pub(super) async fn sync_revisions(
+        &self,
+        key: &Key,
+        set: &StatefulSet,
+    ) -> Result<(ControllerRevision, ControllerRevision), ClientError> {
+        let uid = set.metadata.uid.as_deref().unwrap_or_default();
+        let mut known = self.revisions.by_index(BY_CONTROLLER, uid);
+        known.sort_by_key(|revision| revision.revision);
+        let update = self.update_revision(key, set, &known).await?;
+        let status = set.status.as_ref();
+        let current = status.and_then(|status| status.current_revision.as_deref());
+        let current = current.and_then(|current| known.iter().find(|r| name(r) == current));
+        let current = current.map_or_else(|| update.clone(), |current| current.as_ref().clone());
+        self.forget_old(key, set, &known, [name(&update), name(&current)]).await?;
+        Ok((update, current))
+    }
+
+    async fn update_revision(
+        &self,
+        key: &Key,
+        set: &StatefulSet,
+        known: &[Arc<ControllerRevision>],
+    ) -> Result<ControllerRevision, ClientError> {
+        let template = set.spec.as_ref().map(|spec| spec.template.clone()).unwrap_or_default();
+        let next = known.last().map_or(0, |last| last.revision) + 1;
+        let resources = self.context.resources::<ControllerRevision>(&key.namespace);
+        let same = |revision: &&Arc<ControllerRevision>| {
+            template_of(revision).is_some_and(|kept| kept == template)
+        };
+        if let Some(same) = known.iter().rev().find(same) {
+            if same.revision + 1 == next {
+                return Ok(same.as_ref().clone());
+            }
+            // Rolled back: the old version is the newest again.
+            let updated = ControllerRevision { revision: next, ..same.as_ref().clone() };
+            return Ok(resources.update(&updated).await?.as_ref().clone());
+        }
+        let collisions = set.status.as_ref().and_then(|status| status.collision_count);
+        let hash = template_hash(&template, collisions.filter(|count| *count > 0));
+        let mut labels =
+            template.metadata.as_ref().and_then(|m| m.labels.clone()).unwrap_or_default();
+        labels.insert("controller.kubernetes.io/hash".to_owned(), hash.clone());
+        let revision = ControllerRevision {
+            metadata: ObjectMeta {
+                name: Some(format!("{}-{hash}", key.name)),
+                namespace: Some(key.namespace.clone()),
+                labels: Some(labels),
+                owner_references: Some(vec![ownership::controller_reference(set)]),
+                ..ObjectMeta::default()
+            },
+            data: Some(RawExtension(data(&template))),
+            revision: next,
+        };
+        match resources.create(&revision).await {
+            Ok(created) => Ok(created.as_ref().clone()),
+            // Made before; the local copy does not show it yet.
+            Err(error) if error.is_already_exists() => {
+                Ok(resources.get(name(&revision)).await?.as_ref().clone())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Deletes the oldest revisions that no pod has, beyond the history's limit.
+    async fn forget_old(
+        &self,
+        key: &Key,
+        set: &StatefulSet,
+        known: &[Arc<ControllerRevision>],
+        keep: [&str; 2],
+    ) -> Result<(), ClientError> {
+        let uid = set.metadata.uid.as_deref().unwrap_or_default();
+        let pods: Vec<Arc<Pod>> = self.pods.by_index(BY_CONTROLLER, uid);
+        let used: HashSet<&str> = pods.iter().map(|pod| identity::revision(pod)).collect();
+        let limit = set.spec.as_ref().and_then(|spec| spec.revision_history_limit).unwrap_or(10);
+        let unused: Vec<_> = known
+            .iter()
+            .filter(|revision| !keep.contains(&name(revision)) && !used.contains(name(revision)))
+            .collect();
+        let excess = unused.len().saturating_sub(usize::try_from(limit).unwrap_or(0));
+        let resources = self.context.resources::<ControllerRevision>(&key.namespace);
+        for revision in unused.into_iter().take(excess) {
+            match resources.delete(name(revision), DeleteOptions::default()).await {
+                Err(error) if !error.is_not_found() => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}

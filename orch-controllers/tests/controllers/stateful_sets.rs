@@ -1,0 +1,96 @@
+//! StatefulSets.
+
+use k8s_openapi::api::{
+    apps::v1::{ControllerRevision, StatefulSet},
+    core::v1::{PersistentVolumeClaim, Pod},
+};
+use orch_controllers::stateful_set::stateful_set;
+use serde_json::{Value, json};
+
+use crate::world::{World, template};
+
+fn set(replicas: i32) -> Value {
+    json!({
+        "metadata": {"name": "db"},
+        "spec": {"replicas": replicas, "serviceName": "db",
+            "selector": {"matchLabels": {"app": "db"}}, "template": template("db", "v1"),
+            "volumeClaimTemplates": [{"metadata": {"name": "data"},
+                "spec": {"accessModes": ["ReadWriteOnce"]}}]},
+    })
+}
+
+fn image(pod: &Pod) -> String {
+    pod.spec.as_ref().unwrap().containers[0].image.clone().unwrap()
+}
+
+async fn names(world: &World) -> Vec<String> {
+    world.list::<Pod>().await.iter().map(|pod| pod.metadata.name.clone().unwrap()).collect()
+}
+
+async fn settle(world: &World, replicas: i32, updated: i32) {
+    world
+        .eventually("the set has settled", async |world| {
+            let set = world.get::<StatefulSet>("db").await?;
+            let status = set.status.as_ref()?;
+            let settled = status.replicas == replicas
+                && status.ready_replicas.unwrap_or(0) == replicas
+                && status.updated_replicas.unwrap_or(0) == updated
+                && status.observed_generation == set.metadata.generation;
+            settled.then_some(())
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_come_in_order_with_claims_and_go_in_reverse() {
+    let world = World::start(|informers| vec![stateful_set(informers)]);
+    world.ready.store(false, std::sync::atomic::Ordering::Relaxed);
+    world.create::<StatefulSet>(set(3)).await;
+    world.pass(30).await;
+    assert_eq!(names(&world).await, ["db-0"], "the second waits for the first");
+    world.ready.store(true, std::sync::atomic::Ordering::Relaxed);
+    settle(&world, 3, 3).await;
+    assert_eq!(names(&world).await, ["db-0", "db-1", "db-2"]);
+    let second = world.get::<Pod>("db-1").await.unwrap();
+    let spec = second.spec.as_ref().unwrap();
+    assert_eq!((spec.hostname.as_deref(), spec.subdomain.as_deref()), (Some("db-1"), Some("db")));
+    assert!(world.get::<PersistentVolumeClaim>("data-db-2").await.is_some());
+    let writes = world.writes();
+    world.pass(600).await;
+    assert_eq!(world.writes(), writes);
+
+    // One that is deleted comes back under its name.
+    world.delete::<Pod>("db-1").await;
+    world.pass(1).await;
+    settle(&world, 3, 3).await;
+    world.patch::<StatefulSet>("db", json!({"spec": {"replicas": 1}})).await;
+    settle(&world, 1, 1).await;
+    assert_eq!(names(&world).await, ["db-0"]);
+    assert!(world.get::<PersistentVolumeClaim>("data-db-2").await.is_some(), "data stay");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_update_goes_from_the_last_down_to_the_partition() {
+    let world = World::start(|informers| vec![stateful_set(informers)]);
+    world.create::<StatefulSet>(set(3)).await;
+    settle(&world, 3, 3).await;
+    let strategy = json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 2}});
+    let patch = json!({"spec": {"updateStrategy": strategy, "template": template("db", "v2")}});
+    world.patch::<StatefulSet>("db", patch).await;
+    world.pass(5).await;
+    settle(&world, 3, 1).await;
+    let images: Vec<String> = world.list::<Pod>().await.iter().map(|pod| image(pod)).collect();
+    assert_eq!(images, ["v1", "v1", "v2"]);
+    // Below the partition a pod comes back as it was.
+    world.delete::<Pod>("db-0").await;
+    world.pass(5).await;
+    assert_eq!(image(&world.get::<Pod>("db-0").await.unwrap()), "v1");
+
+    let whole = json!({"spec": {"updateStrategy": {"rollingUpdate": {"partition": 0}}}});
+    world.patch::<StatefulSet>("db", whole).await;
+    world.pass(5).await;
+    settle(&world, 3, 3).await;
+    let status = world.get::<StatefulSet>("db").await.unwrap().status.clone().unwrap();
+    assert_eq!(status.current_revision, status.update_revision);
+    assert_eq!(world.list::<ControllerRevision>().await.len(), 2);
+}
