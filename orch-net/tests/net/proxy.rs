@@ -1,5 +1,10 @@
 //! Service proxies and their controller.
 
+use orch_net::{
+    ServiceProxy,
+    service::{Changes, PortFailure, ProxyError},
+};
+
 use super::*;
 
 fn loopback(third: u8) -> IpAddr {
@@ -64,13 +69,32 @@ async fn the_controller_follows_the_cluster_through_faults() {
     running.await.unwrap();
 }
 
+/// Tells after each change whether all of it is in force.
+#[derive(Debug)]
+struct Telling(UserspaceProxy, tokio::sync::mpsc::UnboundedSender<bool>);
+
+#[async_trait::async_trait]
+impl ServiceProxy for Telling {
+    async fn apply(&self, changes: Changes) -> Result<Vec<PortFailure>, ProxyError> {
+        let failures = self.0.apply(changes).await?;
+        let _ = self.1.send(failures.is_empty());
+        Ok(failures)
+    }
+
+    async fn stop(&self) -> Result<(), ProxyError> {
+        self.0.stop().await
+    }
+}
+
 #[tokio::test]
 async fn what_cannot_be_served_is_told_and_mended() {
     let (client, informers) = cluster();
     let taken = tokio::net::TcpListener::bind("127.96.9.9:0").await.unwrap();
     let port = taken.local_addr().unwrap().port();
     let options = UserspaceOptions { node_addresses: vec![], ..UserspaceOptions::default() };
-    let proxy = Arc::new(UserspaceProxy::new(Environment::system(), options));
+    let (applied, mut in_force) = tokio::sync::mpsc::unbounded_channel();
+    let proxy = UserspaceProxy::new(Environment::system(), options);
+    let proxy = Arc::new(Telling(proxy, applied));
     let retry_period = std::time::Duration::from_millis(20);
     let options = ProxyOptions { retry_period, ..ProxyOptions::default() };
     let controller = ProxyController::new(&informers, proxy, options);
@@ -83,12 +107,8 @@ async fn what_cannot_be_served_is_told_and_mended() {
     let message = seen.recv().await.unwrap().unwrap();
     assert!(message.contains("another program listens"), "{message}");
     drop(taken);
-    // Refused with a reset: somebody listens now, and the service has no endpoints.
-    loop {
-        if tokio::net::TcpStream::connect(("127.96.9.9", port)).await.is_ok() {
-            break;
-        }
-        tokio::time::sleep(retry_period).await;
-    }
+    while !in_force.recv().await.unwrap() {}
+    // It is accepted, and then refused: the service has no endpoints.
+    tokio::net::TcpStream::connect(("127.96.9.9", port)).await.unwrap();
     running.abort();
 }
