@@ -1,5 +1,5 @@
-//! What tests of runtimes, and of what uses them, need: the conformance suite of the [`Runtime`]
-//! contract, and a runtime that fails on demand.
+//! What tests of runtimes, and of what uses them, need: the conformance suite of the
+//! [`Runtime`](crate::Runtime) contract, and a runtime that fails on demand.
 
 mod conformance;
 mod faulty;

@@ -58,7 +58,7 @@ impl PodWorker {
             return self.create_sandbox(attempt).await;
         }
         for kill in &plan.kill {
-            stop::kill_container(self, &pod, kill).await?;
+            stop::kill_container(self, &pod, kill, observed).await?;
         }
         if !plan.kill.is_empty() {
             return Ok(None);
@@ -326,11 +326,7 @@ impl PodWorker {
         }
         if let Err(error) = context.runtime.start_container(&id).await {
             events.warn(name, "Failed", &format!("Error: {error}"));
-            return Ok(Err(NotStarted::new(
-                "RunContainerError",
-                error.to_string(),
-                Duration::ZERO,
-            )));
+            return Ok(Err(NotStarted::new("RunContainerError", error.to_string(), RETRY)));
         }
         events.normal(name, "Started", "Container started");
         let hook = container.lifecycle.as_ref().and_then(|l| l.post_start.as_ref());
@@ -344,8 +340,8 @@ impl PodWorker {
                 message: "FailedPostStartHook".into(),
                 probe: None,
             };
-            stop::kill_container(self, &pod, &kill).await?;
-            return Ok(Err(NotStarted::new("PostStartHookError", error, Duration::ZERO)));
+            stop::kill_container(self, &pod, &kill, observed).await?;
+            return Ok(Err(NotStarted::new("PostStartHookError", error, RETRY)));
         }
         Ok(Ok(()))
     }

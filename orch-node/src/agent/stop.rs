@@ -62,11 +62,18 @@ fn seconds(value: i64) -> Duration {
     Duration::from_secs(u64::try_from(value).unwrap_or_default())
 }
 
+/// Where the pod is reached.
+fn address(worker: &PodWorker, observed: &Observed) -> Option<std::net::IpAddr> {
+    let own = observed.ready_sandbox().and_then(|s| s.ips.first().copied());
+    own.or_else(|| worker.context.host_ips().first().copied())
+}
+
 /// Stops one container, so that it can start anew.
 pub(super) async fn kill_container(
     worker: &PodWorker,
     pod: &Pod,
     kill: &Kill,
+    observed: &Observed,
 ) -> Result<(), RuntimeError> {
     let containers = &mut spec::all_containers(pod);
     let Some((_, container)) = containers.find(|(_, c)| c.name == kill.name) else {
@@ -77,8 +84,7 @@ pub(super) async fn kill_container(
     let grace = own.unwrap_or_else(|| spec::grace_period_s(pod));
     let victim =
         Victim { id: &kill.id, container, message: kill.message.clone(), grace: seconds(grace) };
-    let address = worker.context.host_ips().first().copied();
-    worker.stop(pod, victim, address).await
+    worker.stop(pod, victim, address(worker, observed)).await
 }
 
 /// Stops all containers of a pod, the main ones at once and then the sidecars from the last to the
@@ -90,8 +96,7 @@ pub(super) async fn kill_pod(
     grace_s: i64,
 ) -> Result<(), RuntimeError> {
     let deadline = Instant::now() + seconds(grace_s);
-    let address = observed.ready_sandbox().and_then(|s| s.ips.first().copied());
-    let address = address.or_else(|| worker.context.host_ips().first().copied());
+    let address = address(worker, observed);
     let running = |name: &str| -> Vec<&ContainerStatus> {
         observed.containers.iter().filter(|c| c.name == name && c.is_running()).collect()
     };

@@ -36,8 +36,17 @@ pub struct ProcessOptions {
     /// The executable that calls [`crate::shim::main_if_requested`]. Default: this process's own.
     pub shim: Option<PathBuf>,
     /// Whether volumes and files are mounted at their paths, in a mount namespace per container.
-    /// Needs root. Default: if the process is root.
+    /// Needs the right to (`CAP_SYS_ADMIN`). Default: if the process has it.
     pub mounts: bool,
+}
+
+/// Whether the process may make mount namespaces. Root inside a container often may not.
+fn may_mount() -> bool {
+    const CAP_SYS_ADMIN: u32 = 21;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|l| l.strip_prefix("CapEff:"));
+    let bits = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+    bits.is_some_and(|bits| bits & (1 << CAP_SYS_ADMIN) != 0)
 }
 
 impl ProcessOptions {
@@ -47,7 +56,7 @@ impl ProcessOptions {
             root: root.into(),
             images: BTreeMap::new(),
             shim: None,
-            mounts: nix::unistd::Uid::effective().is_root(),
+            mounts: nix::unistd::Uid::effective().is_root() && may_mount(),
         }
     }
 }
@@ -89,7 +98,8 @@ struct Shared {
 ///   are in each other's way.
 /// - **Volumes** are bind-mounted at their paths inside a mount namespace per container when the
 ///   process is root. Mount points that the host lacks are created on it. Without root the folders
-///   are only told of, in `ORCH_VOLUME_<NAME>`.
+///   are only told of, in `ORCH_VOLUME_<NAME>`, and the file for the termination message in
+///   `ORCH_TERMINATION_LOG`.
 /// - **Memory limits** are enforced through cgroups (version 1 or 2) where those can be written,
 ///   which takes root; otherwise they are not. CPU limits are not enforced.
 /// - **Shims.** Each container has a process beside it that writes its log and keeps its exit

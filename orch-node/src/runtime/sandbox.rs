@@ -40,6 +40,29 @@ pub struct DnsConfig {
 }
 
 impl DnsConfig {
+    /// How this machine resolves names; empty if it does not say.
+    pub fn of_host() -> Self {
+        Self::parse(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default())
+    }
+
+    /// From the text of a `resolv.conf`. What is not understood is left out.
+    pub fn parse(text: &str) -> Self {
+        let mut dns = Self::default();
+        for line in text.lines() {
+            let mut words = line.split_whitespace();
+            let first = words.next();
+            let rest = words.map(ToOwned::to_owned);
+            match first {
+                Some("nameserver") => dns.servers.extend(rest.take(1)),
+                // Of several, the last one counts.
+                Some("search" | "domain") => dns.searches = rest.collect(),
+                Some("options") => dns.options.extend(rest),
+                _ => {}
+            }
+        }
+        dns
+    }
+
     /// The text of a `resolv.conf`.
     pub fn resolv_conf(&self) -> String {
         let mut text = String::new();
@@ -164,5 +187,6 @@ mod tests {
         let expected = "nameserver 10.96.0.10\nsearch a.svc.cluster.local cluster.local\n\
                         options ndots:5\n";
         assert_eq!(dns.resolv_conf(), expected);
+        assert_eq!(DnsConfig::parse(&format!("# a comment\n{expected}")), dns);
     }
 }

@@ -8,7 +8,7 @@ use tokio::{io::AsyncReadExt as _, process::Command, sync::watch};
 
 use super::{Container, ProcessRuntime, merged, volume_variable};
 use crate::{
-    runtime::{ContainerConfig, ContainerId, Containers, Mount, RuntimeError, SandboxId},
+    runtime::{ContainerConfig, ContainerId, Containers, Mount, RuntimeError, SandboxId, labels},
     shim::{
         WORD,
         record::{
@@ -60,6 +60,8 @@ impl ProcessRuntime {
                 (volume_variable(&m.volume), m.host_path.to_string_lossy().into_owned())
             };
             variables.extend(named.map(variable));
+            let message = config.annotations.get(labels::TERMINATION_MESSAGE_FILE);
+            variables.extend(message.map(|file| own(("ORCH_TERMINATION_LOG", file))));
         }
         merged(variables.into_iter().chain(config.env.iter().cloned()))
     }
