@@ -33,12 +33,15 @@ pub struct ProxyOptions {
     pub sync_period_min: Option<Duration>,
     /// When what failed is tried again. Default: 5 s.
     pub retry_period: Duration,
+    /// Whether the rules stay in force when the controller is cancelled, so that a restart does
+    /// not interrupt the services. Default: no, the proxy is stopped with it.
+    pub keep_rules: bool,
 }
 
 impl Default for ProxyOptions {
     fn default() -> Self {
         let retry_period = Duration::from_secs(5);
-        Self { node_name: String::new(), sync_period_min: None, retry_period }
+        Self { node_name: String::new(), sync_period_min: None, retry_period, keep_rules: false }
     }
 }
 
@@ -97,8 +100,7 @@ impl ProxyController {
         Self { proxy, options, environment, services, slices, events, dirty: Arc::default() }
     }
 
-    /// Works until it is cancelled; the rules stay in force then. Stopping the proxy is its
-    /// owner's decision.
+    /// Works until it is cancelled, and then stops the proxy, unless the rules are to be kept.
     pub async fn run(self, cancel: CancellationToken) {
         let work = async {
             // Nothing is told before everything is known: a proxy that is restarted must not
@@ -108,6 +110,11 @@ impl ProxyController {
             self.work().await;
         };
         cancel.run_until_cancelled(work).await;
+        if !self.options.keep_rules
+            && let Err(error) = self.proxy.stop().await
+        {
+            tracing::warn!(%error, "the service rules could not be removed");
+        }
     }
 
     fn follow(&self) {

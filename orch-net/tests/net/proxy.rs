@@ -65,8 +65,11 @@ async fn the_controller_follows_the_cluster_through_faults() {
     rules.wait_for(endpoints(1)).await.unwrap();
     services.delete("web", DeleteOptions::default()).await.unwrap();
     rules.wait_for(|rules| rules.is_empty()).await.unwrap();
+    services.create(&service("web", 80)).await.unwrap();
+    rules.wait_for(endpoints(1)).await.unwrap();
     cancel.cancel();
     running.await.unwrap();
+    assert!(rules.borrow().is_empty(), "the rules go with the controller");
 }
 
 /// Tells after each change whether all of it is in force.
