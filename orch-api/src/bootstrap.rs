@@ -8,10 +8,11 @@ use std::net::SocketAddr;
 use orch_core::{
     ApiError, ClientError, ResourceType, Scope, Target,
     client::{Write, WriteOptions},
+    status::Reason,
 };
 use serde_json::{Value, json};
 
-use crate::{admission, auth::rbac, server::ApiServer};
+use crate::{admission, auth::rbac, registry::Caller, server::ApiServer};
 
 const SERVICES: ResourceType =
     ResourceType::new("", "v1", "services", "Service", Scope::Namespaced);
@@ -97,13 +98,16 @@ impl ApiServer {
     async fn replace(&self, of: ResourceType, body: Value) -> Result<(), ClientError> {
         let collection = Target::collection(of.clone(), Some("default"));
         let create = Write::Create(collection, body.clone(), WriteOptions::default());
-        let client = self.inner.own_client();
-        match client.write(create).await {
-            Err(error) if error.is_already_exists() => {
+        // Upstream forbids clients loopback addresses here; a server that only this machine
+        // reaches has no other.
+        let caller = Caller::unchecked("kube-apiserver");
+        match self.inner.write(&caller, create).await {
+            Err(error) if error.reason() == Reason::AlreadyExists => {
                 let target = Target::object(of, Some("default"), "kubernetes");
-                client.write(Write::Update(target, body, WriteOptions::default())).await.map(drop)
+                let update = Write::Update(target, body, WriteOptions::default());
+                Ok(self.inner.write(&caller, update).await.map(drop)?)
             }
-            other => other.map(drop),
+            other => Ok(other.map(drop)?),
         }
     }
 }

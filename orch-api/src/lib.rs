@@ -1,4 +1,6 @@
 //! The Kubernetes API server as a tower `Service` over a store.
+//!
+#![doc = include_str!("../README.md")]
 
 pub mod admission;
 pub mod allocator;
@@ -8,6 +10,7 @@ mod cache;
 mod catalog;
 pub mod connect;
 mod http;
+mod in_process;
 pub mod kinds;
 mod local;
 pub mod names;

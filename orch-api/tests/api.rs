@@ -1,6 +1,7 @@
 //! The API server through `kube::Client` and through the in-process client, over a memory store.
 
 mod api {
+    mod conformance;
     mod discovery;
     mod objects;
     mod support;

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use orch_core::{Object, client::WatchEvent};
-use orch_store::{Event, EventKind, RangeResponse};
+use orch_store::{Event, EventKind};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
@@ -83,7 +83,7 @@ impl Collection {
     }
 
     /// Takes in the first range, and what arrived since. Gives what could not be decoded.
-    pub(crate) fn load(&self, range: RangeResponse, decoded: Vec<(Bytes, Arc<Item>)>) {
+    pub(crate) fn load(&self, revision: u64, decoded: Vec<(Bytes, Arc<Item>)>) {
         let mut state = self.state.lock();
         state.objects = imbl::OrdMap::new();
         state.by_node.clear();
@@ -91,8 +91,8 @@ impl Collection {
             state.index(&key, None, Some(&item));
             state.objects.insert(key, item);
         }
-        state.revision = range.revision;
-        state.window_start = range.revision;
+        state.revision = revision;
+        state.window_start = revision;
         state.window.clear();
         for event in std::mem::take(&mut state.pending) {
             self.apply_one(&mut state, &event, &mut |_| None);

@@ -43,6 +43,8 @@ const NUDGE: Duration = Duration::from_millis(50);
 const RETRY: Duration = Duration::from_millis(200);
 const WRITTEN_SLOTS: usize = 1024;
 
+type Slot = Mutex<Option<(Revision, Arc<Object>)>>;
+
 /// The cache of a server.
 pub(crate) struct Cache {
     store: Arc<dyn Store>,
@@ -52,7 +54,7 @@ pub(crate) struct Cache {
     seen: watch::Sender<Revision>,
     feed: OnceLock<AbortHandle>,
     /// Objects that this process wrote, by revision, so that the feed need not decode them again.
-    written: Box<[Mutex<Option<(Revision, Arc<Object>)>>]>,
+    written: Box<[Slot]>,
 }
 
 impl fmt::Debug for Cache {
@@ -145,20 +147,16 @@ impl Cache {
             return Err(ApiError::new(Reason::ServiceUnavailable, "the store cannot be watched"));
         }
         let mut phase = collection.phase.subscribe();
-        loop {
-            if collection.start_loading() {
-                tokio::spawn(load(self.store.clone(), collection.clone()));
-            }
-            // Whoever loads may fail: then it is cold again, and the next one tries.
-            match phase.wait_for(|phase| *phase != Phase::Loading).await.map(|phase| *phase) {
-                Ok(Phase::Ready) => return Ok(collection),
-                Ok(_) => {
-                    let why = "the resource could not be read from the store";
-                    return Err(ApiError::new(Reason::ServiceUnavailable, why));
-                }
-                Err(_) => return Err(ApiError::internal("the watch cache has stopped")),
-            }
+        if collection.start_loading() {
+            tokio::spawn(load(self.store.clone(), collection.clone()));
         }
+        // Whoever loads may fail: then it is cold again, and the next reader tries.
+        let settled = phase.wait_for(|phase| *phase != Phase::Loading).await.map(|phase| *phase);
+        if settled.is_ok_and(|phase| phase == Phase::Ready) {
+            return Ok(collection);
+        }
+        let why = "the resource could not be read from the store";
+        Err(ApiError::new(Reason::ServiceUnavailable, why))
     }
 
     /// Waits until everything up to `revision` has been taken in.
@@ -178,9 +176,7 @@ impl Cache {
 
     /// The store's newest revision.
     pub(crate) async fn current_revision(&self) -> Result<Revision, ApiError> {
-        let mut request = RangeRequest::new(KeyRange::key(ROOT));
-        request.count_only = true;
-        Ok(self.store.range(request).await.map_err(store_error)?.revision)
+        revision_of(&*self.store).await.map_err(store_error)
     }
 
     /// Hands over what this process has just written.
@@ -190,7 +186,7 @@ impl Cache {
         }
     }
 
-    fn slot(&self, revision: Revision) -> &Mutex<Option<(Revision, Arc<Object>)>> {
+    fn slot(&self, revision: Revision) -> &Slot {
         &self.written[(revision % WRITTEN_SLOTS as u64) as usize]
     }
 
@@ -238,7 +234,9 @@ impl Cache {
         });
     }
 
+    /// Starts anew: nothing is loaded until the feed runs again.
     fn reset(&self) {
+        self.seen.send_replace(0);
         for collection in self.collections.read().values() {
             collection.reset();
         }
@@ -267,7 +265,7 @@ async fn load(store: Arc<dyn Store>, collection: Arc<Collection>) {
                 Some((entry.key, Arc::new(collection.item(object))))
             });
             let decoded: Vec<(Bytes, Arc<Item>)> = decoded.collect();
-            collection.load(range, decoded);
+            collection.load(range.revision, decoded);
         }
         Err(error) => {
             tracing::warn!(%error, "a resource could not be read from the store");
@@ -280,47 +278,51 @@ async fn load(store: Arc<dyn Store>, collection: Arc<Collection>) {
 async fn follow(store: Arc<dyn Store>, environment: Environment, cache: Weak<Cache>) {
     let mut from: Option<Revision> = None;
     loop {
-        let request = WatchRequest { range: KeyRange::prefix(ROOT), from };
-        match store.watch(request).await {
-            Ok(mut stream) => {
-                if from.is_none() {
-                    // The watch is established: whatever is committed from now on arrives.
-                    let Some(revision) = revision_of(&*store).await else { continue };
-                    let Some(cache) = cache.upgrade() else { return };
-                    cache.advance(revision);
-                    from = Some(revision + 1);
-                }
-                while let Some(item) = stream.next().await {
-                    let Some(cache) = cache.upgrade() else { return };
-                    match item {
-                        Ok(WatchItem::Events(events)) => cache.take_in(&events),
-                        Ok(WatchItem::Progress(revision)) => cache.advance(revision),
-                        Err(error) => {
-                            tracing::warn!(%error, "the store's watch ended");
-                            if matches!(error, StoreError::Compacted { .. }) {
-                                cache.reset();
-                                from = None;
-                            }
-                            break;
-                        }
-                    }
-                    from = Some(cache.seen() + 1);
-                }
-            }
+        let ended = follow_once(&*store, &cache, &mut from).await;
+        let Some(cache) = cache.upgrade() else { return };
+        match ended {
+            // What lies between is gone: everything is read anew.
             Err(StoreError::Compacted { .. }) => {
-                let Some(cache) = cache.upgrade() else { return };
                 cache.reset();
                 from = None;
                 continue;
             }
-            Err(error) => tracing::warn!(%error, "the store cannot be watched"),
+            Err(error) => tracing::warn!(%error, "the store's watch ended"),
+            Ok(()) => {}
         }
+        drop(cache);
         environment.clock.sleep(RETRY).await;
     }
 }
 
-async fn revision_of(store: &dyn Store) -> Option<Revision> {
+/// One watch of the store, until it ends. `from` is where the next one goes on.
+async fn follow_once(
+    store: &dyn Store,
+    cache: &Weak<Cache>,
+    from: &mut Option<Revision>,
+) -> Result<(), StoreError> {
+    let range = KeyRange::prefix(ROOT);
+    let mut stream = store.watch(WatchRequest { range, from: *from }).await?;
+    if from.is_none() {
+        // The watch is established: whatever is committed from now on arrives.
+        let revision = revision_of(store).await?;
+        let Some(cache) = cache.upgrade() else { return Ok(()) };
+        cache.advance(revision);
+        *from = Some(revision + 1);
+    }
+    while let Some(item) = stream.next().await {
+        let Some(cache) = cache.upgrade() else { return Ok(()) };
+        match item? {
+            WatchItem::Events(events) => cache.take_in(&events),
+            WatchItem::Progress(revision) => cache.advance(revision),
+        }
+        *from = Some(cache.seen() + 1);
+    }
+    Ok(())
+}
+
+async fn revision_of(store: &dyn Store) -> Result<Revision, StoreError> {
     let mut request = RangeRequest::new(KeyRange::key(ROOT));
     request.count_only = true;
-    store.range(request).await.ok().map(|range| range.revision)
+    Ok(store.range(request).await?.revision)
 }

@@ -36,7 +36,7 @@ pub(super) fn object(
         Shape::Table if printable => {
             let version = object.resource_version();
             let rows = Rows::of(exchange, query, resource)?;
-            let table = rows.table(json!({"resourceVersion": version}), [object], true);
+            let table = rows.table(&json!({"resourceVersion": version}), [object], true);
             Ok(Bytes::from(table.to_string()))
         }
         Shape::Metadata => Ok(Bytes::from(partial(&object.to_value()).to_string())),
@@ -63,7 +63,7 @@ pub(super) fn list(
         Shape::Table => {
             let rows = Rows::of(exchange, query, resource)?;
             let items = list.items.iter().map(|item| &**item);
-            Ok(Bytes::from(rows.table(metadata, items, true).to_string()))
+            Ok(Bytes::from(rows.table(&metadata, items, true).to_string()))
         }
         Shape::Metadata => {
             let items: Vec<Value> =
@@ -141,7 +141,7 @@ impl Rows {
 
     pub(super) fn table<'a>(
         &self,
-        metadata: Value,
+        metadata: &Value,
         objects: impl IntoIterator<Item = &'a Object>,
         headed: bool,
     ) -> Value {

@@ -108,7 +108,7 @@ impl Frames {
     fn table(&mut self, object: &Object) -> Value {
         let headed = !std::mem::replace(&mut self.headed, true);
         let version = json!({"resourceVersion": object.resource_version()});
-        self.rows.as_ref().map_or(Value::Null, |rows| rows.table(version, [object], headed))
+        self.rows.as_ref().map_or(Value::Null, |rows| rows.table(&version, [object], headed))
     }
 
     fn bookmark(&self, version: &str, ends_initial: bool) -> Bytes {

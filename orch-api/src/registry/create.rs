@@ -133,7 +133,7 @@ impl Inner {
         }
         let mut errors = metadata_errors(at, new);
         errors.extend(at.strategy.validate(new));
-        if !errors.is_empty() {
+        if !errors.is_empty() && !caller.unchecked {
             return Err(ApiError::invalid(&at.of().group, &at.of().kind, name, &errors));
         }
         for warning in at.strategy.warnings(new, None) {
@@ -272,9 +272,7 @@ impl Inner {
         if how != FieldValidation::Ignore {
             let unknown = schema::unknown_fields(definition, body);
             if !unknown.is_empty() {
-                let told: Vec<String> =
-                    unknown.iter().map(|path| format!("unknown field \"{path}\"")).collect();
-                complain(caller, (version, kind), how, &told)?;
+                complain(caller, (version, kind), how, &unknown)?;
             }
         }
         schema::prune(definition, body);

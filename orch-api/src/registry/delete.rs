@@ -166,6 +166,8 @@ impl Inner {
         set_finalizers(&mut value, &finalizers)?;
         if namespaced_content {
             value["status"]["phase"] = "Terminating".into();
+            // A namespace is emptied for as long as that takes: it has no period.
+            metadata::metadata(&mut value)?.remove("deletionGracePeriodSeconds");
         }
         Ok(Step::Mark(value))
     }

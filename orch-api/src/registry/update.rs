@@ -304,7 +304,7 @@ impl Inner {
         errors: Vec<FieldError>,
         options: &WriteOptions,
     ) -> Result<Option<Arc<Object>>, ApiError> {
-        if !errors.is_empty() {
+        if !errors.is_empty() && !caller.unchecked {
             return Err(ApiError::invalid(&at.of().group, &at.of().kind, at.name(), &errors));
         }
         for warning in at.strategy.warnings(&draft.new, Some(&draft.old)) {

@@ -83,7 +83,7 @@ impl Inner {
                 return self.watch_history(&at, filter, revision, &options).await;
             }
         };
-        Ok(self.stream(&at, &collection, filter, opened, &options))
+        Ok(self.stream(&at, &collection, &filter, opened, &options))
     }
 
     fn timeout(&self, options: &WatchOptions) -> Duration {
@@ -97,18 +97,18 @@ impl Inner {
         &self,
         at: &Addressed,
         collection: &Arc<Collection>,
-        filter: Arc<Filter>,
+        filter: &Filter,
         opened: Opened,
         options: &WatchOptions,
     ) -> WatchStream {
         let mut first: VecDeque<WatchEvent> = VecDeque::new();
         match &opened.first {
             First::Changes(changes) => {
-                first.extend(changes.iter().filter_map(|change| change.through(&filter)));
+                first.extend(changes.iter().filter_map(|change| change.through(filter)));
             }
             First::Objects(snapshot) => {
                 let prefix = at.resource.collection_prefix(at.namespace());
-                let items = snapshot.select(&filter, &prefix);
+                let items = snapshot.select(filter, &prefix);
                 first.extend(items.map(|(_, item)| WatchEvent::Added(item.object.clone())));
             }
         }

@@ -29,7 +29,7 @@ pub(super) async fn with_namespace() -> ApiServer {
 }
 
 pub(super) fn kube(server: &ApiServer) -> kube::Client {
-    kube::Client::new(server.clone(), "default")
+    server.kube_client(UserInfo::master("test"), "default")
 }
 
 /// A bare request; gives the status code, the headers and the body.

@@ -1,0 +1,101 @@
+//! `kube::Client` in the server's own process: no socket, the same bytes.
+
+use std::{
+    convert::Infallible,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use futures::{FutureExt, future::BoxFuture};
+use http::{HeaderMap, Request, Response, header};
+use http_body::Body;
+use http_body_util::BodyExt;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tower::Service;
+
+use crate::{auth::UserInfo, connect::BoxBody, server::ApiServer};
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+/// How much a connection in memory holds before its writer waits.
+const PIPE_BYTES: usize = 64 << 10;
+
+impl ApiServer {
+    /// A `kube::Client` that calls this server directly, as `user`. Call it inside a tokio
+    /// runtime. Requests that upgrade (`exec`, `attach`, `portforward`) go over a connection in
+    /// memory.
+    pub fn kube_client(&self, user: UserInfo, default_namespace: &str) -> kube::Client {
+        kube::Client::new(InProcess { server: self.clone(), user }, default_namespace)
+    }
+}
+
+/// The server, called as one user.
+#[derive(Clone, Debug)]
+struct InProcess {
+    server: ApiServer,
+    user: UserInfo,
+}
+
+impl<B> Service<Request<B>> for InProcess
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Error>,
+{
+    type Response = Response<BoxBody>;
+    type Error = Error;
+    type Future = BoxFuture<'static, Result<Response<BoxBody>, Error>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
+        let this = self.clone();
+        if upgrades(request.headers()) {
+            return this.connect(request).boxed();
+        }
+        async move { Ok(this.answer(request).await?) }.boxed()
+    }
+}
+
+fn upgrades(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::UPGRADE)
+}
+
+impl InProcess {
+    fn answer(
+        mut self,
+        mut request: Request<BoxBody>,
+    ) -> BoxFuture<'static, Result<Response<BoxBody>, Infallible>> {
+        request.extensions_mut().insert(self.user);
+        self.server.call(request)
+    }
+
+    /// Sends the request over a connection of its own, which can become something else.
+    async fn connect(self, request: Request<BoxBody>) -> Result<Response<BoxBody>, Error> {
+        let (near, far) = tokio::io::duplex(PIPE_BYTES);
+        let service = service_fn(move |request: Request<hyper::body::Incoming>| {
+            let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
+            self.clone().answer(request)
+        });
+        let served = hyper::server::conn::http1::Builder::new()
+            .serve_connection(TokioIo::new(far), service)
+            .with_upgrades();
+        tokio::spawn(served);
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(near)).await?;
+        tokio::spawn(connection.with_upgrades());
+        let response = sender.send_request(origin_form(request)?).await?;
+        Ok(response.map(|body| body.map_err(Into::into).boxed_unsync()))
+    }
+}
+
+/// HTTP/1 wants a path alone, and a host.
+fn origin_form(request: Request<BoxBody>) -> Result<Request<BoxBody>, Error> {
+    let (mut parts, body) = request.into_parts();
+    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    parts.uri = path.parse()?;
+    parts.headers.entry(header::HOST).or_insert(http::HeaderValue::from_static("localhost"));
+    Ok(Request::from_parts(parts, body))
+}
