@@ -66,6 +66,7 @@ pub(super) async fn run(context: &Arc<Context>, pods: &Informer<Pod>) {
     });
     pods.synced().await;
     let known: BTreeSet<String> = pods.list().iter().map(|p| spec::uid(p).to_owned()).collect();
+    adopt(context, pods).await;
     let mut dispatcher = Dispatcher {
         context,
         workers: HashMap::new(),
@@ -215,6 +216,30 @@ fn difference(old: &Snapshot, new: &Snapshot) -> BTreeSet<String> {
     uids.filter(|uid| old.get(*uid) != new.get(*uid)).cloned().collect()
 }
 
+/// Notes what the pods that run already have taken, before any other pod can take it.
+async fn adopt(context: &Context, pods: &Informer<Pod>) {
+    let sandboxes = loop {
+        match context.runtime.sandboxes(None).await {
+            Ok(sandboxes) => break sandboxes,
+            Err(error) => {
+                tracing::warn!(%error, "the runtime could not be listed");
+                context.environment.clock.sleep(context.options.relist).await;
+            }
+        }
+    };
+    for sandbox in sandboxes.iter().filter(|s| s.state == SandboxState::Ready) {
+        let (uid, address) = (sandbox.metadata.uid.as_str(), sandbox.ips.first());
+        if let (Some(addresses), Some(address)) = (&context.options.pod_addresses, address) {
+            addresses.adopt(uid, *address);
+        }
+    }
+    for pod in pods.list().iter().filter(|pod| !spec::is_terminal(pod)) {
+        if sandboxes.iter().any(|s| s.metadata.uid == spec::uid(pod)) {
+            context.admitted.lock().keep(pod);
+        }
+    }
+}
+
 /// Removes what pods that are gone have left behind.
 async fn remove_orphans(context: &Context, known: &BTreeSet<String>) {
     match context.runtime.sandboxes(None).await {
@@ -224,6 +249,9 @@ async fn remove_orphans(context: &Context, known: &BTreeSet<String>) {
                 if let Err(error) = context.runtime.remove_sandbox(&sandbox.id).await {
                     tracing::warn!(%error, "it stays behind");
                     continue;
+                }
+                if let Some(addresses) = &context.options.pod_addresses {
+                    addresses.release(&sandbox.metadata.uid);
                 }
                 context.volumes.remove(&sandbox.metadata.uid).await;
                 let meta = &sandbox.metadata;

@@ -221,7 +221,6 @@ impl PodWorker {
                 }
             } else {
                 admitted.keep(&self.pod);
-                self.adopt_address(observed);
             }
             self.admitted = true;
         }
@@ -232,14 +231,6 @@ impl PodWorker {
             return Some(("DeadlineExceeded".into(), message.into()));
         }
         None
-    }
-
-    fn adopt_address(&self, observed: &Observed) {
-        let Some(addresses) = &self.context.options.pod_addresses else { return };
-        let address = observed.ready_sandbox().and_then(|s| s.ips.first());
-        if let Some(address) = address {
-            addresses.adopt(spec::uid(&self.pod), *address);
-        }
     }
 
     fn until_deadline(&self) -> Duration {

@@ -11,6 +11,7 @@ use orch_core::{
 };
 use orch_node::{
     AgentOptions, NodeAgent, Runtime,
+    addresses::AddressRange,
     machine::Machine,
     runtime::simulated::{AnnotationScript, Script, SimulatedRuntime},
 };
@@ -35,6 +36,7 @@ pub(crate) fn options() -> AgentOptions {
     AgentOptions {
         machine: Machine::simulated(4, 8),
         addresses: vec![address("192.0.2.1")],
+        pod_addresses: Some(Arc::new(AddressRange::new("10.1.0.0/16").unwrap())),
         ..AgentOptions::default()
     }
 }

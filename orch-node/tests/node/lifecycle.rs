@@ -180,7 +180,13 @@ async fn a_restarted_agent_adopts_what_runs() {
     assert_eq!(after.len(), 1);
     assert!(before.contains(&after[0]));
     let pod = cluster.pods.get("web").await.unwrap();
-    assert!(is(pod.status.as_ref().unwrap(), "Ready"));
+    let status = pod.status.as_ref().unwrap();
+    assert!(is(status, "Ready"));
+    // What runs keeps its address, and nobody else gets it.
+    cluster.create("new", json!({}), one()).await;
+    let new = cluster.until("new", |s| is(s, "Ready")).await;
+    assert!(status.pod_ip.is_some());
+    assert_ne!(new.status.as_ref().unwrap().pod_ip, status.pod_ip);
 }
 
 #[tokio::test(start_paused = true)]
