@@ -7,6 +7,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod controller;
+pub mod daemon_set;
 pub mod deployment;
 pub mod disruption;
 pub mod endpoint_slice;

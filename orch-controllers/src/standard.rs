@@ -5,6 +5,7 @@ use std::{fmt, sync::Arc};
 use orch_core::informer::Informers;
 
 use crate::{
+    daemon_set::daemon_set,
     deployment::deployment,
     disruption::disruption,
     endpoint_slice::endpoint_slice,
@@ -78,6 +79,7 @@ const CONTROLLERS: &[(&str, Build)] = &[
     }),
     ("job-controller", |informers, _| Some(job(informers).into())),
     ("statefulset-controller", |informers, _| Some(stateful_set(informers).into())),
+    ("daemonset-controller", |informers, _| Some(daemon_set(informers).into())),
     ("endpoints-controller", |informers, _| Some(endpoints(informers).into())),
     ("endpointslice-controller", |informers, _| Some(endpoint_slice(informers).into())),
     ("namespace-controller", |informers, options| {

@@ -1,10 +1,12 @@
 //! Nodes that go silent.
 
 use k8s_openapi::api::{
+    apps::v1::DaemonSet,
     coordination::v1::Lease,
     core::v1::{Node, Pod},
 };
 use orch_controllers::{
+    daemon_set::daemon_set,
     node_lifecycle::{NodeLifecycleOptions, node_lifecycle},
     taint_eviction::taint_eviction,
 };
@@ -76,4 +78,56 @@ async fn a_silent_node_is_tainted_and_its_pods_leave_when_they_no_longer_tolerat
     let writes = world.writes();
     world.pass(20).await;
     assert_eq!(world.writes(), writes);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_daemon_set_has_one_pod_on_every_node_that_suits() {
+    let world = World::start(|informers| vec![daemon_set(informers)]);
+    for (name, disk) in [("n1", "ssd"), ("n2", "ssd"), ("n3", "hdd")] {
+        let labels = json!({"disk": disk});
+        world.create_cluster::<Node>(json!({"metadata": {"name": name, "labels": labels}})).await;
+    }
+    let mut wanted = template("agent", "v1");
+    wanted["spec"]["nodeSelector"] = json!({"disk": "ssd"});
+    let set = json!({
+        "metadata": {"name": "agent"},
+        "spec": {"selector": {"matchLabels": {"app": "agent"}}, "template": wanted},
+    });
+    world.create::<DaemonSet>(set).await;
+    let settled = async |world: &World, nodes: &[&str], image: &str| {
+        let set = world.get::<DaemonSet>("agent").await?;
+        let status = set.status.as_ref()?;
+        let mut found = Vec::new();
+        for pod in world.list::<Pod>().await {
+            let spec = pod.spec.as_ref()?;
+            if spec.containers[0].image.as_deref() != Some(image) {
+                return None;
+            }
+            found.push(spec.node_name.clone()?);
+        }
+        found.sort();
+        let count = i32::try_from(nodes.len()).unwrap();
+        (found == nodes
+            && (status.number_ready, status.desired_number_scheduled) == (count, count)
+            && status.updated_number_scheduled == Some(count))
+        .then_some(())
+    };
+    let both = async |world: &World| settled(world, &["n1", "n2"], "v1").await;
+    world.eventually("a pod on each", both).await;
+    let writes = world.writes();
+    world.pass(600).await;
+    assert_eq!(world.writes(), writes);
+
+    let patch = json!({"metadata": {"labels": {"disk": "ssd"}}});
+    world.all::<Node>().patch("n3", PatchKind::Merge, patch).await.unwrap();
+    let taint = json!({"spec": {"taints": [{"key": "own", "effect": "NoExecute"}]}});
+    world.all::<Node>().patch("n1", PatchKind::Merge, taint).await.unwrap();
+    let moved = async |world: &World| settled(world, &["n2", "n3"], "v1").await;
+    world.eventually("it follows the nodes", moved).await;
+
+    let containers = json!([{"name": "main", "image": "v2"}]);
+    let patch = json!({"spec": {"template": {"spec": {"containers": containers}}}});
+    world.patch::<DaemonSet>("agent", patch).await;
+    let updated = async |world: &World| settled(world, &["n2", "n3"], "v2").await;
+    world.eventually("the new version", updated).await;
 }

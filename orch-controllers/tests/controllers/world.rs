@@ -169,7 +169,11 @@ fn node_agent(
                 } else if !ready {
                     return Ok(Action::RequeueAfter(Duration::from_secs(1)));
                 } else if phase.is_none_or(|phase| phase == "Pending") {
-                    let patch = json!({"spec": {"nodeName": "node-1"}});
+                    let wanted = serde_json::to_value(&pod.spec).unwrap_or_default();
+                    let path = "/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution\
+                        /nodeSelectorTerms/0/matchFields/0/values/0";
+                    let node = wanted.pointer(path).cloned().unwrap_or(json!("node-1"));
+                    let patch = json!({"spec": {"nodeName": node}});
                     pods.patch(&key.name, PatchKind::Merge, patch).await?;
                     let last = key.name.bytes().map(u32::from).sum::<u32>() % 250 + 1;
                     let status = json!({"status": {

@@ -1,0 +1,314 @@
+//! DaemonSets: one pod on every node that suits.
+//!
+//! Source: `k8s.io/kubernetes/pkg/controller/daemon`.
+//! Differs: keeps no history as ControllerRevisions, so there is nothing to roll back to; a rolling
+//! update with `maxSurge` replaces pods one after another instead of starting new ones first.
+
+mod eligibility;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use k8s_openapi::api::{
+    apps::v1::{DaemonSet, DaemonSetSpec, DaemonSetStatus},
+    core::v1::{Node, Pod},
+};
+use orch_core::{
+    ClientError, Key,
+    informer::{Change, Informer, Informers},
+};
+
+use self::eligibility::Verdict;
+use crate::{
+    Action, Controller, Expectations, Reconciler,
+    context::{Context, EventType},
+    dependents::PodSource,
+    deployment::{scaled, template_hash},
+    ownership::{self, Claim},
+    pods::{self, BURST, Labels, PodControl},
+    reconciler::Reconciled,
+};
+
+const HASH_LABEL: &str = "controller-revision-hash";
+
+/// The controller of DaemonSets.
+pub fn daemon_set(informers: &Informers) -> Controller {
+    let context = Context::new(informers, "daemonset-controller");
+    let (sets, pods) = (context.informer::<DaemonSet>(), context.informer::<Pod>());
+    ownership::index_by_controller(&pods);
+    let expectations = Arc::new(Expectations::default());
+    let source = PodSource {
+        owners: sets.clone(),
+        expectations: expectations.clone(),
+        selects: |set: &DaemonSet, labels| selects(set, labels),
+    };
+    let (forgets, all) = (expectations.clone(), sets.clone());
+    context
+        .builder()
+        .watches::<DaemonSet>(move |change| {
+            let key = Key::of(&change.object().metadata);
+            if let Change::Deleted(_) = change {
+                forgets.forget(&key);
+            }
+            vec![key]
+        })
+        .watches::<Pod>(move |change| source.keys(change))
+        .watches::<Node>(move |change| {
+            if let Change::Updated { old, new } = change
+                && eligibility::same(old, new)
+            {
+                return Vec::new();
+            }
+            all.list().iter().map(|set| Key::of(&set.metadata)).collect()
+        })
+        .build(SetReconciler { nodes: context.informer(), context, sets, pods, expectations })
+}
+
+fn selects(set: &DaemonSet, labels: Option<&Labels>) -> bool {
+    let selector = set.spec.as_ref().map(|spec| &spec.selector);
+    selector.is_some_and(|s| !pods::is_empty_selector(s) && pods::selects(s, labels))
+}
+
+struct SetReconciler {
+    context: Context,
+    sets: Informer<DaemonSet>,
+    pods: Informer<Pod>,
+    nodes: Informer<Node>,
+    expectations: Arc<Expectations>,
+}
+
+/// One look at one set.
+struct Look<'a> {
+    context: &'a Context,
+    expectations: &'a Expectations,
+    key: Key,
+    set: &'a DaemonSet,
+    spec: &'a DaemonSetSpec,
+    hash: String,
+    nodes: Vec<(Arc<Node>, Verdict)>,
+    by_node: HashMap<String, Vec<Arc<Pod>>>,
+}
+
+#[async_trait]
+impl Reconciler for SetReconciler {
+    async fn reconcile(&self, key: Key) -> Reconciled {
+        let Some(set) = self.sets.get(&key) else { return Ok(Action::Done) };
+        let Some(spec) = &set.spec else { return Ok(Action::Done) };
+        if pods::is_empty_selector(&spec.selector) {
+            let message =
+                "This daemon set is selecting all pods. A non-empty selector is required.";
+            self.context.event(&*set, EventType::Warning, "SelectingAll", message);
+            return Ok(Action::Done);
+        }
+        let claim = Claim {
+            owners: self.context.resources(&key.namespace),
+            dependents: self.context.resources(&key.namespace),
+            informer: &self.pods,
+            owner: &*set,
+            adopts: pods::is_active,
+            finalizer: None,
+        };
+        let owned = claim.run(|pod: &Pod| selects(&set, pod.metadata.labels.as_ref())).await?;
+        if set.metadata.deletion_timestamp.is_some() {
+            return Ok(Action::Done);
+        }
+        let mut by_node: HashMap<String, Vec<Arc<Pod>>> = HashMap::new();
+        for pod in owned {
+            if let Some(node) = eligibility::node_of(&pod) {
+                by_node.entry(node).or_default().push(pod);
+            }
+        }
+        let judged = self.nodes.list().into_iter().map(|node| {
+            let verdict = eligibility::judge(&node, &spec.template);
+            (node, verdict)
+        });
+        let look = Look {
+            context: &self.context,
+            expectations: &self.expectations,
+            hash: template_hash(
+                &spec.template,
+                set.status.as_ref().and_then(|s| s.collision_count),
+            ),
+            nodes: judged.collect(),
+            by_node,
+            key,
+            set: &set,
+            spec,
+        };
+        look.run().await
+    }
+}
+
+fn name(node: &Node) -> &str {
+    node.metadata.name.as_deref().unwrap_or_default()
+}
+
+impl Look<'_> {
+    async fn run(&self) -> Reconciled {
+        let mut result = Ok(());
+        if self.expectations.satisfied(&self.key) {
+            result = self.manage().await;
+        }
+        self.write_status().await?;
+        result?;
+        let (now, seconds) = (self.context.now(), self.spec.min_ready_seconds.unwrap_or(0));
+        let pods = self.by_node.values().flatten();
+        let waits = pods.filter_map(|pod| pods::available_in(pod, seconds, now));
+        let wait: Option<Duration> = waits.filter(|wait| !wait.is_zero()).min();
+        Ok(wait.map_or(Action::Done, Action::RequeueAfter))
+    }
+
+    fn on(&self, node: &str) -> &[Arc<Pod>] {
+        self.by_node.get(node).map_or(&[], Vec::as_slice)
+    }
+
+    fn is_updated(&self, pod: &Pod) -> bool {
+        let labels = pod.metadata.labels.as_ref();
+        labels.and_then(|labels| labels.get(HASH_LABEL)) == Some(&self.hash)
+    }
+
+    fn is_available(&self, pod: &Pod) -> bool {
+        let seconds = self.spec.min_ready_seconds.unwrap_or(0);
+        !pods::is_terminating(pod) && pods::is_available(pod, seconds, self.context.now())
+    }
+
+    async fn manage(&self) -> Result<(), ClientError> {
+        let (mut create, mut delete) = (Vec::new(), Vec::new());
+        for (node, verdict) in &self.nodes {
+            let all = self.on(name(node));
+            let mut alive: Vec<&Arc<Pod>> =
+                all.iter().filter(|pod| !pods::is_terminating(pod)).collect();
+            match verdict {
+                Verdict::Runs if all.is_empty() => create.push(name(node)),
+                Verdict::Unsuitable => delete.extend(alive.into_iter().cloned()),
+                Verdict::Runs | Verdict::Stays => {
+                    // What is over is replaced; of several the oldest that is ready stays.
+                    let over = alive.iter().filter(|pod| pods::is_terminal(pod));
+                    delete.extend(over.map(|pod| Arc::clone(pod)));
+                    alive.retain(|pod| !pods::is_terminal(pod));
+                    alive.sort_by_key(|pod| {
+                        let created = pod.metadata.creation_timestamp.as_ref().map(|t| t.0);
+                        (!pods::is_ready(pod), created)
+                    });
+                    delete.extend(alive.into_iter().skip(1).cloned());
+                }
+            }
+        }
+        let gone = self
+            .by_node
+            .iter()
+            .filter(|(node, _)| !self.nodes.iter().any(|(known, _)| name(known) == node.as_str()));
+        delete.extend(gone.flat_map(|(_, pods)| pods.iter().cloned()));
+        delete.retain(|pod| !pods::is_terminating(pod));
+        if create.is_empty() && delete.is_empty() {
+            delete = self.outdated();
+        }
+        delete.truncate(BURST);
+        create.truncate(BURST);
+        let control =
+            PodControl { context: self.context, expectations: self.expectations, owner: self.set };
+        if !delete.is_empty() {
+            control.delete(&delete).await?;
+        }
+        if !create.is_empty() {
+            let reference = ownership::controller_reference(self.set);
+            let pod = |at: usize| {
+                let mut pod =
+                    pods::from_template(&self.spec.template, &self.key, reference.clone());
+                let labels = pod.metadata.labels.get_or_insert_default();
+                labels.insert(HASH_LABEL.to_owned(), self.hash.clone());
+                eligibility::bind(&mut pod, create.get(at).copied().unwrap_or_default());
+                pod
+            };
+            control.create(create.len(), pod).await?;
+        }
+        Ok(())
+    }
+
+    /// The pods of older templates that may go now: those that are not available at once, the
+    /// others as far as enough remain.
+    fn outdated(&self) -> Vec<Arc<Pod>> {
+        let strategy = self.spec.update_strategy.as_ref();
+        if strategy.and_then(|strategy| strategy.type_.as_deref()) == Some("OnDelete") {
+            return Vec::new();
+        }
+        let wanted = self.nodes.iter().filter(|(_, verdict)| *verdict == Verdict::Runs);
+        let wanted: Vec<&str> = wanted.map(|(node, _)| name(node)).collect();
+        let rolling = strategy.and_then(|strategy| strategy.rolling_update.as_ref());
+        let max = rolling.and_then(|rolling| rolling.max_unavailable.as_ref());
+        let total = i32::try_from(wanted.len()).unwrap_or(i32::MAX);
+        let max = max.map_or(1, |max| scaled(max, total, true)).max(1);
+        let mut room = usize::try_from(max).unwrap_or(1);
+        let (mut unavailable, mut available) = (Vec::new(), Vec::new());
+        for node in wanted {
+            let Some(pod) = self.on(node).first() else { continue };
+            let old = !self.is_updated(pod) && !pods::is_terminating(pod);
+            if !self.is_available(pod) {
+                room = room.saturating_sub(1);
+                unavailable.extend(old.then(|| pod.clone()));
+            } else if old {
+                available.push(pod.clone());
+            }
+        }
+        unavailable.extend(available.into_iter().take(room));
+        unavailable
+    }
+
+    fn status(&self) -> DaemonSetStatus {
+        let known = self.set.status.clone().unwrap_or_default();
+        let mut counts: BTreeMap<&str, i32> = BTreeMap::new();
+        let mut count = |what| *counts.entry(what).or_insert(0) += 1;
+        for (node, verdict) in &self.nodes {
+            let pod = self.on(name(node)).iter().find(|pod| !pods::is_terminal(pod));
+            if *verdict != Verdict::Runs {
+                if pod.is_some() {
+                    count("misscheduled");
+                }
+                continue;
+            }
+            count("desired");
+            let Some(pod) = pod else { continue };
+            count("current");
+            if self.is_updated(pod) {
+                count("updated");
+            }
+            if pods::is_ready(pod) {
+                count("ready");
+            }
+            if self.is_available(pod) {
+                count("available");
+            }
+        }
+        let of = |what| counts.get(what).copied().unwrap_or(0);
+        let some = |count: i32| (count != 0).then_some(count);
+        DaemonSetStatus {
+            desired_number_scheduled: of("desired"),
+            current_number_scheduled: of("current"),
+            number_misscheduled: of("misscheduled"),
+            number_ready: of("ready"),
+            updated_number_scheduled: some(of("updated")),
+            number_available: some(of("available")),
+            number_unavailable: some(of("desired") - of("available")),
+            observed_generation: self.set.metadata.generation,
+            collision_count: known.collision_count,
+            conditions: known.conditions,
+        }
+    }
+
+    async fn write_status(&self) -> Result<(), ClientError> {
+        let status = self.status();
+        if self.set.status.as_ref() == Some(&status) {
+            return Ok(());
+        }
+        let updated = DaemonSet { status: Some(status), ..self.set.clone() };
+        let resources = self.context.resources::<DaemonSet>(&self.key.namespace);
+        match resources.update_status(&updated).await {
+            Err(error) if !error.is_not_found() => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
