@@ -3,7 +3,11 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
+
+const REMOVE_TRIES: u32 = 50;
+const REMOVE_PAUSE: Duration = Duration::from_millis(20);
 
 /// The group that a container's processes are in.
 #[derive(Debug)]
@@ -60,11 +64,17 @@ impl Cgroup {
         let kills = text.lines().find_map(|l| l.strip_prefix("oom_kill "));
         kills.and_then(|n| n.trim().parse::<u64>().ok()).is_some_and(|n| n > 0)
     }
-}
 
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        // A group that still has processes stays; it costs next to nothing.
-        let _still_in_use = fs::remove_dir(&self.folder);
+    /// Removes the group. The kernel lets go of it only once the last killed process has been
+    /// collected, and does not say when that is; so it is tried for a second. One that is still in
+    /// use then stays, and costs next to nothing.
+    pub(super) async fn remove(self) {
+        for _ in 0..REMOVE_TRIES {
+            if fs::remove_dir(&self.folder).is_ok() {
+                return;
+            }
+            tokio::time::sleep(REMOVE_PAUSE).await;
+        }
+        tracing::debug!(folder = %self.folder.display(), "a group stays behind");
     }
 }

@@ -72,6 +72,9 @@ pub(super) async fn run(folder: &Path) -> i32 {
             state.exit_code = 128;
             state.reason = "StartError".into();
             state.message = why.clone();
+            if let Some(cgroup) = cgroup {
+                cgroup.remove().await;
+            }
             return match record::write(&folder.join(STATE), &state) {
                 Ok(()) => tell(&format!("error {why}"), 0),
                 Err(error) => tell(&format!("error {why}; cannot write the state: {error}"), 1),
@@ -87,13 +90,16 @@ pub(super) async fn run(folder: &Path) -> i32 {
     tell("ok", 0);
     let status = supervise(&config, running, log, listener).await;
     let killed_for_memory = cgroup.as_ref().is_some_and(Cgroup::was_killed_for_memory);
-    drop(cgroup);
     state.finished_at = Some(micros(SystemClock.now()));
     state.exit_code = exit_code(status);
     if killed_for_memory && state.exit_code != 0 {
         state.reason = "OOMKilled".into();
     }
-    i32::from(record::write(&folder.join(STATE), &state).is_err())
+    let written = record::write(&folder.join(STATE), &state);
+    if let Some(cgroup) = cgroup {
+        cgroup.remove().await;
+    }
+    i32::from(written.is_err())
 }
 
 /// Says how the start went, and lets go of the agent's pipe.
