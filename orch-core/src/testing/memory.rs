@@ -19,7 +19,6 @@ use crate::{
 };
 
 mod filter;
-mod merge;
 mod store;
 mod watching;
 mod writes;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::{filter::Filter, key_of, merge, store::Store};
+use super::{filter::Filter, key_of, store::Store};
 use crate::{
     client::{
         ClientError, DeleteOptions, ListOptions, PatchKind, Propagation, Write, WriteOptions,
@@ -13,7 +13,9 @@ use crate::{
     clock::to_seconds,
     environment::Environment,
     object::{DecodeError, Object},
+    patch,
     resource::{Key, ResourceType, Scope, Target},
+    schema,
     status::{ApiError, FieldError},
 };
 
@@ -328,7 +330,7 @@ fn apply_patch(
     environment: &Environment,
     target: &Target,
     kind: PatchKind,
-    patch: Value,
+    body: Value,
     options: &WriteOptions,
 ) -> Result<WriteReply, ClientError> {
     let key = key_of(target)?;
@@ -336,20 +338,20 @@ fn apply_patch(
         && target.subresource.is_none()
         && store.find(&target.resource, &key).is_none()
     {
-        return create(store, environment, target, patch, options);
+        return create(store, environment, target, body, options);
     }
     update(store, target, Some(options), |mut value| {
-        match kind {
-            PatchKind::Merge => merge::merge(&mut value, patch),
-            PatchKind::Strategic | PatchKind::Apply => merge::strategic(&mut value, patch),
-            PatchKind::Json => {
-                let patch: json_patch::Patch = serde_json::from_value(patch)
-                    .map_err(|error| ApiError::bad_request(error.to_string()))?;
-                json_patch::patch(&mut value, &patch).map_err(|error| {
-                    ApiError::new(crate::status::Reason::Invalid, error.to_string())
-                })?;
+        let kind_of = |field| value.get(field).and_then(Value::as_str).unwrap_or_default();
+        let definition = schema::of_api_version(kind_of("apiVersion"), kind_of("kind"));
+        let patched = match kind {
+            PatchKind::Json => patch::json_patch(&mut value, &body),
+            PatchKind::Strategic => patch::strategic_merge_patch(definition, &mut value, &body),
+            PatchKind::Apply if definition.is_some() => {
+                patch::strategic_merge_patch(definition, &mut value, &body)
             }
-        }
+            PatchKind::Apply | PatchKind::Merge => patch::merge_patch(&mut value, &body),
+        };
+        patched.map_err(ApiError::from)?;
         Ok(value)
     })
 }
@@ -421,13 +423,12 @@ fn bind(
     }
     let condition = json!({"type": "PodScheduled", "status": "True",
         "lastProbeTime": null, "lastTransitionTime": now(environment)});
-    pod["spec"]["nodeName"] = node.into();
-    if let Some(status) = pod.as_object_mut().map(|p| p.entry("status").or_insert(json!({}))) {
-        merge::strategic(status, json!({"conditions": [condition]}));
-        if let Some(status) = status.as_object_mut() {
-            status.remove("nominatedNodeName");
-        }
-    }
+    let bound = json!({
+        "spec": {"nodeName": node},
+        "status": {"conditions": [condition], "nominatedNodeName": null},
+    });
+    let definition = schema::of_api_version("v1", "Pod");
+    patch::strategic_merge_patch(definition, &mut pod, &bound).map_err(ApiError::from)?;
     store.put(&target.resource, Object::encode_for_store(&mut pod)?)?;
     success()
 }
