@@ -31,7 +31,7 @@ pub use addresses::AddressRange;
 pub use ports::PortRange;
 
 /// Where Services get their addresses and ports from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceRanges {
     /// The ranges of cluster IPs: one, or one of each family; the first is the default family's.
     /// Default: `10.96.0.0/16`.

@@ -142,7 +142,7 @@ fn differences(new: &Value, old: &Value) -> String {
 /// Puts back what an update of `ephemeralcontainers` or `resize` may not touch.
 pub(super) fn prepare_subresource(subresource: &str, new: &mut Value, old: &Value) {
     let after = new.get("spec").cloned().unwrap_or_default();
-    for name in ["spec", "status"] {
+    for name in ["metadata", "spec", "status"] {
         carry(new, old, name);
     }
     let Some(spec) = new.get_mut("spec") else { return };
