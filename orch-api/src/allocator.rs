@@ -86,7 +86,7 @@ impl ServiceAllocator {
             }
             Ok(())
         };
-        self.loaded.get_or_try_init(load).await.map(|()| ())
+        self.loaded.get_or_try_init(load).await.copied()
     }
 }
 

@@ -329,6 +329,7 @@ mod tests {
         Books { addresses, ports: PortRange::new(30000..=32767) }
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "the specs are literals")]
     fn create(books: &mut Books, spec: Value) -> Result<Value, String> {
         let mut new = json!({"metadata": {"name": "s"}, "spec": spec});
         allocate(books, &SeededRandom::new(1), &mut new, None, false)

@@ -186,11 +186,9 @@ fn well_known(root: &Field<'_>, errors: &mut Errors) {
         }
         "kubernetes.io/dockercfg" => docker(root, ".dockercfg", errors),
         "kubernetes.io/dockerconfigjson" => docker(root, ".dockerconfigjson", errors),
-        "kubernetes.io/basic-auth" => {
-            if missing("username") && missing("password") {
-                for key in ["username", "password"] {
-                    errors.push(FieldError::required(root.at_key("data", key), ""));
-                }
+        "kubernetes.io/basic-auth" if missing("username") && missing("password") => {
+            for key in ["username", "password"] {
+                errors.push(FieldError::required(root.at_key("data", key), ""));
             }
         }
         "kubernetes.io/ssh-auth" => require("ssh-privatekey"),

@@ -57,13 +57,12 @@ impl Strategy for Event {
         let about = if event.has("regarding") { "regarding" } else { "involvedObject" };
         let about = event.get(about);
         let (own, involved) = (event.get("metadata").str("namespace"), about.str("namespace"));
-        if involved.is_empty() && !matches!(own, "" | "default") {
-            errors.push(FieldError::invalid(
-                about.at("namespace"),
-                involved,
-                "does not match event.namespace",
-            ));
-        } else if !involved.is_empty() && involved != own && !own.is_empty() {
+        // What is about a cluster-wide object stands in the default namespace, or the system's.
+        let fits = match involved {
+            "" => matches!(own, "" | "default" | "kube-system"),
+            involved => own.is_empty() || own == involved,
+        };
+        if !fits {
             errors.push(FieldError::invalid(
                 about.at("namespace"),
                 involved,

@@ -231,7 +231,7 @@ pub(super) fn validate_spec(spec: &Field<'_>, errors: &mut Errors) {
     match pods.str("restartPolicy") {
         "OnFailure" | "Never" => {}
         "" | "Always" => {
-            errors.push(pods.required("restartPolicy", "valid values: \"OnFailure\", \"Never\""))
+            errors.push(pods.required("restartPolicy", "valid values: \"OnFailure\", \"Never\""));
         }
         other => {
             let path = pods.at("restartPolicy");

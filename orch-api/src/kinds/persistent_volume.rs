@@ -149,7 +149,8 @@ fn node_affinity(spec: &Field<'_>, errors: &mut Errors) {
         match affinity.opt("required") {
             Some(required) => node_selector(&required, errors),
             None => {
-                errors.push(affinity.required("required", "must specify required node constraints"))
+                errors
+                    .push(affinity.required("required", "must specify required node constraints"));
             }
         }
     } else if spec.has("local") {

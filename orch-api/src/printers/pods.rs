@@ -190,6 +190,7 @@ mod tests {
         assert_eq!(cells.join(" | "), wanted, "{pod}");
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "what comes in are literals")]
     fn pod(spec: Value, status: Value) -> Value {
         let metadata = json!({"name": "p", "creationTimestamp": "2026-01-01T00:00:00Z"});
         json!({"metadata": metadata, "spec": spec, "status": status})

@@ -223,10 +223,12 @@ impl Inner {
         }
         errors.extend(validation(at, &draft));
         let stored = self.store_update(caller, at, &mut draft, errors, options).await;
-        if let Some(hook) = hook
-            && !matches!(stored, Ok(Some(_)))
-        {
-            hook.failed(&context, &draft.new, Some(&draft.old)).await;
+        if let Some(hook) = hook {
+            match &stored {
+                Ok(Some(_)) if options.dry_run => {}
+                Ok(Some(_)) => hook.after_update(&context, &draft.new, &draft.old).await,
+                _ => hook.failed(&context, &draft.new, Some(&draft.old)).await,
+            }
         }
         stored
     }
