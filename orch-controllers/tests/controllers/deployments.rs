@@ -5,7 +5,7 @@ use k8s_openapi::api::{
     core::v1::Pod,
 };
 use orch_controllers::{Controller, deployment::deployment, replicas::replica_set};
-use orch_core::informer::Informers;
+use orch_core::{informer::Informers, testing::FaultRates};
 use serde_json::{Value, json};
 
 use crate::world::{World, template};
@@ -221,4 +221,32 @@ async fn a_change_of_size_during_a_rollout_is_spread_proportionally() {
     world.patch::<Deployment>("web", json!({"spec": {"replicas": 15}})).await;
     world.pass(10).await;
     assert_eq!(sizes().await, [7, 11]);
+}
+
+/// Whatever fails on the way, a rollout ends with exactly the pods that were asked for.
+#[tokio::test(start_paused = true)]
+async fn rollouts_settle_under_faults() {
+    let rates = FaultRates {
+        conflict_permille: 50,
+        server_error_permille: 50,
+        transport_permille: 50,
+        watch_drop_permille: 20,
+        expired_permille: 10,
+    };
+    for seed in 0..10 {
+        println!("seed {seed}");
+        let world = World::with_faults(seed, rates, controllers);
+        world.create::<Deployment>(web(20)).await;
+        settle(&world, 20).await;
+        roll_to(&world, "v2").await;
+        world.pass(1).await;
+        settle(&world, 20).await;
+        world.patch::<Deployment>("web", json!({"spec": {"replicas": 3}})).await;
+        settle(&world, 3).await;
+        world
+            .eventually("no pod too many", async |world| {
+                (world.list::<Pod>().await.len() == 3).then_some(())
+            })
+            .await;
+    }
 }

@@ -20,7 +20,7 @@ use orch_core::{
     },
     informer::{Informers, Watchable},
     resource::Target,
-    testing::MemoryClient,
+    testing::{FaultRates, FaultyClient, MemoryClient},
 };
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -67,12 +67,22 @@ pub(crate) struct World {
 impl World {
     /// A cluster in which these controllers run, and pods become ready at once.
     pub(crate) fn start<R: Into<Runnable>>(controllers: impl FnOnce(&Informers) -> Vec<R>) -> Self {
+        Self::with_faults(1, FaultRates::default(), controllers)
+    }
+
+    /// The same, with faults on the controllers' calls, drawn from a seed.
+    pub(crate) fn with_faults<R: Into<Runnable>>(
+        seed: u64,
+        rates: FaultRates,
+        controllers: impl FnOnce(&Informers) -> Vec<R>,
+    ) -> Self {
         let epoch = "2026-01-01T00:00:00Z".parse().unwrap();
-        let environment = Environment::seeded(epoch, 1);
+        let environment = Environment::seeded(epoch, seed);
         let cluster = MemoryClient::new(environment.clone());
         let counting =
             Arc::new(CountingClient { inner: cluster.clone(), writes: AtomicU64::new(0) });
-        let informers = Informers::new(counting.clone(), environment.clone());
+        let faulty = FaultyClient::seeded(counting.clone(), environment.clone(), rates);
+        let informers = Informers::new(Arc::new(faulty), environment.clone());
         let ready = Arc::new(AtomicBool::new(true));
         let mut manager = Manager::new().with(node_agent(&cluster, &environment, ready.clone()));
         manager.extend(controllers(&informers));
