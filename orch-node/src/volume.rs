@@ -219,3 +219,103 @@ pub(crate) async fn run_blocking<T: Send + 'static>(
         Err(error) => Err(VolumeError::Source(format!("file work was abandoned: {error}"))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim};
+    use orch_core::{Resources, testing::MemoryClient};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    struct Bench {
+        dir: tempfile::TempDir,
+        client: Arc<MemoryClient>,
+        volumes: Volumes,
+    }
+
+    fn typed<K: serde::de::DeserializeOwned>(value: Value) -> K {
+        serde_json::from_value(value).unwrap()
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let environment = Environment::system();
+            let client = Arc::new(MemoryClient::new(environment.clone()));
+            let pods_dir = Some(dir.path().join("pods"));
+            let volumes = Volumes::new(client.clone(), environment, pods_dir);
+            Self { dir, client, volumes }
+        }
+
+        async fn prepare(&self, volume: Value) -> Result<PathBuf, String> {
+            let pod: Pod = typed(json!({
+                "metadata": { "name": "p", "namespace": "default", "uid": "u",
+                    "labels": { "app": "web" } },
+                "spec": { "containers": [], "volumes": [volume] }
+            }));
+            let allocatable = BTreeMap::new();
+            let fields =
+                PodFields { pod: &pod, pod_ips: &[], host_ips: &[], allocatable: &allocatable };
+            let prepared = self.volumes.prepare(&pod, fields).await;
+            prepared.map(|p| p["v"].path.clone()).map_err(|(_, error)| error.to_string())
+        }
+    }
+
+    #[tokio::test]
+    async fn contents_follow_what_they_come_from() {
+        let bench = Bench::new();
+        let volume = json!({ "name": "v", "projected": { "sources": [
+            { "configMap": { "name": "settings" } },
+            { "downwardAPI": { "items": [
+                { "path": "meta/labels", "fieldRef": { "fieldPath": "metadata.labels" } }] } }
+        ] } });
+        let error = bench.prepare(volume.clone()).await.unwrap_err();
+        assert_eq!(error, "configmap \"settings\" not found");
+        let map = |text: &str| -> ConfigMap {
+            typed(json!({ "metadata": { "name": "settings", "namespace": "default" },
+                "data": { "a": text } }))
+        };
+        let maps = Resources::<ConfigMap>::namespaced(bench.client.clone(), "default");
+        maps.create(&map("one")).await.unwrap();
+        let path = bench.prepare(volume.clone()).await.unwrap();
+        let read = |file: &str| std::fs::read_to_string(path.join(file)).unwrap();
+        assert_eq!((read("a").as_str(), read("meta/labels").as_str()), ("one", "app=\"web\""));
+        maps.update(&map("two")).await.unwrap();
+        bench.prepare(volume).await.unwrap();
+        assert_eq!(read("a"), "two");
+        bench.volumes.remove("u").await;
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn claims_lead_to_folders_of_this_machine() {
+        let bench = Bench::new();
+        let volume = json!({ "name": "v", "persistentVolumeClaim": { "claimName": "data" } });
+        let claim: PersistentVolumeClaim = typed(json!({
+            "metadata": { "name": "data", "namespace": "default" },
+            "spec": { "volumeName": "disk" }, "status": { "phase": "Bound" }
+        }));
+        let error = bench.prepare(volume.clone()).await.unwrap_err();
+        assert_eq!(error, "persistentvolumeclaim \"data\" not found");
+        bench.client.seed_typed(&claim).unwrap();
+        let folder = bench.dir.path().join("disk");
+        let disk: PersistentVolume = typed(json!({
+            "metadata": { "name": "disk" },
+            "spec": { "hostPath": { "path": folder, "type": "DirectoryOrCreate" } }
+        }));
+        bench.client.seed_typed(&disk).unwrap();
+        assert_eq!(bench.prepare(volume).await.unwrap(), folder);
+        assert!(folder.is_dir());
+    }
+
+    #[tokio::test]
+    async fn what_nobody_provides_is_named() {
+        let bench = Bench::new();
+        let volume = json!({ "name": "v", "nfs": { "server": "s", "path": "/" } });
+        let error = bench.prepare(volume).await.unwrap_err();
+        assert_eq!(error, "volumes of type nfs are not supported on this node");
+        let path = bench.prepare(json!({ "name": "v", "emptyDir": {} })).await.unwrap();
+        assert!(path.is_dir());
+    }
+}
