@@ -4,6 +4,8 @@
 mod defaults;
 #[path = "kinds/manifests.rs"]
 mod manifests;
+#[path = "kinds/server.rs"]
+mod server;
 #[path = "kinds/tables.rs"]
 mod tables;
 #[path = "kinds/updates.rs"]
