@@ -18,7 +18,7 @@ use super::{
     respond,
     table::{Rows, partial},
 };
-use crate::connect::BoxBody;
+use crate::{connect::BoxBody, serve::ShutdownSignal};
 
 pub(super) fn serve<'a>(
     exchange: &'a Exchange,
@@ -52,6 +52,10 @@ pub(super) fn serve<'a>(
             Ok(events) => events,
             Err(error) if error.code() == 410 => stream::iter([Err(error.into())]).boxed(),
             Err(error) => return Err(error),
+        };
+        let events = match exchange.parts.extensions.get::<ShutdownSignal>() {
+            Some(signal) => events.take_until(signal.0.clone().cancelled_owned()).boxed(),
+            None => events,
         };
         let mut response = Response::new(frames.body(events));
         let headers = response.headers_mut();
