@@ -1,9 +1,9 @@
 //! The behaviour of every built-in kind, by group and plural.
 //!
 //! Each kind is a [`Strategy`] in a file of its own (or with its kin); what many share stands
-//! beside them: [`pod_spec`] for everything that holds pods, [`metadata`] for labels, selectors,
+//! beside them: `pod_spec` for everything that holds pods, `metadata` for labels, selectors,
 //! ports and percentages. Defaults and checks work on JSON values, because typed structs would
-//! lose what they do not know; a [`field::Field`] is a value that knows its path.
+//! lose what they do not know; a `Field` is a value that knows its path.
 
 use std::borrow::Cow;
 

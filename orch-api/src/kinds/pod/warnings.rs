@@ -42,7 +42,6 @@ pub(crate) fn spec_warnings(holder: &Field<'_>, spec: &Field<'_>) -> Vec<String>
 fn volumes(spec: &Field<'_>, warnings: &mut Vec<String>) {
     for volume in spec.items("volumes") {
         for (source, text) in [
-            ("gcePersistentDisk", "deprecated in v1.17, non-functional in v1.28+ removed"),
             ("gitRepo", "deprecated in v1.11, and disabled by default in v1.33+"),
             ("scaleIO", "deprecated in v1.16, non-functional in v1.22+"),
             ("flocker", "deprecated in v1.22, non-functional in v1.25+"),
@@ -52,7 +51,7 @@ fn volumes(spec: &Field<'_>, warnings: &mut Vec<String>) {
             ("cephfs", "deprecated in v1.28, non-functional in v1.31+"),
             ("rbd", "deprecated in v1.28, non-functional in v1.31+"),
         ] {
-            if volume.has(source) && source != "gcePersistentDisk" {
+            if volume.has(source) {
                 warnings.push(format!("{}: {text}", volume.at(source)));
             }
         }

@@ -49,10 +49,8 @@ fn sleep(handler: &Field<'_>, grace_s: i64, errors: &mut Errors) {
     if let Some(sleep) = handler.opt("sleep")
         && !(0..=grace_s).contains(&sleep.int("seconds").unwrap_or_default())
     {
-        let why = format!(
-            "must be non-negative and less than terminationGracePeriodSeconds ({grace_s}). Enable AllowPodLifecycleSleepActionZeroValue feature gate for zero sleep."
-        );
-        let why = why.split(". Enable").next().unwrap_or_default().to_owned();
+        let why =
+            format!("must be non-negative and less than terminationGracePeriodSeconds ({grace_s})");
         errors.push(sleep.invalid("seconds", why));
     }
 }
