@@ -1,0 +1,23 @@
+//! The `orch` command.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+mod cli;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    // The process runtime runs this program again beside each container.
+    orch::node::shim::main_if_requested();
+    let arguments = cli::Arguments::parse();
+    match cli::run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("orch: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
