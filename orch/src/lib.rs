@@ -1,1 +1,16 @@
-//! Placeholder.
+#![doc = include_str!("../README.md")]
+//!
+//! The crates under their short names: [`api`], [`controllers`], [`core`], [`net`], [`node`],
+//! [`sched`], [`store`]. [`Cluster`] puts them together.
+
+pub use orch_api as api;
+pub use orch_controllers as controllers;
+pub use orch_core as core;
+pub use orch_net as net;
+pub use orch_node as node;
+pub use orch_sched as sched;
+pub use orch_store as store;
+
+pub mod cluster;
+
+pub use cluster::{Cluster, ClusterBuilder, StartError};
