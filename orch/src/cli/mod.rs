@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
+mod choices;
 mod failure;
 mod up;
 

@@ -1,0 +1,177 @@
+//! `orch up`.
+
+use std::{
+    io::{IsTerminal, Write as _},
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use clap::Args;
+use orch::{
+    Cluster,
+    api::serve::{KubeconfigEntry, Pki, write_kubeconfig},
+    core::Environment,
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use super::{
+    Failure,
+    choices::{Off, ProxyChoice, RuntimeChoice, StoreChoice},
+};
+
+mod machine;
+mod store;
+
+/// How long `up` waits for its nodes to become Ready before it says so.
+const NODES_READY_TIMEOUT: Duration = Duration::from_secs(60);
+const NODES_MAX: i64 = 10_000;
+
+/// What `orch up` takes.
+#[derive(Debug, Args)]
+pub(crate) struct UpArguments {
+    /// Folder for the store, certificates, volumes and logs [default: ~/.local/share/orch]
+    #[arg(long, value_name = "DIR")]
+    pub(super) data_dir: Option<PathBuf>,
+    /// Where the cluster's state is kept: memory, durable, or etcd=URL
+    #[arg(long, value_name = "memory|durable|etcd=URL", default_value = "durable")]
+    pub(super) store: StoreChoice,
+    /// Where the API is served
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:6443")]
+    pub(super) listen: SocketAddr,
+    /// Where to write the kubeconfig [default: DATA_DIR/kubeconfig]
+    #[arg(long, value_name = "FILE")]
+    pub(super) kubeconfig: Option<PathBuf>,
+    /// What runs containers: auto takes a CRI runtime if one listens, else processes on this host
+    #[arg(long, value_name = "auto|process|cri[=SOCKET]|simulated", default_value = "auto")]
+    pub(super) runtime: RuntimeChoice,
+    /// How many nodes; more than one needs the process or the simulated runtime
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(i64).range(1..=NODES_MAX))]
+    pub(super) nodes: i64,
+    /// Process runtime: folder whose programs are the images; `example.org/app:v1` is its file
+    /// `app` [default: the folder of this program]
+    #[arg(long, value_name = "DIR")]
+    pub(super) images: Option<PathBuf>,
+    /// What makes service addresses work: auto is nftables with a CRI runtime, else userspace
+    #[arg(long, value_name = "auto|userspace|nftables|off", default_value = "auto")]
+    pub(super) proxy: ProxyChoice,
+    /// Where the ingress listens, or off
+    #[arg(long, value_name = "ADDR:PORT|off", default_value = "127.0.0.1:8080")]
+    pub(super) ingress: Off<SocketAddr>,
+    /// What to log to standard error, in the notation of the tracing crate's filters
+    #[arg(long, value_name = "FILTER", default_value = "warn")]
+    pub(super) log: String,
+}
+
+/// Runs a cluster until a signal stops it.
+pub(super) fn run(arguments: UpArguments) -> Result<(), Failure> {
+    let filter = EnvFilter::try_new(&arguments.log)
+        .map_err(|error| Failure::new(format!("--log {:?}: {error}", arguments.log), "try info"))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::of(&error, "the system gives no threads"))?;
+    let result = runtime.block_on(up(arguments));
+    // Blocking reads, such as a log that is followed, do not keep the process alive.
+    runtime.shutdown_background();
+    result
+}
+
+async fn up(arguments: UpArguments) -> Result<(), Failure> {
+    let started = tokio::time::Instant::now();
+    let mut signals = Signals::new()?;
+    let machine = machine::Machine::prepare(&arguments)?;
+    let environment = Environment::system();
+    let store = store::open(&arguments.store, &machine.folder, &environment).await?;
+    let pki = machine.pki(&arguments, &environment)?;
+    let builder = Cluster::builder().environment(environment.clone()).store(store);
+    let builder = machine.assemble(builder, &arguments, pki.clone(), &environment)?;
+    let mend = "see `orch up --help`";
+    let cluster = tokio::select! {
+        cluster = builder.start() => cluster.map_err(|error| Failure::of(&error, mend))?,
+        () = signals.next() => return Ok(()),
+    };
+    let kubeconfig = write_config(&arguments, &machine, &cluster, &pki)?;
+    let ready = tokio::time::timeout(NODES_READY_TIMEOUT, cluster.nodes_ready());
+    tokio::select! {
+        ready = ready => announce(ready.is_ok(), started.elapsed(), &kubeconfig),
+        () = signals.next() => {}
+    }
+    signals.next().await;
+    let stopping = async {
+        cluster.shutdown().await;
+    };
+    tokio::select! {
+        () = stopping => {}
+        // A second signal does not wait for open requests.
+        () = signals.next() => {}
+    }
+    Ok(())
+}
+
+fn write_config(
+    arguments: &UpArguments,
+    machine: &machine::Machine,
+    cluster: &Cluster,
+    pki: &Arc<Pki>,
+) -> Result<PathBuf, Failure> {
+    let path = arguments.kubeconfig.clone().unwrap_or_else(|| machine.folder.join("kubeconfig"));
+    let address = cluster.address().unwrap_or(arguments.listen);
+    let server = format!("https://{}", machine::reachable(address));
+    let entry = KubeconfigEntry {
+        cluster: "orch",
+        user: "orch-admin",
+        server: &server,
+        ca_pem: pki.ca_pem(),
+        credentials: pki.admin(),
+    };
+    write_kubeconfig(&path, &entry).map_err(|error| {
+        let what = format!("cannot write the kubeconfig {}: {error}", path.display());
+        Failure::new(what, "choose another file with --kubeconfig FILE")
+    })?;
+    Ok(path)
+}
+
+fn announce(nodes_ready: bool, took: Duration, kubeconfig: &std::path::Path) {
+    let state = if nodes_ready { "ready" } else { "up, but its nodes are not Ready yet," };
+    let line = format!(
+        "orch: {state} after {:.2} s; next: export KUBECONFIG={} && kubectl get nodes,pods -A",
+        took.as_secs_f64(),
+        kubeconfig.display()
+    );
+    // Whoever closed our output does not want to read it.
+    let mut out = std::io::stdout();
+    let _closed = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+/// SIGINT and SIGTERM, heard from the very start.
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let listen = |kind| {
+            signal(kind).map_err(|error| Failure::of(&error, "signals cannot be handled here"))
+        };
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

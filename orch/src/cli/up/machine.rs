@@ -1,0 +1,256 @@
+//! What of this machine the cluster runs on: a folder, an address, a runtime.
+
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use ipnet::Ipv4Net;
+use k8s_openapi::api::core::v1::NodeAddress;
+use orch::{
+    ClusterBuilder,
+    api::serve::{Pki, PkiOptions},
+    cluster::{NetworkSetup, NodeSetup, Proxy, ServeSetup},
+    core::Environment,
+    node::{
+        AgentOptions, NodeFolders, Runtime,
+        addresses::AddressRange,
+        runtime::{cri::CriRuntime, process::{ProcessOptions, ProcessRuntime}, simulated::SimulatedRuntime},
+    },
+};
+
+use super::UpArguments;
+use crate::cli::{
+    Failure,
+    choices::{ProxyChoice, RuntimeChoice},
+};
+
+/// Service addresses where containers have a network of their own.
+const ROUTED_SERVICES: &str = "10.96.0.0/16";
+/// Service addresses where pods are processes of the host: loopback ones, which need no set-up.
+const LOOPBACK_SERVICES: &str = "127.96.0.0/16";
+/// Pod addresses where pods are processes of the host.
+const LOOPBACK_PODS: &str = "127.128.0.0/16";
+
+/// What runs containers, once `auto` has been decided.
+#[derive(Clone, Debug)]
+enum Kind {
+    Process,
+    Cri(String),
+    Simulated,
+}
+
+/// This machine, as the cluster will use it.
+#[derive(Debug)]
+pub(super) struct Machine {
+    /// The data folder; exists.
+    pub(super) folder: PathBuf,
+    kind: Kind,
+    address: IpAddr,
+}
+
+impl Machine {
+    /// Decides what to run on, and makes the data folder.
+    pub(super) fn prepare(arguments: &UpArguments) -> Result<Self, Failure> {
+        let kind = decide(&arguments.runtime);
+        if matches!(kind, Kind::Cri(_)) && arguments.nodes > 1 {
+            return Err(Failure::new(
+                format!("--nodes {}: a CRI runtime is one node", arguments.nodes),
+                "leave --nodes out, or choose --runtime process or simulated",
+            ));
+        }
+        let folder = match &arguments.data_dir {
+            Some(folder) => folder.clone(),
+            None => default_folder()?,
+        };
+        let folder = make(&folder)?;
+        let address = match kind {
+            Kind::Cri(_) => outward_address().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            _ => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        };
+        Ok(Self { folder, kind, address })
+    }
+
+    fn services(&self) -> Ipv4Net {
+        let range = match self.kind {
+            Kind::Process => LOOPBACK_SERVICES,
+            _ => ROUTED_SERVICES,
+        };
+        range.parse().expect("a constant that is a range")
+    }
+
+    /// Where the API is served: where it was asked for, and where containers reach it.
+    fn listen_addresses(&self, listen: SocketAddr) -> Vec<SocketAddr> {
+        let mut addresses = vec![listen];
+        if listen.ip().is_loopback() && !self.address.is_loopback() && listen.port() != 0 {
+            addresses.push(SocketAddr::new(self.address, listen.port()));
+        }
+        addresses
+    }
+
+    /// The cluster's certificates.
+    pub(super) fn pki(
+        &self,
+        arguments: &UpArguments,
+        environment: &Environment,
+    ) -> Result<Arc<Pki>, Failure> {
+        let options = PkiOptions {
+            addresses: vec![self.address, arguments.listen.ip()],
+            service_ip: NetworkSetup::new(self.services()).api_address().into(),
+            ..PkiOptions::default()
+        };
+        let folder = self.folder.join("pki");
+        let pki = Pki::load_or_create(&folder, &options, environment.clock.clone());
+        let mend = "mend or remove that file: certificates are made anew";
+        pki.map(Arc::new).map_err(|error| Failure::of(&error, mend))
+    }
+
+    /// Adds nodes, network and sockets.
+    pub(super) fn assemble(
+        &self,
+        builder: ClusterBuilder,
+        arguments: &UpArguments,
+        pki: Arc<Pki>,
+        environment: &Environment,
+    ) -> Result<ClusterBuilder, Failure> {
+        let serve = ServeSetup::tls(self.listen_addresses(arguments.listen), pki);
+        let network = NetworkSetup::new(self.services())
+            .node_address(self.address)
+            .proxy(self.proxy(arguments.proxy))
+            .dns(true)
+            .ingress(arguments.ingress.0);
+        let mut builder = builder.serve(serve).network(network);
+        let host = hostname();
+        for number in 1..=arguments.nodes {
+            let name = match (&self.kind, arguments.nodes) {
+                (Kind::Simulated, _) => format!("node-{number}"),
+                (_, 1) => host.clone(),
+                _ => format!("{host}-{number}"),
+            };
+            builder = builder.node(self.node(&name, arguments, environment)?);
+        }
+        Ok(builder)
+    }
+
+    fn proxy(&self, choice: ProxyChoice) -> Option<Proxy> {
+        match (choice, &self.kind) {
+            (ProxyChoice::Off, _) | (ProxyChoice::Auto, Kind::Simulated) => None,
+            (ProxyChoice::Nftables, _) | (ProxyChoice::Auto, Kind::Cri(_)) => Some(Proxy::Nftables),
+            (ProxyChoice::Userspace, _) | (ProxyChoice::Auto, _) => Some(Proxy::Userspace),
+        }
+    }
+
+    fn node(
+        &self,
+        name: &str,
+        arguments: &UpArguments,
+        environment: &Environment,
+    ) -> Result<NodeSetup, Failure> {
+        let folder = self.folder.join("nodes").join(name);
+        let address = |kind: &str, address: String| NodeAddress { address, type_: kind.to_owned() };
+        let mut options = AgentOptions {
+            addresses: vec![
+                address("InternalIP", self.address.to_string()),
+                address("Hostname", name.to_owned()),
+            ],
+            ..AgentOptions::default()
+        };
+        let runtime: Arc<dyn Runtime> = match &self.kind {
+            Kind::Simulated => Arc::new(SimulatedRuntime::new(environment.clone())),
+            Kind::Cri(socket) => {
+                options.folders = Some(NodeFolders::below(&folder));
+                let runtime = CriRuntime::new(socket);
+                let mend = "name the runtime's socket: --runtime cri=/run/containerd/containerd.sock";
+                Arc::new(runtime.map_err(|error| Failure::of(&error, mend))?)
+            }
+            Kind::Process => {
+                options.folders = Some(NodeFolders::below(&folder));
+                let range = AddressRange::new(LOOPBACK_PODS);
+                let range = range.map_err(|error| Failure::of(&error, "this is a defect"))?;
+                options.pod_addresses = Some(Arc::new(range));
+                let process = self.process_options(&folder, arguments)?;
+                let runtime = ProcessRuntime::open(process, environment.clone());
+                let mend = "choose a folder that can be written with --data-dir DIR";
+                Arc::new(runtime.map_err(|error| Failure::of(&error, mend))?)
+            }
+        };
+        Ok(NodeSetup::new(name, runtime).options(options))
+    }
+
+    fn process_options(
+        &self,
+        folder: &Path,
+        arguments: &UpArguments,
+    ) -> Result<ProcessOptions, Failure> {
+        let images = match &arguments.images {
+            Some(images) => images.clone(),
+            None => own_folder()?,
+        };
+        Ok(ProcessOptions::new(folder.join("containers")).images(images))
+    }
+}
+
+fn decide(choice: &RuntimeChoice) -> Kind {
+    match choice {
+        RuntimeChoice::Simulated => Kind::Simulated,
+        RuntimeChoice::Process => Kind::Process,
+        RuntimeChoice::Cri(Some(socket)) => Kind::Cri(socket.clone()),
+        RuntimeChoice::Cri(None) => {
+            let socket = CriRuntime::find_socket().unwrap_or(orch::node::runtime::cri::CONTAINERD_SOCKET);
+            Kind::Cri(socket.to_owned())
+        }
+        RuntimeChoice::Auto => {
+            // A socket that this user may not use is none.
+            let usable = |socket: &&str| std::os::unix::net::UnixStream::connect(socket).is_ok();
+            let socket = CriRuntime::find_socket().filter(usable);
+            socket.map_or(Kind::Process, |socket| Kind::Cri(socket.to_owned()))
+        }
+    }
+}
+
+fn default_folder() -> Result<PathBuf, Failure> {
+    let data = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from);
+    let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".local/share"));
+    let data = data.or_else(home);
+    data.map(|data| data.join("orch"))
+        .ok_or_else(|| Failure::new("there is no home folder", "name one with --data-dir DIR"))
+}
+
+fn make(folder: &Path) -> Result<PathBuf, Failure> {
+    let made = fs::create_dir_all(folder).and_then(|()| fs::canonicalize(folder));
+    made.map_err(|error| {
+        let what = format!("the data folder {} cannot be used: {error}", folder.display());
+        Failure::new(what, "choose another with --data-dir DIR")
+    })
+}
+
+fn own_folder() -> Result<PathBuf, Failure> {
+    let own = std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_owned));
+    let mend = "name the folder of programs with --images DIR";
+    own.ok_or_else(|| Failure::new("this program does not know where it is", mend))
+}
+
+fn hostname() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.trim().to_ascii_lowercase().replace('_', "-");
+    if name.is_empty() { "node-1".to_owned() } else { name }
+}
+
+/// The address by which others reach this machine. Nothing is sent.
+fn outward_address() -> Option<IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    // An address that is reserved for documents, and so is nobody's.
+    socket.connect("192.0.2.1:9").ok()?;
+    Some(socket.local_addr().ok()?.ip())
+}
+
+/// An address that clients on this machine can dial.
+pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port())
+    } else {
+        address
+    }
+}

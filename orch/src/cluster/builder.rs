@@ -1,0 +1,257 @@
+//! Assembles a cluster.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use orch_api::{
+    ApiServer, ServerOptions,
+    admission::{self, LateClient},
+    auth::{UserInfo, rbac},
+    proxy::NodeConnector,
+    serve::{Listener, Pki},
+};
+use orch_controllers::{
+    Manager,
+    standard::{StandardOptions, standard},
+};
+use orch_core::{Client, Environment, informer::Informers};
+use orch_node::{
+    AgentOptions, NodeAgent, runtime::simulated::SimulatedRuntime, server::NodeServer,
+};
+use orch_sched::{Plugin, Scheduler};
+use orch_store::{MemoryOptions, MemoryStore, Store};
+
+use super::{
+    Cluster, LocalDialer, NetworkSetup, NodeSetup, Parts, ServeSetup, StartError, network,
+    security,
+};
+
+/// Takes what is to differ from the defaults, and starts the cluster.
+#[derive(Debug, Default)]
+pub struct ClusterBuilder {
+    environment: Option<Environment>,
+    store: Option<Arc<dyn Store>>,
+    nodes: Vec<NodeSetup>,
+    simulated: usize,
+    controllers: Option<Vec<String>>,
+    plugins: Vec<Arc<dyn Plugin>>,
+    without_scheduler: bool,
+    serve: Option<ServeSetup>,
+    network: NetworkSetup,
+}
+
+impl ClusterBuilder {
+    /// Clock and randomness of every component. Default: the machine's.
+    #[must_use]
+    pub fn environment(mut self, environment: Environment) -> Self {
+        self.environment = Some(environment);
+        self
+    }
+
+    /// Where the cluster's state is. Default: memory, gone with the cluster.
+    #[must_use]
+    pub fn store(mut self, store: Arc<dyn Store>) -> Self {
+        self.store = Some(store);
+        self
+    }
+
+    /// Adds a node on a runtime of your choice. Default: no nodes.
+    #[must_use]
+    pub fn node(mut self, node: NodeSetup) -> Self {
+        self.nodes.push(node);
+        self
+    }
+
+    /// Adds `count` nodes whose containers are simulated: they start at once and run until they
+    /// are stopped, unless their pods' annotations say otherwise. Named `node-1` and so on.
+    #[must_use]
+    pub fn simulated_nodes(mut self, count: usize) -> Self {
+        self.simulated += count;
+        self
+    }
+
+    /// Which standard controllers run, in the notation of `kube-controller-manager
+    /// --controllers`: `*` is all, a name is that one, `-name` is all but that one. Default: `*`.
+    /// An empty list runs none.
+    #[must_use]
+    pub fn controllers<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+        self.controllers = Some(names.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Adds a rule to the default scheduler's profile.
+    #[must_use]
+    pub fn scheduler_plugin(mut self, plugin: impl Plugin) -> Self {
+        self.plugins.push(Arc::new(plugin));
+        self
+    }
+
+    /// Runs no scheduler: pods wait until somebody else binds them.
+    #[must_use]
+    pub fn without_scheduler(mut self) -> Self {
+        self.without_scheduler = true;
+        self
+    }
+
+    /// Serves the API to the outside. Default: it is reached in this process only.
+    #[must_use]
+    pub fn serve(mut self, serve: ServeSetup) -> Self {
+        self.serve = Some(serve);
+        self
+    }
+
+    /// The cluster's network: address ranges, service proxy, DNS, ingress. Default: ranges only.
+    #[must_use]
+    pub fn network(mut self, network: NetworkSetup) -> Self {
+        self.network = network;
+        self
+    }
+
+    /// Starts the cluster. When this returns, the API answers and holds what every cluster holds;
+    /// nodes register themselves from then on (see [`Cluster::nodes_ready`]). Call it inside a
+    /// tokio runtime.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing runs then.
+    pub async fn start(mut self) -> Result<Cluster, StartError> {
+        let environment = self.environment.take().unwrap_or_else(Environment::system);
+        self.add_simulated(&environment);
+        let listeners = self.listen().await?;
+        let pki = self.serve.as_ref().map(|serve| &serve.pki);
+        let dialer = Arc::new(LocalDialer::default());
+        let advertised = listeners.last().map(Listener::local_addr);
+        let api = self.api(pki, &environment, &dialer, advertised).await?;
+        let client = api.client(UserInfo::master("system:orch"));
+        let informers = Informers::new(client.clone(), environment.clone());
+        let controllers = self.manager(&api, pki, &informers)?;
+        let scheduler = self.scheduler(&informers, &environment)?;
+        let network = network::start(&self.network, &informers).await?;
+        let (nodes, agents) = self.agents(&client, &informers, &environment)?;
+        let parts = Parts {
+            api,
+            client,
+            informers,
+            environment,
+            listeners,
+            controllers,
+            scheduler,
+            agents,
+            dialer,
+            nodes,
+            proxy: network.proxy,
+            dns: network.dns,
+            ingress: network.ingress,
+        };
+        Ok(parts.run())
+    }
+
+    fn add_simulated(&mut self, environment: &Environment) {
+        for number in 1..=self.simulated {
+            let runtime = Arc::new(SimulatedRuntime::new(environment.clone()));
+            self.nodes.push(NodeSetup::new(format!("node-{number}"), runtime));
+        }
+    }
+
+    async fn listen(&self) -> Result<Vec<Listener>, StartError> {
+        let Some(serve) = &self.serve else { return Ok(Vec::new()) };
+        let tls = serve.pki.server_config()?;
+        let mut listeners = Vec::with_capacity(serve.addresses.len());
+        for address in &serve.addresses {
+            let bound = Listener::bind(*address, Some(tls.clone()), serve.listener.clone());
+            listeners.push(bound.await?);
+        }
+        Ok(listeners)
+    }
+
+    async fn api(
+        &self,
+        pki: Option<&Pki>,
+        environment: &Environment,
+        dialer: &Arc<LocalDialer>,
+        advertised: Option<std::net::SocketAddr>,
+    ) -> Result<ApiServer, StartError> {
+        let store = self.store.clone().unwrap_or_else(|| {
+            Arc::new(MemoryStore::new(environment.clone(), MemoryOptions::default()))
+        });
+        let late = LateClient::new();
+        let late_client: Arc<dyn Client> = late.clone();
+        let mut builder = ApiServer::builder(store)
+            .environment(environment.clone())
+            .connector(Arc::new(NodeConnector::new(dialer.clone())))
+            .options(ServerOptions { ..ServerOptions::default() });
+        for plugin in admission::defaults(&late_client, environment) {
+            builder = builder.admission(plugin);
+        }
+        let (builder, security) = security::secure(builder, pki, &late_client, environment)?;
+        let api = builder.build();
+        let own = api.client(UserInfo::master("system:apiserver"));
+        late.set(&own);
+        let _ = (advertised, &self.network);
+        if let Some(roles) = security.rbac {
+            rbac::bootstrap::reconcile(&own).await.map_err(StartError::Bootstrap)?;
+            roles.synced().await;
+        }
+        Ok(api)
+    }
+
+    fn manager(
+        &self,
+        api: &ApiServer,
+        pki: Option<&Pki>,
+        informers: &Informers,
+    ) -> Result<Manager, StartError> {
+        let mut options = StandardOptions::new(api.resource_types());
+        options.root_ca_pem = pki.map(|pki| pki.ca_pem().to_owned());
+        if let Some(names) = &self.controllers {
+            options.controllers.clone_from(names);
+        }
+        let mut manager = Manager::new();
+        manager.extend(standard(informers, &options)?);
+        Ok(manager)
+    }
+
+    fn scheduler(
+        &mut self,
+        informers: &Informers,
+        environment: &Environment,
+    ) -> Result<Option<Scheduler>, StartError> {
+        if self.without_scheduler {
+            return Ok(None);
+        }
+        let mut builder = Scheduler::builder(informers.clone(), environment.clone());
+        for plugin in self.plugins.drain(..) {
+            builder = builder.plugin(plugin);
+        }
+        let scheduler = builder.build();
+        scheduler.map(Some).map_err(|error| StartError::Scheduler(error.to_string()))
+    }
+
+    #[expect(clippy::type_complexity, reason = "names and agents are made side by side")]
+    fn agents(
+        &mut self,
+        client: &Arc<dyn Client>,
+        informers: &Informers,
+        environment: &Environment,
+    ) -> Result<(Vec<String>, Vec<(NodeAgent, NodeServer)>), StartError> {
+        let mut names = BTreeSet::new();
+        let mut agents = Vec::with_capacity(self.nodes.len());
+        let mut order = Vec::with_capacity(self.nodes.len());
+        for node in self.nodes.drain(..) {
+            if !names.insert(node.name.clone()) {
+                return Err(StartError::DuplicateNode(node.name));
+            }
+            order.push(node.name.clone());
+            let options: AgentOptions = self.network.for_agent(node.options);
+            let runtime = node.runtime.clone();
+            let agent = NodeAgent::builder(
+                client.clone(),
+                environment.clone(),
+                node.name,
+                node.runtime,
+            );
+            let agent = agent.options(options).informers(informers.clone()).build();
+            let server = NodeServer::new(runtime, agent.pods(), environment.clone());
+            agents.push((agent, server));
+        }
+        Ok((order, agents))
+    }
+}
