@@ -11,10 +11,13 @@ use orch_core::{Client, Environment, informer::Informers};
 use orch_net::{DnsServer, IngressController, ProxyController};
 use orch_node::{NodeAgent, server::NodeServer};
 use orch_sched::Scheduler;
+use orch_store::Store;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 mod builder;
+mod compaction;
 mod dialer;
+mod dns_service;
 mod error;
 mod network;
 mod node;
@@ -108,6 +111,7 @@ impl Drop for Cluster {
 
 /// What is assembled and not running yet.
 struct Parts {
+    store: Arc<dyn Store>,
     api: ApiServer,
     client: Arc<dyn Client>,
     informers: Informers,
@@ -131,6 +135,8 @@ impl Parts {
         for listener in self.listeners {
             tasks.spawn(listener.serve(self.api.clone(), stop.clone()));
         }
+        let environment = self.environment.clone();
+        tasks.spawn(compaction::run(self.store, environment, stop.clone()));
         tasks.spawn(self.controllers.run(stop.clone()));
         if let Some(scheduler) = self.scheduler {
             tasks.spawn(scheduler.run(stop.clone()));

@@ -21,7 +21,7 @@ use orch_sched::{Plugin, Scheduler};
 use orch_store::{MemoryOptions, MemoryStore, Store};
 
 use super::{
-    Cluster, LocalDialer, NetworkSetup, NodeSetup, Parts, ServeSetup, StartError, network,
+    Cluster, LocalDialer, NetworkSetup, NodeSetup, Parts, ServeSetup, StartError,
     security,
 };
 
@@ -116,17 +116,22 @@ impl ClusterBuilder {
         let environment = self.environment.take().unwrap_or_else(Environment::system);
         self.add_simulated(&environment);
         let listeners = self.listen().await?;
-        let pki = self.serve.as_ref().map(|serve| &serve.pki);
+        let pki = self.serve.as_ref().map(|serve| serve.pki.clone());
         let dialer = Arc::new(LocalDialer::default());
         let advertised = listeners.last().map(Listener::local_addr);
-        let api = self.api(pki, &environment, &dialer, advertised).await?;
+        let store = self.store.take().unwrap_or_else(|| {
+            Arc::new(MemoryStore::new(environment.clone(), MemoryOptions::default()))
+        });
+        let api = self.api(store.clone(), pki.as_deref(), &environment, &dialer, advertised).await?;
         let client = api.client(UserInfo::master("system:orch"));
         let informers = Informers::new(client.clone(), environment.clone());
-        let controllers = self.manager(&api, pki, &informers)?;
+        let controllers = self.manager(&api, pki.as_deref(), &informers)?;
         let scheduler = self.scheduler(&informers, &environment)?;
-        let network = network::start(&self.network, &informers).await?;
         let (nodes, agents) = self.agents(&client, &informers, &environment)?;
+        let first = nodes.first().map_or("", String::as_str);
+        let network = self.network.start(first, &informers).await?;
         let parts = Parts {
+            store,
             api,
             client,
             informers,
@@ -164,14 +169,12 @@ impl ClusterBuilder {
 
     async fn api(
         &self,
+        store: Arc<dyn Store>,
         pki: Option<&Pki>,
         environment: &Environment,
         dialer: &Arc<LocalDialer>,
         advertised: Option<std::net::SocketAddr>,
     ) -> Result<ApiServer, StartError> {
-        let store = self.store.clone().unwrap_or_else(|| {
-            Arc::new(MemoryStore::new(environment.clone(), MemoryOptions::default()))
-        });
         let late = LateClient::new();
         let late_client: Arc<dyn Client> = late.clone();
         let mut builder = ApiServer::builder(store)

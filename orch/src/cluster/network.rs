@@ -1,13 +1,19 @@
 //! The network of a cluster: address ranges, service proxy, DNS, ingress.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
 
 use ipnet::Ipv4Net;
 use orch_core::informer::Informers;
-use orch_net::{DnsServer, IngressController, ProxyController};
+use orch_net::{
+    DnsOptions, DnsServer, IngressController, IngressOptions, NftablesOptions, NftablesProxy,
+    ProxyController, ProxyOptions, ServiceProxy, UserspaceOptions, UserspaceProxy,
+};
 use orch_node::AgentOptions;
 
-use super::StartError;
+use super::{StartError, dns_service};
 
 /// Which implementation makes service addresses work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,4 +95,75 @@ impl NetworkSetup {
     pub fn dns_address(&self) -> Ipv4Addr {
         self.service(10)
     }
+}
+
+/// What of the network runs as tasks of the cluster.
+#[derive(Debug, Default)]
+pub(super) struct Network {
+    pub(super) proxy: Option<ProxyController>,
+    pub(super) dns: Option<DnsServer>,
+    pub(super) ingress: Option<IngressController>,
+}
+
+impl NetworkSetup {
+    pub(super) fn services(&self) -> Ipv4Net {
+        self.services
+    }
+
+    /// Listens where the setup says, and publishes the DNS server as a service.
+    pub(super) async fn start(
+        &self,
+        node: &str,
+        informers: &Informers,
+    ) -> Result<Network, StartError> {
+        let mut network = Network { proxy: self.start_proxy(node, informers), ..Network::default() };
+        if self.dns {
+            let address = SocketAddr::new(self.node_address, 0);
+            let failed = |source| StartError::Network { what: "cluster DNS", address, source };
+            let options = DnsOptions { upstreams: host_resolvers(), ..DnsOptions::default() };
+            let dns = DnsServer::bind(address, informers, options).await.map_err(failed)?;
+            let bound = dns.local_addr().map_err(failed)?;
+            dns_service::publish(informers.client(), self.dns_address(), bound)
+                .await
+                .map_err(StartError::Bootstrap)?;
+            network.dns = Some(dns);
+        }
+        if let Some(address) = self.ingress {
+            let bound = IngressController::bind(address, informers, IngressOptions::default());
+            let failed = |source| StartError::Network { what: "the ingress", address, source };
+            network.ingress = Some(bound.await.map_err(failed)?);
+        }
+        Ok(network)
+    }
+
+    fn start_proxy(&self, node: &str, informers: &Informers) -> Option<ProxyController> {
+        let proxy: Arc<dyn ServiceProxy> = match self.proxy? {
+            Proxy::Userspace => Arc::new(UserspaceProxy::new(
+                informers.environment().clone(),
+                UserspaceOptions {
+                    node_addresses: vec![self.node_address],
+                    ..UserspaceOptions::default()
+                },
+            )),
+            Proxy::Nftables => Arc::new(NftablesProxy::new(NftablesOptions::default())),
+        };
+        let options = ProxyOptions { node_name: node.to_owned(), ..ProxyOptions::default() };
+        Some(ProxyController::new(informers, proxy, options))
+    }
+
+    /// What an agent must know of the network.
+    pub(super) fn for_agent(&self, mut options: AgentOptions) -> AgentOptions {
+        if self.dns && options.cluster_dns.is_empty() {
+            options.cluster_dns.push(self.dns_address().into());
+        }
+        options
+    }
+}
+
+/// The name servers of this machine: they answer for everything outside the cluster.
+fn host_resolvers() -> Vec<SocketAddr> {
+    let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let servers = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
+    let addresses = servers.filter_map(|address| address.trim().parse::<IpAddr>().ok());
+    addresses.map(|address| SocketAddr::new(address, 53)).collect()
 }

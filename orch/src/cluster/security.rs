@@ -8,7 +8,7 @@ use orch_api::{
         Anonymous, Authenticator, Authenticators, Authorizer, Authorizers, ClientCertificates,
         Masters,
         node::NodeAuthorizer,
-        rbac::{EscalationCheck, Rbac},
+        rbac::{Rbac, escalation::EscalationCheck},
         reviews::{self, TokenReviews},
         service_account::{ServiceAccountTokens, TokenRequests},
         jwt::TokenKey,
@@ -23,15 +23,15 @@ use super::StartError;
 #[derive(Debug)]
 pub struct ServeSetup {
     pub(crate) addresses: Vec<SocketAddr>,
-    pub(crate) pki: Pki,
+    pub(crate) pki: Arc<Pki>,
     pub(crate) listener: ListenerOptions,
 }
 
 impl ServeSetup {
     /// Over TLS on these addresses, with these certificates; port 0 takes a free one. Callers are
     /// known by client certificates and service account tokens, and authorized by RBAC.
-    pub fn tls(addresses: impl Into<Vec<SocketAddr>>, pki: Pki) -> Self {
-        Self { addresses: addresses.into(), pki, listener: ListenerOptions::default() }
+    pub fn tls(addresses: impl Into<Vec<SocketAddr>>, pki: impl Into<Arc<Pki>>) -> Self {
+        Self { addresses: addresses.into(), pki: pki.into(), listener: ListenerOptions::default() }
     }
 
     /// Limits of the listeners other than the defaults.
