@@ -6,7 +6,7 @@
 use std::{fmt, net::SocketAddr, sync::Arc};
 
 use orch_api::{ApiServer, auth::UserInfo, serve::Listener};
-use orch_controllers::{Manager, standard};
+use orch_controllers::Manager;
 use orch_core::{Client, Environment, informer::Informers};
 use orch_net::{DnsServer, IngressController, ProxyController};
 use orch_node::{NodeAgent, server::NodeServer};

@@ -126,7 +126,7 @@ impl ClusterBuilder {
         let client = api.client(UserInfo::master("system:orch"));
         let informers = Informers::new(client.clone(), environment.clone());
         let controllers = self.manager(&api, pki.as_deref(), &informers)?;
-        let scheduler = self.scheduler(&informers, &environment)?;
+        let scheduler = self.scheduler(&informers)?;
         let (nodes, agents) = self.agents(&client, &informers, &environment)?;
         let first = nodes.first().map_or("", String::as_str);
         let network = self.network.start(first, &informers).await?;
@@ -212,15 +212,11 @@ impl ClusterBuilder {
         Ok(manager)
     }
 
-    fn scheduler(
-        &mut self,
-        informers: &Informers,
-        environment: &Environment,
-    ) -> Result<Option<Scheduler>, StartError> {
+    fn scheduler(&mut self, informers: &Informers) -> Result<Option<Scheduler>, StartError> {
         if self.without_scheduler {
             return Ok(None);
         }
-        let mut builder = Scheduler::builder(informers.clone(), environment.clone());
+        let mut builder = Scheduler::builder(informers);
         for plugin in self.plugins.drain(..) {
             builder = builder.plugin(plugin);
         }

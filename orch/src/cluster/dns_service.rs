@@ -3,7 +3,10 @@
 //! The service has no selector: its EndpointSlice names the server, wherever it listens, and the
 //! service proxy leads there as to any other service.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
 
 use k8s_openapi::{
     api::{
@@ -18,7 +21,6 @@ use orch_core::{
     informer::Watchable,
 };
 use serde_json::json;
-use std::sync::Arc;
 
 const NAMESPACE: &str = "kube-system";
 /// The name that every tool looks for.
@@ -63,14 +65,14 @@ fn slice(server: SocketAddr) -> EndpointSlice {
             ..ObjectMeta::default()
         },
         address_type: if server.is_ipv4() { "IPv4" } else { "IPv6" }.to_owned(),
-        endpoints: vec![Endpoint {
+        endpoints: Some(vec![Endpoint {
             addresses: vec![server.ip().to_string()],
             conditions: Some(EndpointConditions {
                 ready: Some(true),
                 ..EndpointConditions::default()
             }),
             ..Endpoint::default()
-        }],
+        }]),
         ports: Some(vec![port("dns", "UDP"), port("dns-tcp", "TCP")]),
     }
 }
