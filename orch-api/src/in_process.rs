@@ -12,6 +12,7 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use orch_core::ResourceType;
 use tower::Service;
 
 use crate::{auth::UserInfo, connect::BoxBody, server::ApiServer};
@@ -21,6 +22,15 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 const PIPE_BYTES: usize = 64 << 10;
 
 impl ApiServer {
+    /// Every resource that can be listed, in the version that is stored: what garbage collection
+    /// and the emptying of namespaces go through.
+    pub fn resource_types(&self) -> Vec<ResourceType> {
+        let versions = self.inner.catalog.group_versions().iter();
+        let resources = versions.flat_map(|version| &version.resources);
+        let kept = resources.filter(|r| !r.converts() && r.verbs.has("list"));
+        kept.map(|resource| resource.of.clone()).collect()
+    }
+
     /// A `kube::Client` that calls this server directly, as `user`. Call it inside a tokio
     /// runtime. Requests that upgrade (`exec`, `attach`, `portforward`) go over a connection in
     /// memory.

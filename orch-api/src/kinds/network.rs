@@ -54,7 +54,10 @@ fn endpoints(object: &Value) -> Errors {
     errors
 }
 
-/// Traffic must not be led to this machine's own or to link-local addresses.
+/// Traffic must not be led to link-local addresses.
+///
+/// Differs: upstream also refuses loopback addresses. Here pods that are processes of the host have
+/// addresses out of 127.0.0.0/8, the only ones that need no set-up and no root.
 fn usable(parent: &Field<'_>, name: &str, ip: &str, errors: &mut Errors) {
     let Ok(ip) = ip.parse::<std::net::IpAddr>() else { return };
     let link_local = match ip {
@@ -63,7 +66,6 @@ fn usable(parent: &Field<'_>, name: &str, ip: &str, errors: &mut Errors) {
     };
     for (wrong, why) in [
         (ip.is_unspecified(), "may not be unspecified (0.0.0.0 or ::)"),
-        (ip.is_loopback(), "may not be in the loopback range (127.0.0.0/8, ::1/128)"),
         (link_local, "may not be in the link-local range (169.254.0.0/16, fe80::/10)"),
         (
             ip.is_multicast(),

@@ -33,6 +33,9 @@ pub struct ProcessOptions {
     /// Image names to executables, for containers without a command of their own. A name without
     /// a tag stands for every tag. Default: none.
     pub images: BTreeMap<String, PathBuf>,
+    /// A folder whose executables are images too: `example.org/team/app:v1` is its file `app`.
+    /// Default: none.
+    pub image_folder: Option<PathBuf>,
     /// The executable that calls [`crate::shim::main_if_requested`]. Default: this process's own.
     pub shim: Option<PathBuf>,
     /// Whether volumes and files are mounted at their paths, in a mount namespace per container.
@@ -55,6 +58,7 @@ impl ProcessOptions {
         Self {
             root: root.into(),
             images: BTreeMap::new(),
+            image_folder: None,
             shim: None,
             mounts: nix::unistd::Uid::effective().is_root() && may_mount(),
         }

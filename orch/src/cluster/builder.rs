@@ -3,9 +3,9 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use orch_api::{
-    ApiServer, ServerOptions,
-    admission::{self, LateClient},
-    auth::{UserInfo, rbac},
+    ApiServer, Bootstrap, ServerOptions,
+    allocator::ServiceRanges,
+    auth::UserInfo,
     proxy::NodeConnector,
     serve::{Listener, Pki},
 };
@@ -21,8 +21,7 @@ use orch_sched::{Plugin, Scheduler};
 use orch_store::{MemoryOptions, MemoryStore, Store};
 
 use super::{
-    Cluster, LocalDialer, NetworkSetup, NodeSetup, Parts, ServeSetup, StartError,
-    security,
+    Cluster, LocalDialer, NetworkSetup, NodeSetup, Parts, ServeSetup, StartError, security,
 };
 
 /// Takes what is to differ from the defaults, and starts the cluster.
@@ -122,7 +121,8 @@ impl ClusterBuilder {
         let store = self.store.take().unwrap_or_else(|| {
             Arc::new(MemoryStore::new(environment.clone(), MemoryOptions::default()))
         });
-        let api = self.api(store.clone(), pki.as_deref(), &environment, &dialer, advertised).await?;
+        let api =
+            self.api(store.clone(), pki.as_deref(), &environment, &dialer, advertised).await?;
         let client = api.client(UserInfo::master("system:orch"));
         let informers = Informers::new(client.clone(), environment.clone());
         let controllers = self.manager(&api, pki.as_deref(), &informers)?;
@@ -175,24 +175,21 @@ impl ClusterBuilder {
         dialer: &Arc<LocalDialer>,
         advertised: Option<std::net::SocketAddr>,
     ) -> Result<ApiServer, StartError> {
-        let late = LateClient::new();
-        let late_client: Arc<dyn Client> = late.clone();
-        let mut builder = ApiServer::builder(store)
+        let options = ServerOptions {
+            advertise: advertised.map_or_else(String::new, |address| address.to_string()),
+            service_ranges: ServiceRanges {
+                cluster_ips: vec![self.network.services().into()],
+                ..ServiceRanges::default()
+            },
+            ..ServerOptions::default()
+        };
+        let builder = ApiServer::builder(store)
             .environment(environment.clone())
             .connector(Arc::new(NodeConnector::new(dialer.clone())))
-            .options(ServerOptions { ..ServerOptions::default() });
-        for plugin in admission::defaults(&late_client, environment) {
-            builder = builder.admission(plugin);
-        }
-        let (builder, security) = security::secure(builder, pki, &late_client, environment)?;
-        let api = builder.build();
-        let own = api.client(UserInfo::master("system:apiserver"));
-        late.set(&own);
-        let _ = (advertised, &self.network);
-        if let Some(roles) = security.rbac {
-            rbac::bootstrap::reconcile(&own).await.map_err(StartError::Bootstrap)?;
-            roles.synced().await;
-        }
+            .options(options);
+        let api = security::secure(builder, pki, environment)?.build();
+        let bootstrap = Bootstrap { roles: pki.is_some(), address: advertised };
+        api.bootstrap(&bootstrap).await.map_err(StartError::Bootstrap)?;
         Ok(api)
     }
 
@@ -241,12 +238,8 @@ impl ClusterBuilder {
             order.push(node.name.clone());
             let options: AgentOptions = self.network.for_agent(node.options);
             let runtime = node.runtime.clone();
-            let agent = NodeAgent::builder(
-                client.clone(),
-                environment.clone(),
-                node.name,
-                node.runtime,
-            );
+            let agent =
+                NodeAgent::builder(client.clone(), environment.clone(), node.name, node.runtime);
             let agent = agent.options(options).informers(informers.clone()).build();
             let server = NodeServer::new(runtime, agent.pods(), environment.clone());
             agents.push((agent, server));

@@ -15,11 +15,7 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use orch_core::{
-    Client, ClientError, Resources,
-    client::PatchKind,
-    informer::Watchable,
-};
+use orch_core::{Client, ClientError, Resources, client::PatchKind, informer::Watchable};
 use serde_json::json;
 
 const NAMESPACE: &str = "kube-system";

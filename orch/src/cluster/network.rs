@@ -116,7 +116,8 @@ impl NetworkSetup {
         node: &str,
         informers: &Informers,
     ) -> Result<Network, StartError> {
-        let mut network = Network { proxy: self.start_proxy(node, informers), ..Network::default() };
+        let mut network =
+            Network { proxy: self.start_proxy(node, informers), ..Network::default() };
         if self.dns {
             let address = SocketAddr::new(self.node_address, 0);
             let failed = |source| StartError::Network { what: "cluster DNS", address, source };

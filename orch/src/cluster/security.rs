@@ -1,21 +1,18 @@
-//! Who may reach the API, and what they may do there.
+//! How a cluster's API is reached from outside, and by whom.
 
 use std::{net::SocketAddr, sync::Arc};
 
 use orch_api::{
     ApiServerBuilder,
+    admission::LateClient,
     auth::{
-        Anonymous, Authenticator, Authenticators, Authorizer, Authorizers, ClientCertificates,
-        Masters,
-        node::NodeAuthorizer,
-        rbac::{Rbac, escalation::EscalationCheck},
-        reviews::{self, TokenReviews},
-        service_account::{ServiceAccountTokens, TokenRequests},
+        access_control::{AccessControl, AccessOptions},
         jwt::TokenKey,
+        service_account::ServiceAccountTokens,
     },
     serve::{ListenerOptions, Pki},
 };
-use orch_core::{Client, Environment, informer::Informers};
+use orch_core::{Client, Environment};
 
 use super::StartError;
 
@@ -42,54 +39,28 @@ impl ServeSetup {
     }
 }
 
-/// What security adds to a server under construction.
-pub(super) struct Security {
-    pub(super) rbac: Option<Rbac>,
-}
-
-/// Makes the server know its callers and authorize them. Without `pki` everybody who can call it
-/// is trusted, and tokens are signed by a key of this process.
+/// Makes the server admit what upstream admits by default, and issue service account tokens. With
+/// certificates it also knows its callers and authorizes them by upstream's rules; without, whoever
+/// can call it is trusted.
 pub(super) fn secure(
-    mut builder: ApiServerBuilder,
+    builder: ApiServerBuilder,
     pki: Option<&Pki>,
-    client: &Arc<dyn Client>,
     environment: &Environment,
-) -> Result<(ApiServerBuilder, Security), StartError> {
-    let key = match pki {
-        Some(pki) => TokenKey::from_pem(pki.service_account_key_pem()),
-        None => TokenKey::generate(),
+) -> Result<ApiServerBuilder, StartError> {
+    let unusable = |error: &dyn std::error::Error| StartError::TokenKey(error.to_string());
+    let late = LateClient::new();
+    let client: Arc<dyn Client> = late.clone();
+    let builder = builder.late_client(late);
+    let Some(pki) = pki else {
+        let key = TokenKey::generate().map_err(|error| unusable(&error))?;
+        let tokens = ServiceAccountTokens::new(key, client, environment.clone());
+        return Ok(builder.default_admission().service_account_tokens(tokens));
     };
-    let key = key.map_err(|error| StartError::TokenKey(error.to_string()))?;
-    let tokens = ServiceAccountTokens::new(key, client.clone(), environment.clone());
-    let known: Arc<dyn Authenticator> = Arc::new(Authenticators(vec![
-        Arc::new(ClientCertificates),
-        Arc::new(tokens.clone()),
-    ]));
-    let mut rbac = None;
-    let mut authorizers: Vec<Arc<dyn Authorizer>> = vec![Arc::new(Masters)];
-    if pki.is_some() {
-        let informers = Informers::new(client.clone(), environment.clone());
-        let roles = Rbac::new(&informers);
-        authorizers.push(Arc::new(NodeAuthorizer::new(&informers)));
-        authorizers.push(Arc::new(roles.clone()));
-        builder = builder.authenticator(known.clone()).authenticator(Arc::new(Anonymous));
-        rbac = Some(roles);
-    }
-    let authorizer: Arc<dyn Authorizer> = Arc::new(Authorizers(authorizers));
-    if let Some(rbac) = &rbac {
-        builder = builder
-            .authorizer(authorizer.clone())
-            .admission(Arc::new(EscalationCheck::new(rbac.clone(), authorizer.clone())));
-    }
-    let reviews = TokenReviews {
-        api_audiences: tokens.audiences().to_vec(),
-        service_accounts: Some(tokens.clone()),
-        others: known,
+    let key = TokenKey::from_pem(pki.service_account_key_pem());
+    let options = AccessOptions {
+        token_key: Some(key.map_err(|error| unusable(&error))?),
+        ..AccessOptions::default()
     };
-    for ((group, plural), review) in reviews::resources(&authorizer, reviews) {
-        builder = builder.virtual_resource(group, plural, None, review);
-    }
-    let requests = Arc::new(TokenRequests::new(tokens));
-    builder = builder.virtual_resource("", "serviceaccounts", Some("token"), requests);
-    Ok((builder, Security { rbac }))
+    let access = AccessControl::new(&client, environment, options);
+    Ok(builder.access_control(&access.map_err(|error| unusable(&error))?))
 }

@@ -24,7 +24,17 @@ impl ProcessRuntime {
     pub(super) fn entry_point(&self, image: &str) -> Option<PathBuf> {
         let images = &self.0.options.images;
         let (full, bare) = names(image);
-        images.get(full).or_else(|| images.get(bare)).cloned()
+        let named = images.get(full).or_else(|| images.get(bare)).cloned();
+        named.or_else(|| self.in_folder(bare))
+    }
+
+    /// The executable of the image folder that has the image's last name.
+    fn in_folder(&self, bare: &str) -> Option<PathBuf> {
+        use std::os::unix::fs::PermissionsExt as _;
+        let name = bare.rsplit('/').next().filter(|name| !matches!(*name, "" | "." | ".."))?;
+        let path = self.0.options.image_folder.as_ref()?.join(name);
+        let file = std::fs::metadata(&path).ok()?;
+        (file.is_file() && file.permissions().mode() & 0o111 != 0).then_some(path)
     }
 
     fn info(&self, image: &str) -> ImageInfo {

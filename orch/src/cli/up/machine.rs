@@ -17,7 +17,11 @@ use orch::{
     node::{
         AgentOptions, NodeFolders, Runtime,
         addresses::AddressRange,
-        runtime::{cri::CriRuntime, process::{ProcessOptions, ProcessRuntime}, simulated::SimulatedRuntime},
+        runtime::{
+            cri::CriRuntime,
+            process::{ProcessOptions, ProcessRuntime},
+            simulated::SimulatedRuntime,
+        },
     },
 };
 
@@ -162,7 +166,8 @@ impl Machine {
             Kind::Cri(socket) => {
                 options.folders = Some(NodeFolders::below(&folder));
                 let runtime = CriRuntime::new(socket);
-                let mend = "name the runtime's socket: --runtime cri=/run/containerd/containerd.sock";
+                let mend =
+                    "name the runtime's socket: --runtime cri=/run/containerd/containerd.sock";
                 Arc::new(runtime.map_err(|error| Failure::of(&error, mend))?)
             }
             Kind::Process => {
@@ -188,7 +193,8 @@ impl Machine {
             Some(images) => images.clone(),
             None => own_folder()?,
         };
-        Ok(ProcessOptions::new(folder.join("containers")).images(images))
+        let root = folder.join("containers");
+        Ok(ProcessOptions { image_folder: Some(images), ..ProcessOptions::new(root) })
     }
 }
 
@@ -198,7 +204,8 @@ fn decide(choice: &RuntimeChoice) -> Kind {
         RuntimeChoice::Process => Kind::Process,
         RuntimeChoice::Cri(Some(socket)) => Kind::Cri(socket.clone()),
         RuntimeChoice::Cri(None) => {
-            let socket = CriRuntime::find_socket().unwrap_or(orch::node::runtime::cri::CONTAINERD_SOCKET);
+            let socket =
+                CriRuntime::find_socket().unwrap_or(orch::node::runtime::cri::CONTAINERD_SOCKET);
             Kind::Cri(socket.to_owned())
         }
         RuntimeChoice::Auto => {
