@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use orch_core::{
     ApiError, ClientError, ResourceType, Scope, Target,
-    client::{Write, WriteOptions},
+    client::{Read, Write, WriteOptions},
     status::Reason,
 };
 use serde_json::{Value, json};
@@ -54,10 +54,19 @@ impl ApiServer {
         Ok(())
     }
 
-    /// Creates an object unless it exists.
-    async fn ensure(&self, target: Target, body: Value) -> Result<(), ClientError> {
-        let write = Write::Create(target, body, WriteOptions::default());
-        match self.inner.own_client().write(write).await {
+    /// Creates the Service unless it exists. Asked for first: creating it once more would fail for
+    /// its address, not for its name.
+    async fn ensure_service(&self, body: Value) -> Result<(), ClientError> {
+        let client = self.inner.own_client();
+        let own = Target::object(SERVICES, Some("default"), "kubernetes");
+        match client.read(Read::Get(own)).await {
+            Err(error) if error.is_not_found() => {}
+            other => return other.map(drop),
+        }
+        let collection = Target::collection(SERVICES, Some("default"));
+        let write = Write::Create(collection, body, WriteOptions::default());
+        match client.write(write).await {
+            // Another server on the same store was first.
             Err(error) if error.is_already_exists() => Ok(()),
             other => other.map(drop),
         }
@@ -68,7 +77,6 @@ impl ApiServer {
         let first = ranges.cluster_ips.first().and_then(|range| range.hosts().next());
         let first = first.ok_or_else(|| ApiError::internal("there is no range of cluster IPs"))?;
         let labels = json!({"component": "apiserver", "provider": "kubernetes"});
-        let place = |of| Target::collection(of, Some("default"));
         let service = json!({
             "metadata": {"name": "kubernetes", "labels": labels},
             "spec": {
@@ -76,7 +84,7 @@ impl ApiServer {
                 "ports": [{"name": "https", "port": 443, "targetPort": address.port()}],
             },
         });
-        self.ensure(place(SERVICES), service).await?;
+        self.ensure_service(service).await?;
         let ports = json!([{"name": "https", "port": address.port(), "protocol": "TCP"}]);
         let skip = json!({"endpointslice.kubernetes.io/skip-mirror": "true"});
         let ip = address.ip().to_string();

@@ -1,6 +1,6 @@
 //! Assembles a cluster.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
 use orch_api::{
     ApiServer, Bootstrap, ServerOptions,
@@ -12,6 +12,7 @@ use orch_api::{
 use orch_controllers::{
     Manager,
     standard::{StandardOptions, standard},
+    volumes::{LocalPath, LocalPathOptions, ensure_storage_class},
 };
 use orch_core::{Client, Environment, informer::Informers};
 use orch_node::{
@@ -36,6 +37,7 @@ pub struct ClusterBuilder {
     without_scheduler: bool,
     serve: Option<ServeSetup>,
     network: NetworkSetup,
+    volumes: Option<PathBuf>,
 }
 
 impl ClusterBuilder {
@@ -105,6 +107,14 @@ impl ClusterBuilder {
         self
     }
 
+    /// Provisions the claims of the class `standard`, which becomes the default class, as folders
+    /// below this one. Default: nobody provisions.
+    #[must_use]
+    pub fn local_volumes(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.volumes = Some(folder.into());
+        self
+    }
+
     /// Starts the cluster. When this returns, the API answers and holds what every cluster holds;
     /// nodes register themselves from then on (see [`Cluster::nodes_ready`]). Call it inside a
     /// tokio runtime.
@@ -124,6 +134,10 @@ impl ClusterBuilder {
         let api =
             self.api(store.clone(), pki.as_deref(), &environment, &dialer, advertised).await?;
         let client = api.client(UserInfo::master("system:orch"));
+        if self.volumes.is_some() {
+            let class = LocalPath::storage_class();
+            ensure_storage_class(client.clone(), &class).await.map_err(StartError::Bootstrap)?;
+        }
         let informers = Informers::new(client.clone(), environment.clone());
         let controllers = self.manager(&api, pki.as_deref(), &informers)?;
         let scheduler = self.scheduler(&informers)?;
@@ -203,6 +217,9 @@ impl ClusterBuilder {
         options.root_ca_pem = pki.map(|pki| pki.ca_pem().to_owned());
         if let Some(names) = &self.controllers {
             options.controllers.clone_from(names);
+        }
+        if let Some(folder) = &self.volumes {
+            options.provisioners.push(Arc::new(LocalPath::new(LocalPathOptions::new(folder))));
         }
         let mut manager = Manager::new();
         manager.extend(standard(informers, &options)?);

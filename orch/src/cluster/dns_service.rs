@@ -76,12 +76,10 @@ fn slice(server: SocketAddr) -> EndpointSlice {
 /// Creates the object, or brings the one that an earlier run left up to date.
 async fn ensure<K: Watchable>(client: &Arc<dyn Client>, object: &K) -> Result<(), ClientError> {
     let objects = Resources::<K>::namespaced(client.clone(), NAMESPACE);
-    match objects.create(object).await {
-        Err(error) if error.is_already_exists() => {
-            let patch = serde_json::to_value(object);
-            let patch = patch.map_err(orch_core::object::DecodeError::Shape)?;
-            objects.patch(NAME, PatchKind::Merge, patch).await.map(drop)
-        }
-        other => other.map(drop),
+    // Asked for first: creating the Service once more would fail for its address.
+    if objects.get_opt(NAME).await?.is_none() {
+        return objects.create(object).await.map(drop);
     }
+    let patch = serde_json::to_value(object).map_err(orch_core::object::DecodeError::Shape)?;
+    objects.patch(NAME, PatchKind::Merge, patch).await.map(drop)
 }

@@ -18,6 +18,7 @@ use orch::{
         AgentOptions, NodeFolders, Runtime,
         addresses::AddressRange,
         runtime::{
+            DnsConfig,
             cri::CriRuntime,
             process::{ProcessOptions, ProcessRuntime},
             simulated::SimulatedRuntime,
@@ -126,6 +127,9 @@ impl Machine {
             .dns(true)
             .ingress(arguments.ingress.0);
         let mut builder = builder.serve(serve).network(network);
+        if !matches!(self.kind, Kind::Simulated) {
+            builder = builder.local_volumes(self.folder.join("volumes"));
+        }
         let host = hostname();
         for number in 1..=arguments.nodes {
             let name = match (&self.kind, arguments.nodes) {
@@ -159,6 +163,7 @@ impl Machine {
                 address("InternalIP", self.address.to_string()),
                 address("Hostname", name.to_owned()),
             ],
+            host_dns: DnsConfig::of_host(),
             ..AgentOptions::default()
         };
         let runtime: Arc<dyn Runtime> = match &self.kind {
