@@ -6,8 +6,10 @@
 mod conformance;
 mod faulty;
 mod memory;
+mod mock;
 pub mod require;
 
 pub use conformance::client_conformance;
 pub use faulty::{Call, Fault, FaultRates, FaultyClient};
 pub use memory::MemoryClient;
+pub use mock::MockClient;
