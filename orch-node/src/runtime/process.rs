@@ -182,7 +182,9 @@ impl ProcessRuntime {
 
     fn load(&self) -> io::Result<()> {
         let root = &self.0.options.root;
-        for file in folders(&root.join("sandboxes"))? {
+        // A sandbox's `resolv.conf` lies beside its record.
+        let is_record = |file: &PathBuf| file.extension().is_none_or(|end| end != "conf");
+        for file in folders(&root.join("sandboxes"))?.into_iter().filter(is_record) {
             match record::read::<SandboxRecord>(&file) {
                 Ok(found) if found.version == VERSION => {
                     let id = SandboxId(found.id.clone());

@@ -16,7 +16,11 @@ use tokio::{
 };
 use tokio_tungstenite::{
     WebSocketStream,
-    tungstenite::{Message, handshake::derive_accept_key, protocol::Role},
+    tungstenite::{
+        Message,
+        handshake::derive_accept_key,
+        protocol::{CloseFrame, Role, frame::coding::CloseCode},
+    },
 };
 
 use super::{Body, Refusal, full};
@@ -112,7 +116,14 @@ async fn write_messages(
             return;
         }
     }
+    good_bye(&mut sink).await;
+}
+
+/// Closes with a status: kubectl takes a close without one for a broken connection.
+async fn good_bye(sink: &mut SplitSink<Socket, Message>) {
+    let normal = CloseFrame { code: CloseCode::Normal, reason: "".into() };
     // The peer may have closed first.
+    let _already_closed = sink.send(Message::Close(Some(normal))).await;
     let _already_closed = sink.close().await;
 }
 
@@ -163,7 +174,7 @@ pub(super) fn tunnel(socket: Socket) -> DuplexStream {
                 }
                 buffer.reserve(TUNNEL_BUFFER);
             }
-            let _already_closed = sink.close().await;
+            good_bye(&mut sink).await;
         };
         tokio::join!(inbound, outbound);
     });
