@@ -10,7 +10,7 @@ use std::{
 
 use clap::Args;
 use orch::{
-    Cluster,
+    Cluster, StartError,
     api::serve::{KubeconfigEntry, Pki, write_kubeconfig},
     core::Environment,
 };
@@ -88,14 +88,14 @@ async fn up(arguments: UpArguments) -> Result<(), Failure> {
     let started = tokio::time::Instant::now();
     let mut signals = Signals::new()?;
     let machine = machine::Machine::prepare(&arguments)?;
+    machine.check().await?;
     let environment = Environment::system();
     let store = store::open(&arguments.store, &machine.folder, &environment).await?;
     let pki = machine.pki(&arguments, &environment)?;
     let builder = Cluster::builder().environment(environment.clone()).store(store);
     let builder = machine.assemble(builder, &arguments, pki.clone(), &environment)?;
-    let mend = "see `orch up --help`";
     let cluster = tokio::select! {
-        cluster = builder.start() => cluster.map_err(|error| Failure::of(&error, mend))?,
+        cluster = builder.start() => cluster.map_err(|error| not_started(&error))?,
         () = signals.next() => return Ok(()),
     };
     let kubeconfig = write_config(&arguments, &machine, &cluster, &pki)?;
@@ -114,6 +114,18 @@ async fn up(arguments: UpArguments) -> Result<(), Failure> {
         () = signals.next() => {}
     }
     Ok(())
+}
+
+fn not_started(error: &StartError) -> Failure {
+    let mend = match error {
+        StartError::Serve(_) => "choose another address with --listen ADDR:PORT",
+        StartError::Network { what: "the ingress", .. } => {
+            "choose another address with --ingress ADDR:PORT, or --ingress off"
+        }
+        StartError::Pki(_) => "mend or remove that file: certificates are made anew",
+        _ => "--log info tells more",
+    };
+    Failure::of(error, mend)
 }
 
 fn write_config(

@@ -18,7 +18,7 @@ use orch::{
         AgentOptions, NodeFolders, Runtime,
         addresses::AddressRange,
         runtime::{
-            DnsConfig,
+            DnsConfig, Inventory, RuntimeError,
             cri::CriRuntime,
             process::{ProcessOptions, ProcessRuntime},
             simulated::SimulatedRuntime,
@@ -76,6 +76,20 @@ impl Machine {
             _ => IpAddr::V4(Ipv4Addr::LOCALHOST),
         };
         Ok(Self { folder, kind, address })
+    }
+
+    /// Asks the container runtime whether it is there.
+    pub(super) async fn check(&self) -> Result<(), Failure> {
+        let Kind::Cri(socket) = &self.kind else { return Ok(()) };
+        let unusable = |error: RuntimeError| {
+            let what = format!("no CRI runtime answers at {socket}: {error}");
+            Failure::new(
+                what,
+                "start it, name its socket with --runtime cri=SOCKET, or take --runtime process",
+            )
+        };
+        let runtime = CriRuntime::new(socket).map_err(unusable)?;
+        runtime.info().await.map(drop).map_err(unusable)
     }
 
     fn services(&self) -> Ipv4Net {
