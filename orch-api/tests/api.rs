@@ -4,6 +4,7 @@ mod api {
     mod conformance;
     mod discovery;
     mod objects;
+    mod refusals;
     mod support;
     mod watches;
 }

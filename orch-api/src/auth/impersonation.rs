@@ -11,6 +11,7 @@ use super::{
     Attributes, Authorizer, Decision, GROUP_AUTHENTICATED, GROUP_UNAUTHENTICATED, UserInfo,
 };
 
+const PREFIX: &str = "impersonate-";
 const EXTRA_PREFIX: &str = "impersonate-extra-";
 
 fn values(headers: &HeaderMap, name: &str) -> Vec<String> {
@@ -27,6 +28,11 @@ fn extras(headers: &HeaderMap) -> BTreeMap<String, Vec<String>> {
         }
     }
     extra
+}
+
+/// Whether a request asks to act as somebody else at all.
+pub(crate) fn impersonates(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| name.as_str().starts_with(PREFIX))
 }
 
 /// The identity that a request asks to act as, if `user` may impersonate all of it; `None` if the

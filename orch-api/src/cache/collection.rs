@@ -44,6 +44,11 @@ struct State {
     pending: Vec<Event>,
     /// Everything up to here is in `objects`.
     revision: u64,
+    /// The revision of the first range: changes up to it are in it already.
+    loaded: u64,
+    /// Raised whenever everything is forgotten, so that a range that was begun before is not
+    /// taken for the present.
+    generation: u64,
     window: VecDeque<Arc<Change>>,
     /// Every change after this revision is in `window`.
     window_start: u64,
@@ -72,6 +77,42 @@ pub(crate) enum First {
     Objects(Snapshot),
 }
 
+/// Why a watch cannot be opened here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotOpened {
+    /// The revision is older than what is remembered.
+    TooOld,
+    /// Everything was forgotten in the meantime and is being read again.
+    Reloading,
+}
+
+/// A range that is being read. Dropped before it is taken in, it lets somebody else try.
+pub(crate) struct Loading {
+    collection: Arc<Collection>,
+    generation: u64,
+}
+
+impl Loading {
+    pub(crate) fn prefix(&self) -> Bytes {
+        self.collection.prefix.clone()
+    }
+
+    pub(crate) fn item(&self, object: Arc<Object>) -> Item {
+        self.collection.item(object)
+    }
+
+    /// Takes in the range, and what arrived since.
+    pub(crate) fn finish(self, revision: u64, decoded: Vec<(Bytes, Arc<Item>)>) {
+        self.collection.load(self.generation, revision, decoded);
+    }
+}
+
+impl Drop for Loading {
+    fn drop(&mut self) {
+        self.collection.give_up(self.generation);
+    }
+}
+
 impl Collection {
     pub(crate) fn new(resource: &Resource) -> Self {
         Self {
@@ -82,9 +123,11 @@ impl Collection {
         }
     }
 
-    /// Takes in the first range, and what arrived since. Gives what could not be decoded.
-    pub(crate) fn load(&self, revision: u64, decoded: Vec<(Bytes, Arc<Item>)>) {
+    fn load(&self, generation: u64, revision: u64, decoded: Vec<(Bytes, Arc<Item>)>) {
         let mut state = self.state.lock();
+        if state.generation != generation {
+            return;
+        }
         state.objects = imbl::OrdMap::new();
         state.by_node.clear();
         for (key, item) in decoded {
@@ -92,12 +135,22 @@ impl Collection {
             state.objects.insert(key, item);
         }
         state.revision = revision;
+        state.loaded = revision;
         state.window_start = revision;
         state.window.clear();
         for event in std::mem::take(&mut state.pending) {
             self.apply_one(&mut state, &event, &mut |_| None);
         }
         self.phase.send_replace(Phase::Ready);
+    }
+
+    /// A range was not read to its end: the next reader tries again.
+    fn give_up(&self, generation: u64) {
+        let mut state = self.state.lock();
+        if state.generation == generation && *self.phase.borrow() == Phase::Loading {
+            state.forget();
+            self.phase.send_replace(Phase::Cold);
+        }
     }
 
     pub(crate) fn item(&self, object: Arc<Object>) -> Item {
@@ -107,19 +160,18 @@ impl Collection {
     /// Forgets everything and ends every watch: the store's history has a gap.
     pub(crate) fn reset(&self) {
         let mut state = self.state.lock();
-        state.watchers.end_all();
-        *state = State::default();
+        state.forget();
         self.phase.send_replace(Phase::Cold);
     }
 
-    pub(crate) fn start_loading(&self) -> bool {
-        self.phase.send_if_modified(|phase| {
-            let cold = *phase == Phase::Cold;
-            if cold {
-                *phase = Phase::Loading;
-            }
-            cold
-        })
+    /// Begins to load; `None` if that has happened already.
+    pub(crate) fn start_loading(self: &Arc<Self>) -> Option<Loading> {
+        let state = self.state.lock();
+        if *self.phase.borrow() != Phase::Cold {
+            return None;
+        }
+        self.phase.send_replace(Phase::Loading);
+        Some(Loading { collection: self.clone(), generation: state.generation })
     }
 
     /// Takes in a change. `written` gives the object of a revision if this process wrote it.
@@ -140,7 +192,8 @@ impl Collection {
         written: &mut dyn FnMut(u64) -> Option<Arc<Object>>,
     ) {
         let (key, revision) = (&event.entry.key, event.entry.mod_revision);
-        if revision <= state.revision {
+        // Not `state.revision`: one revision may change several objects.
+        if revision <= state.loaded {
             return;
         }
         let new = match event.kind {
@@ -174,24 +227,32 @@ impl Collection {
         (item.object.revision() == Some(revision)).then(|| item.object.clone())
     }
 
-    /// What the cache holds now. `seen` is the revision that the feed has reached.
-    pub(crate) fn snapshot(&self, filter: &Filter, seen: u64) -> Snapshot {
-        self.state.lock().snapshot(filter, seen)
+    /// What the cache holds now; `None` if it has to be read again. `seen` is the revision that
+    /// the feed has reached.
+    pub(crate) fn snapshot(&self, filter: &Filter, seen: u64) -> Option<Snapshot> {
+        let state = self.state.lock();
+        self.is_ready().then(|| state.snapshot(filter, seen))
     }
 
-    /// Opens a watch after `from`, or with what exists for `None`. `Err` gives the oldest
-    /// revision that the cache can watch from.
+    fn is_ready(&self) -> bool {
+        *self.phase.borrow() == Phase::Ready
+    }
+
+    /// Opens a watch after `from`, or with what exists for `None`.
     pub(crate) fn watch(
         &self,
         filter: &Arc<Filter>,
         from: Option<u64>,
         seen: impl Fn() -> u64,
-    ) -> Result<Opened, u64> {
+    ) -> Result<Opened, NotOpened> {
         let mut state = self.state.lock();
+        if !self.is_ready() {
+            return Err(NotOpened::Reloading);
+        }
         let revision = state.revision.max(seen());
         let first = match from {
             None => First::Objects(state.snapshot(filter, revision)),
-            Some(from) if from < state.window_start => return Err(state.window_start),
+            Some(from) if from < state.window_start => return Err(NotOpened::TooOld),
             Some(from) => First::Changes(
                 state.window.iter().filter(|change| change.revision > from).cloned().collect(),
             ),
@@ -206,6 +267,12 @@ impl Collection {
 }
 
 impl State {
+    /// Ends every watch and drops everything, for a new generation.
+    fn forget(&mut self) {
+        self.watchers.end_all();
+        *self = Self { generation: self.generation + 1, ..Self::default() };
+    }
+
     fn snapshot(&self, filter: &Filter, seen: u64) -> Snapshot {
         let keys = filter.node.as_ref().map(|node| {
             self.by_node.get(node).map(|keys| keys.iter().cloned().collect()).unwrap_or_default()
@@ -263,5 +330,82 @@ pub(crate) fn decode(key: &Bytes, value: &Bytes, revision: u64) -> Option<Arc<Ob
             tracing::error!(%key, revision, %error, "a stored object cannot be decoded");
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use orch_store::Entry;
+
+    use super::*;
+    use crate::catalog::{ApiVersions, Catalog};
+
+    fn collection() -> Arc<Collection> {
+        let catalog = Catalog::built_in(ApiVersions::Stable);
+        Arc::new(Collection::new(catalog.find("", "v1", "configmaps").unwrap()))
+    }
+
+    fn added(name: &str, revision: u64) -> Event {
+        let value = format!(
+            "{{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\",\"metadata\":{{\"name\":\"{name}\"}}}}"
+        );
+        let entry = Entry {
+            key: format!("/registry/configmaps/default/{name}").into(),
+            value: value.into(),
+            create_revision: revision,
+            mod_revision: revision,
+            version: 1,
+            lease: None,
+        };
+        Event { kind: EventKind::Put, entry, previous: None }
+    }
+
+    fn everything() -> Filter {
+        let catalog = Catalog::built_in(ApiVersions::Stable);
+        let resource = catalog.find("", "v1", "configmaps").unwrap();
+        let strategy = crate::server::strategy(&resource.stored);
+        Filter::parse(resource, strategy, None, None, None).unwrap()
+    }
+
+    fn held(collection: &Collection) -> Option<usize> {
+        let snapshot = collection.snapshot(&everything(), 0)?;
+        Some(snapshot.objects.len())
+    }
+
+    #[test]
+    fn one_revision_may_change_several_objects() {
+        let collection = collection();
+        collection.start_loading().unwrap().finish(4, Vec::new());
+        for (name, revision) in [("a", 4), ("b", 5), ("c", 5)] {
+            collection.apply(&added(name, revision), &mut |_| None);
+        }
+        assert_eq!(held(&collection), Some(2), "the first is older than the range");
+        let filter = Arc::new(everything());
+        let opened = collection.watch(&filter, Some(4), || 5).ok().unwrap();
+        assert!(matches!(opened.first, First::Changes(changes) if changes.len() == 2));
+    }
+
+    #[test]
+    fn a_range_from_before_a_gap_is_not_the_present() {
+        let collection = collection();
+        let stale = collection.start_loading().unwrap();
+        assert!(collection.start_loading().is_none(), "one reads for all");
+        collection.reset();
+        let fresh = collection.start_loading().unwrap();
+        stale.finish(4, Vec::new());
+        assert_eq!(held(&collection), None);
+        let filter = Arc::new(everything());
+        let opened = collection.watch(&filter, Some(9), || 9);
+        assert_eq!(opened.err(), Some(NotOpened::Reloading));
+        fresh.finish(9, Vec::new());
+        assert_eq!(held(&collection), Some(0));
+    }
+
+    #[test]
+    fn who_gives_up_reading_lets_others_try() {
+        let collection = collection();
+        collection.apply(&added("a", 3), &mut |_| None);
+        drop(collection.start_loading().unwrap());
+        assert!(collection.start_loading().is_some());
     }
 }

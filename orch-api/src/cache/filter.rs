@@ -81,9 +81,7 @@ impl Filter {
         fields: Option<&str>,
     ) -> Result<Self, ApiError> {
         let labels: Selector = match labels.filter(|text| !text.is_empty()) {
-            Some(text) => text.parse().map_err(|error| {
-                ApiError::bad_request(format!("unable to parse requirement: {error}"))
-            })?,
+            Some(text) => text.parse().map_err(|e| ApiError::bad_request(format!("{e}")))?,
             None => Selector::everything(),
         };
         let fields: FieldSelector = match fields.filter(|text| !text.is_empty()) {

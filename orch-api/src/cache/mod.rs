@@ -27,8 +27,8 @@ mod collection;
 mod filter;
 mod watchers;
 
-use collection::Phase;
-pub(crate) use collection::{Collection, First, Opened, decode};
+pub(crate) use collection::{Collection, First, NotOpened, Opened, decode};
+use collection::{Loading, Phase};
 pub(crate) use filter::{Filter, Item};
 pub(crate) use watchers::Change;
 
@@ -81,6 +81,13 @@ pub(crate) fn store_error(error: StoreError) -> ApiError {
         StoreError::Unavailable(why) => ApiError::new(Reason::ServiceUnavailable, why),
         other => ApiError::internal(other),
     }
+}
+
+/// The answer while the cache is being read again.
+///
+/// Source: `k8s.io/apiserver/pkg/storage/cacher`.
+pub(crate) fn reloading() -> ApiError {
+    ApiError::too_many_requests("storage is (re)initializing", 1)
 }
 
 /// The error of a revision that has not been reached.
@@ -147,8 +154,8 @@ impl Cache {
             return Err(ApiError::new(Reason::ServiceUnavailable, "the store cannot be watched"));
         }
         let mut phase = collection.phase.subscribe();
-        if collection.start_loading() {
-            tokio::spawn(load(self.store.clone(), collection.clone()));
+        if let Some(loading) = collection.start_loading() {
+            tokio::spawn(load(self.store.clone(), loading));
         }
         // Whoever loads may fail: then it is cold again, and the next reader tries.
         let settled = phase.wait_for(|phase| *phase != Phase::Loading).await.map(|phase| *phase);
@@ -255,22 +262,19 @@ fn prefix_of(key: &[u8]) -> Option<&str> {
     std::str::from_utf8(&key[..ROOT.len() + end]).ok()
 }
 
-async fn load(store: Arc<dyn Store>, collection: Arc<Collection>) {
-    let request = RangeRequest::new(KeyRange::prefix(collection.prefix.clone()));
+async fn load(store: Arc<dyn Store>, loading: Loading) {
+    let request = RangeRequest::new(KeyRange::prefix(loading.prefix()));
     match store.range(request).await {
         Ok(mut range) => {
             let entries = std::mem::take(&mut range.entries);
             let decoded = entries.into_iter().filter_map(|entry| {
                 let object = decode(&entry.key, &entry.value, entry.mod_revision)?;
-                Some((entry.key, Arc::new(collection.item(object))))
+                Some((entry.key, Arc::new(loading.item(object))))
             });
             let decoded: Vec<(Bytes, Arc<Item>)> = decoded.collect();
-            collection.load(range.revision, decoded);
+            loading.finish(range.revision, decoded);
         }
-        Err(error) => {
-            tracing::warn!(%error, "a resource could not be read from the store");
-            collection.reset();
-        }
+        Err(error) => tracing::warn!(%error, "a resource could not be read from the store"),
     }
 }
 

@@ -1,7 +1,6 @@
 //! Which resources the server knows: every built-in one of Kubernetes 1.36, and how it is stored.
 
 use std::{
-    borrow::Cow,
     collections::HashMap,
     sync::{Arc, LazyLock},
 };
@@ -158,13 +157,12 @@ impl GroupVersion {
     }
 }
 
-type Gvr = (Cow<'static, str>, Cow<'static, str>, Cow<'static, str>);
-
 /// The resources that a server serves.
 #[derive(Debug)]
 pub(crate) struct Catalog {
     group_versions: Vec<GroupVersion>,
-    by_name: HashMap<Gvr, Arc<Resource>>,
+    /// The few resources of each plural name, for look-ups that own nothing.
+    by_plural: HashMap<String, Vec<Arc<Resource>>>,
 }
 
 static STABLE: LazyLock<Arc<Catalog>> = LazyLock::new(|| Arc::new(Catalog::read(false)));
@@ -186,29 +184,20 @@ impl Catalog {
     fn read(everything: bool) -> Self {
         let mut group_versions = table::read();
         group_versions.retain(|gv| everything || is_stable(gv.version));
-        let mut by_name = HashMap::new();
+        let mut by_plural: HashMap<String, Vec<Arc<Resource>>> = HashMap::new();
         for resource in group_versions.iter().flat_map(|gv| &gv.resources) {
-            let of = &resource.of;
-            let key = (of.group.clone(), of.version.clone(), of.plural.clone());
-            by_name.insert(key, resource.clone());
+            by_plural.entry(resource.of.plural.to_string()).or_default().push(resource.clone());
         }
-        Self { group_versions, by_name }
+        Self { group_versions, by_plural }
     }
 
     pub(crate) fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Resource>> {
-        // A borrowed key would need owned strings; the map is keyed by `Cow` for this look-up.
-        let own = |text: &str| -> Cow<'static, str> { Cow::Owned(text.to_owned()) };
-        self.by_name.get(&(own(group), own(version), own(plural)))
+        let same = |one: &&Arc<Resource>| one.of.group == group && one.of.version == version;
+        self.by_plural.get(plural)?.iter().find(same)
     }
 
-    /// The same look-up without an allocation, for resources that are named by a value.
     pub(crate) fn resource(&self, of: &ResourceType) -> Option<&Arc<Resource>> {
-        self.group_versions
-            .iter()
-            .find(|gv| gv.group == of.group && gv.version == of.version)?
-            .resources
-            .iter()
-            .find(|resource| resource.of.plural == of.plural)
+        self.find(&of.group, &of.version, &of.plural)
     }
 
     /// Every path that a resource answers at, for the OpenAPI documents.

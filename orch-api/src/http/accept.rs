@@ -98,7 +98,8 @@ pub(super) fn negotiate(headers: &HeaderMap, reads: bool) -> Result<Accepted, Ap
     }
     Err(ApiError::new(
         Reason::NotAcceptable,
-        "only the following media types are accepted: application/json, application/yaml",
+        "only the following media types are accepted: application/json, application/yaml, \
+         application/vnd.kubernetes.protobuf",
     ))
 }
 

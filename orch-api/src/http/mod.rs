@@ -28,7 +28,7 @@ mod watch;
 use crate::{
     auth::{
         AlwaysAllow, Attributes, Authorizers, GROUP_AUTHENTICATED, UserInfo,
-        impersonation::impersonated,
+        impersonation::{impersonated, impersonates},
     },
     connect::BoxBody,
     registry::Caller,
@@ -135,6 +135,9 @@ fn impersonate<'a>(
     user: Arc<UserInfo>,
 ) -> BoxFuture<'a, Result<Arc<UserInfo>, ApiError>> {
     async move {
+        if !impersonates(&parts.headers) {
+            return Ok(user);
+        }
         let mut authorizers = server.authorizers.clone();
         if authorizers.is_empty() {
             authorizers.push(Arc::new(AlwaysAllow));

@@ -43,13 +43,13 @@ impl Query {
     }
 
     /// Source: `k8s.io/apimachinery/pkg/apis/meta/v1/validation`, `ValidateDryRun`.
-    fn dry_run(&self) -> Result<bool, ApiError> {
+    fn dry_run(&self, kind: &str) -> Result<bool, ApiError> {
         let values: Vec<&str> =
             self.0.iter().filter(|(k, _)| k == "dryRun").map(|(_, v)| v.as_str()).collect();
         match values.iter().find(|value| !matches!(**value, "All" | "")) {
             Some(other) => {
                 let error = FieldError::not_supported("dryRun", *other, &["All"]);
-                Err(ApiError::invalid("meta.k8s.io", "CreateOptions", "", &[error]))
+                Err(ApiError::invalid("meta.k8s.io", kind, "", &[error]))
             }
             None => Ok(values.contains(&"All")),
         }
@@ -77,26 +77,27 @@ impl Query {
         })
     }
 
-    pub(super) fn write(&self) -> Result<WriteOptions, ApiError> {
+    /// The options of a write; `kind` is what they are called in a refusal.
+    pub(super) fn write(&self, kind: &str) -> Result<WriteOptions, ApiError> {
         let field_validation = match self.get("fieldValidation").unwrap_or_default() {
             "" => None,
             "Ignore" => Some(FieldValidation::Ignore),
             "Warn" => Some(FieldValidation::Warn),
             "Strict" => Some(FieldValidation::Strict),
             other => {
-                let known = ["Ignore", "Strict", "Warn"];
+                let known = ["", "Ignore", "Strict", "Warn"];
                 let error = FieldError::not_supported("fieldValidation", other, &known);
-                return Err(ApiError::invalid("meta.k8s.io", "CreateOptions", "", &[error]));
+                return Err(ApiError::invalid("meta.k8s.io", kind, "", &[error]));
             }
         };
         let manager = self.text("fieldManager");
         if manager.as_ref().is_some_and(|manager| manager.len() > 128) {
             let error = FieldError::too_long("fieldManager", 128);
-            return Err(ApiError::invalid("meta.k8s.io", "CreateOptions", "", &[error]));
+            return Err(ApiError::invalid("meta.k8s.io", kind, "", &[error]));
         }
         Ok(WriteOptions {
             field_manager: manager.map(Cow::Owned),
-            dry_run: self.dry_run()?,
+            dry_run: self.dry_run(kind)?,
             force: self.flag("force"),
             field_validation,
         })
@@ -112,9 +113,17 @@ impl Query {
                 "decoded object cannot be converted to DeleteOptions: {kind}"
             )));
         }
+        check_options(body)?;
         let text = |name: &str| body[name].as_str().map(str::to_owned).or(self.text(name));
         let invalid = |error| ApiError::invalid("meta.k8s.io", "DeleteOptions", "", &[error]);
-        let propagation = match text("propagationPolicy").as_deref() {
+        let policy = text("propagationPolicy");
+        if let Some(policy) = &policy
+            && body["orphanDependents"].is_boolean()
+        {
+            let why = "orphanDependents and deletionPropagation cannot be both set";
+            return Err(invalid(FieldError::invalid("propagationPolicy", policy.as_str(), why)));
+        }
+        let propagation = match policy.as_deref() {
             None => body["orphanDependents"]
                 .as_bool()
                 .map(|orphan| if orphan { Propagation::Orphan } else { Propagation::Background }),
@@ -133,16 +142,24 @@ impl Query {
             Value::Null => self.number("gracePeriodSeconds")?,
             number => number.as_i64(),
         };
-        if grace.is_some_and(|seconds| seconds < 0) {
-            // A negative period has always meant the shortest.
-            return Ok(DeleteOptions { grace_period_s: Some(1), ..DeleteOptions::default() });
-        }
+        // A negative period has always meant the shortest.
+        let grace = grace.map(|seconds| if seconds < 0 { 1 } else { seconds });
         Ok(DeleteOptions {
             grace_period_s: grace,
             propagation,
             uid: preconditions["uid"].as_str().map(str::to_owned),
             resource_version: preconditions["resourceVersion"].as_str().map(str::to_owned),
-            dry_run: of_body || self.dry_run()?,
+            dry_run: of_body || self.dry_run("DeleteOptions")?,
         })
     }
+}
+
+/// Refuses options of a wrong type; without that they would count as not given.
+fn check_options(body: &Value) -> Result<(), ApiError> {
+    let Some(definition) = orch_core::schema::of("", "v1", "DeleteOptions") else { return Ok(()) };
+    if body.is_null() {
+        return Ok(());
+    }
+    orch_core::schema::check_types(definition, body)
+        .map_err(|error| ApiError::bad_request(error.to_string()))
 }

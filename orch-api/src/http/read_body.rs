@@ -5,11 +5,15 @@ use http::header;
 use http_body_util::BodyExt;
 use orch_core::{ApiError, client::PatchKind, status::Reason};
 use serde_json::Value;
+use serde_saphyr::DuplicateKeyPolicy;
 
 use super::Exchange;
 use crate::registry::decode_json;
 
-/// A body, and the paths of fields that it gives twice.
+/// How much of a body that cannot be read is shown in the refusal, in bytes.
+const SHOWN: usize = 30;
+
+/// A body, and complaints about fields that it gives twice.
 pub(super) struct Decoded {
     pub(super) value: Value,
     pub(super) duplicates: Vec<String>,
@@ -40,25 +44,29 @@ impl Exchange {
         Ok(read.freeze())
     }
 
-    /// The object in the body; `None` if there is no body.
-    pub(super) async fn object(&mut self) -> Result<Option<Decoded>, ApiError> {
+    /// The object in the body, which should be of a kind; `None` if there is no body.
+    pub(super) async fn object(&mut self, kind: &str) -> Result<Option<Decoded>, ApiError> {
         let media_type = self.media_type();
         let bytes = self.body_bytes().await?;
         if bytes.is_empty() {
             return Ok(None);
         }
         match media_type.as_str() {
-            "" | "application/json" => decode(&bytes).map(Some),
-            "application/yaml" => decode_yaml(&bytes).map(Some),
+            "" | "application/json" => decode(&bytes)
+                .map(Some)
+                .map_err(|why| unrecognized(kind, &format!("{NO_KIND}{why}"), &bytes)),
+            "application/yaml" => {
+                decode_yaml(&bytes).map(Some).map_err(|why| unrecognized(kind, &why, &bytes))
+            }
             "application/vnd.kubernetes.protobuf" => {
                 let value = orch_core::protobuf::decode(&bytes)
-                    .map_err(|error| ApiError::bad_request(error.to_string()))?;
+                    .map_err(|error| unrecognized(kind, &error.to_string(), &bytes))?;
                 Ok(Some(Decoded { value, duplicates: Vec::new() }))
             }
-            other => Err(unsupported(&format!(
+            _ => Err(unsupported(
                 "the body of the request was in an unknown format - accepted media types include: \
-                 application/json, application/yaml, application/vnd.kubernetes.protobuf (found {other})"
-            ))),
+                 application/json, application/yaml, application/vnd.kubernetes.protobuf",
+            )),
         }
     }
 
@@ -76,8 +84,10 @@ impl Exchange {
         })?;
         let bytes = self.body_bytes().await?;
         let decoded = match kind {
-            PatchKind::Apply => decode_yaml(&bytes)?,
-            _ => decode(&bytes)?,
+            PatchKind::Apply => decode_yaml(&bytes)
+                .map_err(|why| ApiError::bad_request(format!("error decoding YAML: {why}")))?,
+            _ => decode(&bytes)
+                .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?,
         };
         Ok((kind, decoded))
     }
@@ -87,22 +97,90 @@ fn unsupported(why: &str) -> ApiError {
     ApiError::new(Reason::UnsupportedMediaType, why)
 }
 
-fn decode(bytes: &[u8]) -> Result<Decoded, ApiError> {
-    let mut duplicates = Vec::new();
-    let value = decode_json(bytes, &mut duplicates).map_err(|error| {
-        ApiError::bad_request(format!("couldn't get version/kind; json parse error: {error}"))
-    })?;
+const NO_KIND: &str = "couldn't get version/kind; json parse error: ";
+
+/// Source: `k8s.io/apiserver/pkg/endpoints/handlers/create.go`, `transformDecodeError`.
+fn unrecognized(kind: &str, why: &str, bytes: &[u8]) -> ApiError {
+    let shown = &bytes[..bytes.len().min(SHOWN)];
+    let mut summary = match shown.first() {
+        None => "<empty>".to_owned(),
+        Some(b'{') => String::from_utf8_lossy(shown).into_owned(),
+        _ => shown.iter().map(|byte| format!("{byte:02x}")).collect(),
+    };
+    if bytes.len() > SHOWN {
+        summary.push_str(" ...");
+    }
+    ApiError::bad_request(format!(
+        "the object provided is unrecognized (must be of type {kind}): {why} ({summary})"
+    ))
+}
+
+/// The refusal of a request that should have had a body.
+pub(super) fn no_body(kind: &str) -> ApiError {
+    unrecognized(kind, &format!("{NO_KIND}unexpected end of JSON input"), b"")
+}
+
+fn decode(bytes: &[u8]) -> Result<Decoded, serde_json::Error> {
+    let mut paths = Vec::new();
+    let value = decode_json(bytes, &mut paths)?;
+    let duplicates = paths.iter().map(|path| format!("duplicate field \"{path}\"")).collect();
     Ok(Decoded { value, duplicates })
 }
 
-fn decode_yaml(bytes: &[u8]) -> Result<Decoded, ApiError> {
+/// Reads YAML as upstream's parser does: version 1.1, where plain `y` and `no` are booleans and
+/// `0644` is octal. Of keys that are given twice the last one counts.
+///
+/// Source: `sigs.k8s.io/yaml`.
+fn decode_yaml(bytes: &[u8]) -> Result<Decoded, String> {
     if bytes.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{')
         && let Ok(decoded) = decode(bytes)
     {
         return Ok(decoded);
     }
-    let value = serde_saphyr::from_slice(bytes).map_err(|error| {
-        ApiError::bad_request(format!("error converting YAML to JSON: {error}"))
-    })?;
-    Ok(Decoded { value, duplicates: Vec::new() })
+    let read = |duplicate_keys| {
+        let options = serde_saphyr::options! {
+            duplicate_keys: duplicate_keys,
+            legacy_octal_numbers: true,
+            with_snippet: false,
+        };
+        serde_saphyr::from_slice_with_options::<Value>(bytes, options)
+    };
+    match read(DuplicateKeyPolicy::Error) {
+        Ok(value) => Ok(Decoded { value, duplicates: Vec::new() }),
+        Err(serde_saphyr::Error::DuplicateMappingKey { key, location }) => {
+            let value = read(DuplicateKeyPolicy::LastWins).map_err(|error| error.to_string())?;
+            let key = key.unwrap_or_default();
+            let told = format!("line {}: key {key:?} already set in map", location.line());
+            Ok(Decoded { value, duplicates: vec![told] })
+        }
+        Err(error) => Err(format!("error converting YAML to JSON: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn yaml_is_read_as_upstream_reads_it() {
+        let check = |text: &str, value: Value| {
+            assert_eq!(decode_yaml(text.as_bytes()).map(|d| d.value), Ok(value), "{text}");
+        };
+        check("{a: y, b: No, c: 'y', d: on}", json!({"a": true, "b": false, "c": "y", "d": true}));
+        check("mode: 0644", json!({"mode": 420}));
+        check("{\"a\": 1}", json!({"a": 1}));
+        check(
+            "a: 1e3\nb: 1.5\nc: ~\nd: 2026-01-01",
+            json!({"a": 1000.0, "b": 1.5, "c": null,
+            "d": "2026-01-01"}),
+        );
+        for wrong in ["a: [", "a: b: c", "&x [*x, *y]"] {
+            assert!(decode_yaml(wrong.as_bytes()).is_err(), "{wrong}");
+        }
+        let twice = decode_yaml(b"a: 1\nb: 2\na: 3\n").unwrap();
+        assert_eq!(twice.value, json!({"a": 3, "b": 2}));
+        assert_eq!(twice.duplicates, ["line 3: key \"a\" already set in map"]);
+    }
 }

@@ -4,21 +4,21 @@ use futures::{FutureExt, future::BoxFuture};
 use http::{Method, Response, StatusCode, header};
 use orch_core::{
     ApiError, Target,
-    client::{FieldValidation, Read, ReadReply, Write, WriteOptions},
+    client::{Read, ReadReply, Write},
 };
 
 use super::{
     Exchange,
     accept::{self, Accepted},
     options::Query,
-    read_body::Decoded,
+    read_body::{Decoded, no_body},
     respond,
     route::Found,
     table, watch,
 };
 use crate::{
     connect::{BoxBody, ConnectContext},
-    registry::{complain, method_not_allowed},
+    registry::method_not_allowed,
 };
 
 /// Subresources that are connections, answered by the connector.
@@ -108,27 +108,28 @@ fn write_of<'a>(
     async move {
         let method = exchange.parts.method.clone();
         let named = target.name.is_some();
+        let kind = target.resource.kind.clone();
         match method {
             Method::POST if !named || target.subresource.is_some() => {
-                let options = query.write()?;
-                let body = exchange.object().await?;
-                let body = checked(exchange, &target, body, &options)?;
+                let options = query.write("CreateOptions")?;
+                let body = exchange.object(&kind).await?;
+                let body = noted(exchange, &kind, body)?;
                 Ok(Write::Create(target, body, options))
             }
             Method::PUT if named => {
-                let options = query.write()?;
-                let body = exchange.object().await?;
-                let body = checked(exchange, &target, body, &options)?;
+                let options = query.write("UpdateOptions")?;
+                let body = exchange.object(&kind).await?;
+                let body = noted(exchange, &kind, body)?;
                 Ok(Write::Update(target, body, options))
             }
             Method::PATCH if named => {
-                let options = query.write()?;
-                let (kind, body) = exchange.patch().await?;
-                let body = checked(exchange, &target, Some(body), &options)?;
-                Ok(Write::Patch(target, kind, body, options))
+                let options = query.write("PatchOptions")?;
+                let (how, body) = exchange.patch().await?;
+                let body = noted(exchange, &kind, Some(body))?;
+                Ok(Write::Patch(target, how, body, options))
             }
             Method::DELETE => {
-                let body = exchange.object().await?.map(|decoded| decoded.value);
+                let body = exchange.object("DeleteOptions").await?.map(|decoded| decoded.value);
                 let options = query.delete(body.as_ref())?;
                 if named {
                     Ok(Write::Delete(target, options))
@@ -142,21 +143,14 @@ fn write_of<'a>(
     .boxed()
 }
 
-/// The body, after its duplicate fields were complained of.
-fn checked(
-    exchange: &Exchange,
-    target: &Target,
+/// The body. Its duplicate fields are noted, to be told with the unknown ones.
+fn noted(
+    exchange: &mut Exchange,
+    kind: &str,
     body: Option<Decoded>,
-    options: &WriteOptions,
 ) -> Result<serde_json::Value, ApiError> {
-    let decoded = body.ok_or_else(|| ApiError::bad_request("the request has no body"))?;
-    let how = options.field_validation.unwrap_or_default();
-    if !decoded.duplicates.is_empty() && how != FieldValidation::Ignore {
-        let told: Vec<String> =
-            decoded.duplicates.iter().map(|path| format!("duplicate field \"{path}\"")).collect();
-        let of = (&*target.resource.version, &*target.resource.kind);
-        complain(&exchange.caller, of, how, &told)?;
-    }
+    let decoded = body.ok_or_else(|| no_body(kind))?;
+    exchange.caller.duplicates = decoded.duplicates;
     Ok(decoded.value)
 }
 

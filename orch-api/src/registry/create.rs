@@ -265,16 +265,20 @@ impl Inner {
         body: &mut Value,
         options: &WriteOptions,
     ) -> Result<(), ApiError> {
-        let Some(definition) = schema::of(group, version, kind) else { return Ok(()) };
-        schema::check_types(definition, body)
-            .map_err(|error| ApiError::bad_request(error.to_string()))?;
+        let definition = schema::of(group, version, kind);
+        if let Some(definition) = definition {
+            schema::check_types(definition, body)
+                .map_err(|error| ApiError::bad_request(error.to_string()))?;
+        }
         let how = options.field_validation.unwrap_or_default();
         if how != FieldValidation::Ignore {
-            let unknown = schema::unknown_fields(definition, body);
-            if !unknown.is_empty() {
-                complain(caller, (version, kind), how, &unknown)?;
+            let mut told = caller.duplicates.clone();
+            told.extend(definition.into_iter().flat_map(|of| schema::unknown_fields(of, body)));
+            if !told.is_empty() {
+                complain(caller, (version, kind), how, &told)?;
             }
         }
+        let Some(definition) = definition else { return Ok(()) };
         schema::prune(definition, body);
         Ok(())
     }
@@ -352,7 +356,7 @@ impl Inner {
 }
 
 /// What strict decoding found: an error or warnings, as the client chose.
-pub(crate) fn complain(
+fn complain(
     caller: &Caller,
     (version, kind): (&str, &str),
     how: FieldValidation,

@@ -12,7 +12,7 @@ use orch_store::{KeyRange, RangeRequest, Revision, StoreError};
 
 use super::{Addressed, continuation, to_served_object};
 use crate::{
-    cache::{Filter, Item, store_error, too_large},
+    cache::{Filter, Item, reloading, store_error, too_large},
     server::Inner,
 };
 
@@ -152,7 +152,7 @@ impl Inner {
             Freshness::NotOlderThan(revision) => self.cache.fresh(revision).await?,
             Freshness::Any | Freshness::Exact(_) => {}
         }
-        let snapshot = collection.snapshot(filter, self.cache.seen());
+        let snapshot = collection.snapshot(filter, self.cache.seen()).ok_or_else(reloading)?;
         let prefix = at.resource.collection_prefix(at.namespace());
         let mut selected = snapshot.select(filter, &prefix);
         let mut page = Page {

@@ -38,16 +38,33 @@ pub(super) fn check_kind(body: &mut Value, api_version: &str, kind: &str) -> Res
                 object.insert(field.into(), expected.into());
             }
             Some(Value::String(text)) if text == expected => {}
-            Some(other) => {
-                let found = other.as_str().map_or_else(|| other.to_string(), str::to_owned);
-                let what = if field == "kind" { "kind" } else { "API version" };
-                return Err(ApiError::bad_request(format!(
-                    "the {what} in the data ({found}) does not match the expected {what} ({expected})"
-                )));
-            }
+            Some(other) => return Err(other_kind(field, other, api_version, kind)),
         }
     }
     Ok(())
+}
+
+/// The refusal of a body that says to be something else.
+///
+/// Source: `k8s.io/apiserver/pkg/endpoints/handlers`, `create.go` and `transformDecodeError`.
+fn other_kind(field: &str, found: &Value, api_version: &str, kind: &str) -> ApiError {
+    let Some(found) = found.as_str() else {
+        let why = "couldn't get version/kind; json parse error";
+        return ApiError::bad_request(format!("{why}: {field} must be a string"));
+    };
+    if field == "apiVersion" {
+        return ApiError::bad_request(format!(
+            "the API version in the data ({found}) does not match the expected API version ({api_version})"
+        ));
+    }
+    let version = api_version.rsplit('/').next().unwrap_or_default();
+    let why = match orch_core::schema::of_api_version(api_version, found) {
+        Some(_) => format!("converting {version}.{found} to {kind}: unknown conversion"),
+        None => format!("no kind {found:?} is registered for version {api_version:?}"),
+    };
+    ApiError::bad_request(format!(
+        "{found} in version {version:?} cannot be handled as a {kind}: {why}"
+    ))
 }
 
 /// Brings the namespace of the body and of the path together.

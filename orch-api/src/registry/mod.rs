@@ -29,7 +29,6 @@ mod watch;
 
 pub(crate) use body::decode_json;
 pub(crate) use convert::to_served_object;
-pub(crate) use create::complain;
 
 use crate::{
     auth::{Attributes, Decision, GROUP_MASTERS, UserInfo},
@@ -46,12 +45,20 @@ pub(crate) struct Caller {
     pub(crate) manager: String,
     /// Kinds' validation is skipped: the server writes what clients may not.
     unchecked: bool,
+    /// Complaints about fields that the body gives twice, found when it was read.
+    pub(crate) duplicates: Vec<String>,
     warnings: Mutex<Vec<String>>,
 }
 
 impl Caller {
     pub(crate) fn new(user: Arc<UserInfo>, manager: impl Into<String>) -> Self {
-        Self { user, manager: manager.into(), unchecked: false, warnings: Mutex::default() }
+        Self {
+            user,
+            manager: manager.into(),
+            unchecked: false,
+            duplicates: Vec::new(),
+            warnings: Mutex::default(),
+        }
     }
 
     /// The server itself, writing what validation would refuse.

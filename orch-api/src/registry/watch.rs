@@ -25,7 +25,10 @@ use tokio::{
 
 use super::{Addressed, Caller, list, single_name_as_field, to_served_object};
 use crate::{
-    cache::{Cache, Change, Collection, Filter, First, Item, Opened, decode, store_error},
+    cache::{
+        Cache, Change, Collection, Filter, First, Item, NotOpened, Opened, decode, reloading,
+        store_error,
+    },
     catalog::Resource,
     server::Inner,
 };
@@ -78,7 +81,8 @@ impl Inner {
         };
         let opened = match collection.watch(&filter, from, || self.cache.seen()) {
             Ok(opened) => opened,
-            Err(_) => {
+            Err(NotOpened::Reloading) => return Err(reloading()),
+            Err(NotOpened::TooOld) => {
                 let revision = from.unwrap_or_default();
                 return self.watch_history(&at, filter, revision, &options).await;
             }
@@ -132,6 +136,7 @@ impl Inner {
             ends: Box::pin(tokio::time::sleep(self.timeout(options))),
             cache: self.cache.clone(),
             due: None,
+            told: 0,
             over: false,
         };
         served(at.resource.clone(), watch.boxed())
@@ -229,7 +234,21 @@ struct Watch {
     cache: Arc<Cache>,
     /// A bookmark to be sent once the queue, which was filled up to it, is empty.
     due: Option<u64>,
+    /// The newest revision that was told: no bookmark goes back behind it.
+    told: u64,
     over: bool,
+}
+
+impl Watch {
+    fn tell(&mut self, event: WatchEvent) -> Poll<Option<Result<WatchEvent, ClientError>>> {
+        if let WatchEvent::Added(object)
+        | WatchEvent::Modified(object)
+        | WatchEvent::Deleted(object) = &event
+        {
+            self.told = self.told.max(object.revision().unwrap_or_default());
+        }
+        Poll::Ready(Some(Ok(event)))
+    }
 }
 
 impl Stream for Watch {
@@ -240,7 +259,7 @@ impl Stream for Watch {
             return Poll::Ready(None);
         }
         if let Some(event) = self.first.pop_front() {
-            return Poll::Ready(Some(Ok(event)));
+            return self.tell(event);
         }
         if self.due.is_none()
             && let Some(interval) = &mut self.bookmarks
@@ -250,7 +269,7 @@ impl Stream for Watch {
             self.due = Some(self.cache.seen());
         }
         match self.events.poll_recv(cx) {
-            Poll::Ready(Some(event)) => return Poll::Ready(Some(Ok(event))),
+            Poll::Ready(Some(event)) => return self.tell(event),
             Poll::Ready(None) => {
                 self.over = true;
                 return Poll::Ready(None);
@@ -259,7 +278,7 @@ impl Stream for Watch {
         }
         if let Some(revision) = self.due.take() {
             return Poll::Ready(Some(Ok(WatchEvent::Bookmark {
-                resource_version: revision.to_string(),
+                resource_version: revision.max(self.told).to_string(),
                 initial_events_end: false,
             })));
         }
