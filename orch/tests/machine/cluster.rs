@@ -217,20 +217,17 @@ impl Cluster {
     /// kubectl with the administrator's kubeconfig, to be started by the caller.
     pub(crate) fn kubectl_command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("kubectl");
-        command.env("KUBECONFIG", self.kubeconfig()).args(arguments);
-        // What it learns of the API stays with this cluster.
-        command.arg("--cache-dir").arg(self.folder.path().join("kubectl-cache"));
+        command.env("KUBECONFIG", self.kubeconfig());
+        // What it learns of the API stays with this cluster. `--` ends kubectl's own arguments, so
+        // this has to come first.
+        command.arg("--cache-dir").arg(self.folder.path().join("kubectl-cache")).args(arguments);
         command
     }
 
     /// Runs kubectl with something to read.
     #[track_caller]
     pub(crate) fn kubectl_with(&self, arguments: &[&str], stdin: &str) -> Said {
-        // `--` ends kubectl's own arguments, so the folder has to come before it.
-        let mut command = Command::new("kubectl");
-        command.env("KUBECONFIG", self.kubeconfig());
-        command.arg("--cache-dir").arg(self.folder.path().join("kubectl-cache")).args(arguments);
-        run(&mut command, stdin)
+        run(&mut self.kubectl_command(arguments), stdin)
     }
 
     /// Runs kubectl, which must succeed; what it wrote.
