@@ -3,7 +3,9 @@
 //! It has no dependencies but a signal handler, so that it can be linked statically into an image
 //! of a few megabytes. Configuration comes from the environment:
 //!
-//! - `POD_IP`, `PORT`: where to listen (default `0.0.0.0`, `8080`);
+//! - `POD_IP`, `PORT`: where to listen (default: everywhere, `8080`). A pod with a network of its
+//!   own is listened in everywhere, so that a port-forward, which comes from inside, finds it;
+//!   one whose address is a loopback one shares the host's network, and gets no more than that;
 //! - `POD_NAME`, `GREETING`, `VERSION`: what to answer;
 //! - `DATA_DIR`: where the number of visits is kept (default: nowhere, it starts at zero).
 //!
@@ -45,7 +47,8 @@ struct App {
 
 fn main() -> ExitCode {
     let var = |name: &str, default: &str| env::var(name).unwrap_or_else(|_| default.to_owned());
-    let address = format!("{}:{}", var("POD_IP", "0.0.0.0"), var("PORT", "8080"));
+    let ip = env::var("POD_IP").ok().filter(|ip| ip.starts_with("127."));
+    let address = format!("{}:{}", ip.as_deref().unwrap_or("0.0.0.0"), var("PORT", "8080"));
     let visits_file = env::var_os("DATA_DIR").map(|dir| PathBuf::from(dir).join("visits"));
     let visits = visits_file.as_ref().and_then(|file| fs::read_to_string(file).ok());
     let app = Arc::new(App {
