@@ -70,8 +70,15 @@ impl Suite<'_> {
     }
 
     async fn container(&self, sandbox: &SandboxId, uid: &str, command: &[String]) -> ContainerId {
-        let pull = ImagePull { image: self.0.image.clone(), ..ImagePull::default() };
-        let image = self.0.runtime.pull_image(pull).await.expect("the image can be had");
+        // What is there already need not be had from a registry.
+        let present = self.0.runtime.image(&self.0.image).await.expect("images are told");
+        let image = match present {
+            Some(image) => image,
+            None => {
+                let pull = ImagePull { image: self.0.image.clone(), ..ImagePull::default() };
+                self.0.runtime.pull_image(pull).await.expect("the image can be had")
+            }
+        };
         let config = ContainerConfig {
             name: "main".into(),
             image: self.0.image.clone(),

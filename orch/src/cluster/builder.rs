@@ -173,9 +173,13 @@ impl ClusterBuilder {
     async fn listen(&self) -> Result<Vec<Listener>, StartError> {
         let Some(serve) = &self.serve else { return Ok(Vec::new()) };
         let tls = serve.pki.server_config()?;
-        let mut listeners = Vec::with_capacity(serve.addresses.len());
+        let mut listeners: Vec<Listener> = Vec::with_capacity(serve.addresses.len());
         for address in &serve.addresses {
-            let bound = Listener::bind(*address, Some(tls.clone()), serve.listener.clone());
+            let mut address = *address;
+            if let (0, Some(first)) = (address.port(), listeners.first()) {
+                address.set_port(first.local_addr().port());
+            }
+            let bound = Listener::bind(address, Some(tls.clone()), serve.listener.clone());
             listeners.push(bound.await?);
         }
         Ok(listeners)

@@ -25,7 +25,8 @@ pub struct ServeSetup {
 }
 
 impl ServeSetup {
-    /// Over TLS on these addresses, with these certificates; port 0 takes a free one. Callers are
+    /// Over TLS on these addresses, with these certificates; port 0 takes a free one, the
+    /// same for all that ask so after the first. Callers are
     /// known by client certificates and service account tokens, and authorized by RBAC.
     pub fn tls(addresses: impl Into<Vec<SocketAddr>>, pki: impl Into<Arc<Pki>>) -> Self {
         Self { addresses: addresses.into(), pki: pki.into(), listener: ListenerOptions::default() }

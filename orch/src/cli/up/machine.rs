@@ -103,7 +103,7 @@ impl Machine {
     /// Where the API is served: where it was asked for, and where containers reach it.
     fn listen_addresses(&self, listen: SocketAddr) -> Vec<SocketAddr> {
         let mut addresses = vec![listen];
-        if listen.ip().is_loopback() && !self.address.is_loopback() && listen.port() != 0 {
+        if listen.ip().is_loopback() && !self.address.is_loopback() {
             addresses.push(SocketAddr::new(self.address, listen.port()));
         }
         addresses
