@@ -177,7 +177,7 @@ pub(crate) struct Context {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) info: RuntimeInfo,
     pub(crate) options: AgentOptions,
-    pub(crate) events: events::EventRecorder,
+    pub(crate) events: events::NodeEvents,
     pub(crate) services: Informer<Service>,
     pub(crate) volumes: Volumes,
     pub(crate) admitted: Mutex<admission::Admitted>,
@@ -261,7 +261,7 @@ impl NodeAgent {
                 Informer::start(parts.client.clone(), parts.environment.clone(), all)
             }
         };
-        let events = events::EventRecorder::start(
+        let events = events::NodeEvents::start(
             parts.client.clone(),
             parts.environment.clone(),
             &parts.node_name,

@@ -67,7 +67,6 @@ async fn reconcile(config_map: Arc<ConfigMap>, client: Arc<Client>) -> Result<Ac
     Ok(Action::await_change())
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the shape that Controller::run wants")]
 fn on_error(_: Arc<ConfigMap>, _: &kube::Error, _: Arc<Client>) -> Action {
     Action::requeue(Duration::from_secs(1))
 }

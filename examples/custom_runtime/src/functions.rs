@@ -25,11 +25,12 @@ use tokio::{
 };
 
 /// What an image does: its environment in, its output and exit code out.
-pub type Function = Arc<dyn Fn(Vec<(String, String)>) -> BoxFuture<'static, Exit> + Send + Sync>;
+pub(crate) type Function =
+    Arc<dyn Fn(Vec<(String, String)>) -> BoxFuture<'static, Exit> + Send + Sync>;
 
 /// How a function ended.
 #[derive(Clone, Debug)]
-pub struct Exit {
+pub(crate) struct Exit {
     /// The exit code.
     pub code: i32,
     /// What it has to say.
@@ -51,7 +52,7 @@ struct State {
 }
 
 /// Runs functions by image name.
-pub struct FunctionRuntime {
+pub(crate) struct FunctionRuntime {
     functions: BTreeMap<String, Function>,
     environment: Environment,
     state: Mutex<State>,
@@ -67,7 +68,10 @@ impl fmt::Debug for FunctionRuntime {
 
 impl FunctionRuntime {
     /// A runtime that knows these images.
-    pub fn new(environment: Environment, functions: BTreeMap<String, Function>) -> Arc<Self> {
+    pub(crate) fn new(
+        environment: Environment,
+        functions: BTreeMap<String, Function>,
+    ) -> Arc<Self> {
         Arc::new_cyclic(|own| Self {
             functions,
             environment,

@@ -16,7 +16,7 @@ use kube::{
 use orch::{cluster::NodeSetup, core::Environment};
 use serde_json::json;
 
-fn sum(env: Vec<(String, String)>) -> Exit {
+fn sum(env: &[(String, String)]) -> Exit {
     let upto = env.iter().find(|(name, _)| name == "UPTO").and_then(|(_, v)| v.parse().ok());
     match upto {
         Some(upto) => {
@@ -30,7 +30,7 @@ fn sum(env: Vec<(String, String)>) -> Exit {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let environment = Environment::system();
-    let sum: Function = Arc::new(|env| async move { sum(env) }.boxed());
+    let sum: Function = Arc::new(|env| async move { sum(&env) }.boxed());
     let functions = BTreeMap::from([("functions.example/sum".to_owned(), sum)]);
     let runtime = FunctionRuntime::new(environment.clone(), functions);
     let cluster = orch::Cluster::builder()

@@ -51,7 +51,7 @@ pub(super) async fn register(context: &Context) {
     loop {
         match try_register(context).await {
             Ok(node) => {
-                context.events.of_node(&node, false, "Starting", "Starting kubelet.");
+                context.events.of_node(&node, "Starting", "Starting kubelet.");
                 *context.node.lock() = node;
                 return;
             }
@@ -140,7 +140,7 @@ fn tell_readiness(context: &Context, old: &Node, new: &Node) {
     if is_ready(old) != is_ready(new) {
         let reason = if is_ready(new) { "NodeReady" } else { "NodeNotReady" };
         let text = format!("Node {} status is now: {reason}", context.node_name);
-        context.events.of_node(new, false, reason, &text);
+        context.events.of_node(new, reason, &text);
     }
 }
 

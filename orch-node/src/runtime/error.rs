@@ -1,6 +1,6 @@
 //! What can go wrong with a runtime.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
 
@@ -41,13 +41,13 @@ pub enum RuntimeError {
 
 impl RuntimeError {
     /// A missing container.
-    pub fn no_container(id: impl Into<String>) -> Self {
-        Self::NotFound { kind: "container", id: id.into() }
+    pub fn no_container(id: impl fmt::Display) -> Self {
+        Self::NotFound { kind: "container", id: id.to_string() }
     }
 
     /// A missing sandbox.
-    pub fn no_sandbox(id: impl Into<String>) -> Self {
-        Self::NotFound { kind: "sandbox", id: id.into() }
+    pub fn no_sandbox(id: impl fmt::Display) -> Self {
+        Self::NotFound { kind: "sandbox", id: id.to_string() }
     }
 
     /// Whether the same call may succeed later.
