@@ -7,12 +7,14 @@ use libtest_mimic::{Arguments, Trial};
 use orch_core::testing::require::{Requirement, missing};
 
 mod cluster;
+mod containerd;
+mod cri;
 mod process;
 
 fn main() {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
-    let trials = [process::trials()].into_iter().flatten().collect();
+    let trials = [process::trials(), cri::trials()].into_iter().flatten().collect();
     libtest_mimic::run(&arguments, trials).exit();
 }
 

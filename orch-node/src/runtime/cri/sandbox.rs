@@ -167,7 +167,12 @@ fn decode(status: proto::PodSandboxStatus) -> SandboxStatus {
         created_at: time(status.created_at).unwrap_or(Timestamp::UNIX_EPOCH),
         ips: std::iter::once(network.ip).chain(further).filter_map(|ip| ip.parse().ok()).collect(),
         labels: status.labels.into_iter().collect(),
-        annotations: status.annotations.into_iter().collect(),
+        // What was added for our own use was not asked for.
+        annotations: status
+            .annotations
+            .into_iter()
+            .filter(|(key, _)| key != LOG_DIRECTORY)
+            .collect(),
     }
 }
 

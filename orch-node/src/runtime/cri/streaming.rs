@@ -277,7 +277,13 @@ fn parse_exit(text: &[u8]) -> Result<i32, RuntimeError> {
     let causes = status.details.and_then(|d| d.causes).unwrap_or_default();
     let code = causes.iter().find(|c| c.reason.as_deref() == Some("ExitCode"));
     let code = code.and_then(|c| c.message.as_deref()).and_then(|m| m.parse().ok());
-    code.ok_or_else(|| RuntimeError::Refused(status.message.unwrap_or_default()))
+    code.ok_or_else(|| {
+        // The words in which a kubelet tells of a failure; whoever asked puts them in front again.
+        let message = status.message.unwrap_or_default();
+        let told = message.strip_prefix("Internal error occurred: ").unwrap_or(&message);
+        let told = told.strip_prefix("error executing command in container: ").unwrap_or(told);
+        RuntimeError::Refused(told.to_owned())
+    })
 }
 
 #[cfg(test)]
