@@ -9,12 +9,14 @@ use orch_core::testing::require::{Requirement, missing};
 mod cluster;
 mod containerd;
 mod cri;
+mod manifests;
 mod process;
 
 fn main() {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
-    let trials = [process::trials(), cri::trials()].into_iter().flatten().collect();
+    let trials =
+        [process::trials(), cri::trials(), manifests::trials()].into_iter().flatten().collect();
     libtest_mimic::run(&arguments, trials).exit();
 }
 
