@@ -70,7 +70,7 @@ pub fn daemon_set(informers: &Informers) -> Controller {
 
 fn selects(set: &DaemonSet, labels: Option<&Labels>) -> bool {
     let selector = set.spec.as_ref().map(|spec| &spec.selector);
-    selector.is_some_and(|s| !pods::is_empty_selector(s) && pods::selects(s, labels))
+    pods::are_selected(selector, labels)
 }
 
 struct SetReconciler {

@@ -102,9 +102,7 @@ fn recreated_by(
 
 fn selects(deployment: &Deployment, set: &ReplicaSet) -> bool {
     let selector = deployment.spec.as_ref().map(|spec| &spec.selector);
-    selector.is_some_and(|s| {
-        !pods::is_empty_selector(s) && pods::selects(s, set.metadata.labels.as_ref())
-    })
+    pods::are_selected(selector, set.metadata.labels.as_ref())
 }
 
 struct DeploymentReconciler {

@@ -63,7 +63,7 @@ pub fn job(informers: &Informers) -> Controller {
 
 fn selects(job: &Job, labels: Option<&Labels>) -> bool {
     let selector = job.spec.as_ref().and_then(|spec| spec.selector.as_ref());
-    selector.is_some_and(|s| !pods::is_empty_selector(s) && pods::selects(s, labels))
+    pods::are_selected(selector, labels)
 }
 
 struct JobReconciler {

@@ -95,6 +95,12 @@ pub(crate) fn is_empty_selector(selector: &LabelSelector) -> bool {
         && selector.match_expressions.as_ref().is_none_or(Vec::is_empty)
 }
 
+/// Whether an owner of pods with this selector selects these labels: one with none, or with an
+/// empty one, selects nothing.
+pub(crate) fn are_selected(selector: Option<&LabelSelector>, labels: Option<&Labels>) -> bool {
+    selector.is_some_and(|selector| !is_empty_selector(selector) && selects(selector, labels))
+}
+
 /// The pod that a template describes, with a generated name and one controller.
 ///
 /// Source: `GetPodFromTemplate` of `k8s.io/kubernetes/pkg/controller/controller_utils.go`.

@@ -55,6 +55,11 @@ impl StandardOptions {
             provisioners: Vec::new(),
         }
     }
+
+    /// Whether [`controllers`](Self::controllers) asks for the one of this name.
+    pub fn enables(&self, name: &str) -> bool {
+        is_enabled(name, &self.controllers)
+    }
 }
 
 impl fmt::Debug for StandardOptions {
@@ -151,7 +156,7 @@ pub fn standard(
             return Err(UnknownController(name.to_owned()));
         }
     }
-    let enabled = CONTROLLERS.iter().filter(|(name, _)| is_enabled(name, &options.controllers));
+    let enabled = CONTROLLERS.iter().filter(|(name, _)| options.enables(name));
     Ok(enabled.filter_map(|(_, build)| build(informers, options)).collect())
 }
 

@@ -66,7 +66,7 @@ pub fn stateful_set(informers: &Informers) -> Controller {
 
 fn selects(set: &StatefulSet, labels: Option<&Labels>) -> bool {
     let selector = set.spec.as_ref().map(|spec| &spec.selector);
-    selector.is_some_and(|s| !pods::is_empty_selector(s) && pods::selects(s, labels))
+    pods::are_selected(selector, labels)
 }
 
 struct SetReconciler {

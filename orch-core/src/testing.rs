@@ -8,8 +8,10 @@ mod faulty;
 mod memory;
 mod mock;
 pub mod require;
+mod rounds;
 
 pub use conformance::client_conformance;
 pub use faulty::{Call, Fault, FaultRates, FaultyClient};
 pub use memory::MemoryClient;
 pub use mock::MockClient;
+pub use rounds::{ROUNDS_VARIABLE, rounds};

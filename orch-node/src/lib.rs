@@ -24,3 +24,7 @@ mod volume;
 
 pub use agent::{AgentOptions, NodeAgent, NodeFolders};
 pub use runtime::Runtime;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

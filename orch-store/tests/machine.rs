@@ -12,6 +12,7 @@ use std::{
 
 use futures::StreamExt as _;
 use libtest_mimic::{Arguments, Failed, Trial};
+use orch_core::testing::rounds;
 use orch_store::{
     DurableOptions, DurableStore, EtcdOptions, EtcdStore, KeyRange, RangeRequest, Store,
     StoreReader, WatchItem, WatchRequest, Write, WriteOutcome, testing,
@@ -19,7 +20,8 @@ use orch_store::{
 
 /// Set for the child that writes until it is killed: the folder.
 const WRITER: &str = "ORCH_STORE_TEST_WRITER";
-const KILLS: u64 = 5;
+const KILLS: u32 = 5;
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 fn main() {
     if let Some(folder) = std::env::var_os(WRITER) {
@@ -45,7 +47,7 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 fn run(test: impl Future<Output = ()>) -> Result<(), Failed> {
-    runtime().block_on(async { tokio::time::timeout(Duration::from_secs(120), test).await })?;
+    runtime().block_on(async { tokio::time::timeout(TIMEOUT * rounds(1), test).await })?;
     Ok(())
 }
 
@@ -82,7 +84,7 @@ async fn write_until_killed(folder: &Path) {
 async fn survives_kill_9() {
     let folder = tempfile::tempdir().unwrap();
     let mut newest = 1;
-    for round in 0..KILLS {
+    for round in 0..rounds(KILLS) {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .env(WRITER, folder.path())
             .stdout(Stdio::piped())
@@ -90,7 +92,7 @@ async fn survives_kill_9() {
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut acknowledged: Vec<String> = Vec::new();
-        for line in lines.by_ref().take(400 + 733 * usize::try_from(round).unwrap()) {
+        for line in lines.by_ref().take(400 + 733 * (round % KILLS) as usize) {
             acknowledged.push(line.unwrap());
         }
         child.kill().unwrap();

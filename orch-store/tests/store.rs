@@ -176,7 +176,7 @@ fn arbitrary_write() -> impl Strategy<Value = (u8, u8, u8, u64)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..<_>::default() })]
+    #![proptest_config(ProptestConfig { cases: orch_core::testing::rounds(64), failure_persistence: None, ..<_>::default() })]
 
     /// Every answer, every state of the past and every watch is the model's.
     #[test]

@@ -14,3 +14,8 @@ pub use orch_store as store;
 pub mod cluster;
 
 pub use cluster::{Cluster, ClusterBuilder, StartError};
+
+/// The examples of the repository's README compile, too.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -62,7 +62,7 @@ impl Replicated for ReplicaSet {
 
     fn selects(&self, labels: Option<&Labels>) -> bool {
         let selector = self.spec.as_ref().map(|spec| &spec.selector);
-        selector.is_some_and(|s| !pods::is_empty_selector(s) && pods::selects(s, labels))
+        pods::are_selected(selector, labels)
     }
 
     fn template(&self) -> Option<&PodTemplateSpec> {

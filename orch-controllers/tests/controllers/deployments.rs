@@ -5,7 +5,10 @@ use k8s_openapi::api::{
     core::v1::Pod,
 };
 use orch_controllers::{Controller, deployment::deployment, replicas::replica_set};
-use orch_core::{informer::Informers, testing::FaultRates};
+use orch_core::{
+    informer::Informers,
+    testing::{FaultRates, rounds},
+};
 use serde_json::{Value, json};
 
 use crate::world::{World, template};
@@ -233,7 +236,7 @@ async fn rollouts_settle_under_faults() {
         watch_drop_permille: 20,
         expired_permille: 10,
     };
-    for seed in 0..10 {
+    for seed in 0..u64::from(rounds(10)) {
         println!("seed {seed}");
         let world = World::with_faults(seed, rates, controllers);
         world.create::<Deployment>(web(20)).await;

@@ -75,7 +75,7 @@ fn writer<'a>(manager: &'a str, ignored: &'a FieldSet) -> Writer<'a> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: orch_core::testing::rounds(512), failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn no_value_makes_a_patch_panic(target in value(), change in value()) {

@@ -145,7 +145,7 @@ fn of_type(ty: &'static schema::Type, depth: u32) -> BoxedStrategy<Value> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: orch_core::testing::rounds(256), failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn no_bytes_make_decoding_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {

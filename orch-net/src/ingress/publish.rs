@@ -1,6 +1,6 @@
 //! Tells the cluster which ingresses are served, and where.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use k8s_openapi::{
     api::networking::v1::{Ingress, IngressClass, IngressClassSpec},
@@ -11,26 +11,12 @@ use orch_core::{
     client::{Client, PatchKind},
     informer::{Informer, Informers},
 };
-use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::sync::Notify;
 
 use super::{IngressOptions, routing::Router};
+use crate::changed_keys::ChangedKeys;
 
 const RETRY: Duration = Duration::from_secs(5);
-
-#[derive(Debug, Default)]
-struct Dirty {
-    keys: Mutex<BTreeSet<Key>>,
-    changed: Notify,
-}
-
-impl Dirty {
-    fn mark(&self, key: Key) {
-        self.keys.lock().insert(key);
-        self.changed.notify_one();
-    }
-}
 
 /// Creates the class, and writes `status.loadBalancer` of the ingresses that are served.
 pub(super) struct Publisher {
@@ -42,7 +28,7 @@ pub(super) struct Publisher {
     address: Option<IpAddr>,
     class: Option<String>,
     controller: String,
-    dirty: Arc<Dirty>,
+    changed: Arc<ChangedKeys>,
 }
 
 impl std::fmt::Debug for Publisher {
@@ -67,7 +53,7 @@ impl Publisher {
             address,
             class: options.class.clone(),
             controller: options.controller.clone(),
-            dirty: Arc::default(),
+            changed: Arc::default(),
         }
     }
 
@@ -80,30 +66,33 @@ impl Publisher {
         }
         self.follow();
         loop {
-            self.dirty.changed.notified().await;
-            let keys = std::mem::take(&mut *self.dirty.keys.lock());
+            self.changed.changed().await;
+            let keys = self.changed.take();
             for key in keys {
                 if let Err(error) = self.publish(&key).await {
                     tracing::warn!(ingress = %key, %error, "a status could not be written");
                     self.environment.clock.sleep(RETRY).await;
-                    self.dirty.mark(key);
+                    self.changed.mark(key);
                 }
             }
         }
     }
 
     fn follow(&self) {
-        let dirty = Arc::downgrade(&self.dirty);
+        let changed = Arc::downgrade(&self.changed);
         self.ingresses.on_change(move |change| {
-            if let Some(dirty) = dirty.upgrade() {
-                dirty.mark(Key::of(&change.object().metadata));
+            if let Some(changed) = changed.upgrade() {
+                changed.mark(Key::of(&change.object().metadata));
             }
         });
         // A class that comes, goes or changes hands concerns the ingresses that name it.
-        let (dirty, ingresses) = (Arc::downgrade(&self.dirty), self.ingresses.clone());
+        let (changed, ingresses) = (Arc::downgrade(&self.changed), self.ingresses.clone());
         self.classes.on_change(move |_| {
-            if let Some(dirty) = dirty.upgrade() {
-                ingresses.list().iter().for_each(|ingress| dirty.mark(Key::of(&ingress.metadata)));
+            if let Some(changed) = changed.upgrade() {
+                ingresses
+                    .list()
+                    .iter()
+                    .for_each(|ingress| changed.mark(Key::of(&ingress.metadata)));
             }
         });
     }

@@ -15,12 +15,10 @@ use orch_core::{
     event::{EventRecorder, Reporter, reference_to},
     informer::{Informer, Informers},
 };
-use parking_lot::Mutex;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{Changes, PortFailure, PortName, PortRules, ServiceProxy, compile};
-use crate::backends;
+use crate::{backends, changed_keys::ChangedKeys};
 
 /// How a [`ProxyController`] behaves.
 #[derive(Clone, Debug)]
@@ -57,20 +55,6 @@ fn service_key(port: &PortName) -> Key {
     Key::new(port.namespace.clone(), port.service.clone())
 }
 
-/// The services that may have changed.
-#[derive(Debug, Default)]
-struct Dirty {
-    keys: Mutex<BTreeSet<Key>>,
-    changed: Notify,
-}
-
-impl Dirty {
-    fn mark(&self, key: Key) {
-        self.keys.lock().insert(key);
-        self.changed.notify_one();
-    }
-}
-
 /// Watches services and their endpoints, and tells a proxy what has changed: work in proportion to
 /// the change.
 ///
@@ -85,7 +69,7 @@ pub struct ProxyController {
     services: Informer<Service>,
     slices: Informer<EndpointSlice>,
     events: EventRecorder,
-    dirty: Arc<Dirty>,
+    changed: Arc<ChangedKeys>,
 }
 
 impl ProxyController {
@@ -97,7 +81,7 @@ impl ProxyController {
         let events =
             EventRecorder::start(informers.client().clone(), environment.clone(), reporter);
         let (services, slices) = (informers.of::<Service>(), backends::slices(informers));
-        Self { proxy, options, environment, services, slices, events, dirty: Arc::default() }
+        Self { proxy, options, environment, services, slices, events, changed: Arc::default() }
     }
 
     /// Works until it is cancelled, and then stops the proxy, unless the rules are to be kept.
@@ -119,17 +103,17 @@ impl ProxyController {
 
     fn follow(&self) {
         // Weak, because the informers outlive this controller.
-        let dirty = Arc::downgrade(&self.dirty);
+        let changed = Arc::downgrade(&self.changed);
         self.services.on_change(move |change| {
-            if let Some(dirty) = dirty.upgrade() {
-                dirty.mark(Key::of(&change.object().metadata));
+            if let Some(changed) = changed.upgrade() {
+                changed.mark(Key::of(&change.object().metadata));
             }
         });
-        let dirty = Arc::downgrade(&self.dirty);
+        let changed = Arc::downgrade(&self.changed);
         self.slices.on_change(move |change| {
             let service = backends::service_of(change.object());
-            if let Some((dirty, service)) = dirty.upgrade().zip(service) {
-                dirty.mark(service);
+            if let Some((changed, service)) = changed.upgrade().zip(service) {
+                changed.mark(service);
             }
         });
     }
@@ -138,14 +122,14 @@ impl ProxyController {
         let mut told = Told::default();
         loop {
             if told.uncertain.is_empty() {
-                self.dirty.changed.notified().await;
+                self.changed.changed().await;
             } else {
                 tokio::select! {
-                    () = self.dirty.changed.notified() => {}
+                    () = self.changed.changed() => {}
                     () = self.environment.clock.sleep(self.options.retry_period) => {}
                 }
             }
-            let mut keys = std::mem::take(&mut *self.dirty.keys.lock());
+            let mut keys = self.changed.take();
             keys.extend(told.uncertain.iter().map(service_key));
             self.sync(keys, &mut told).await;
             if let Some(period) = self.options.sync_period_min {

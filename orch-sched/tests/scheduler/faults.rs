@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 use orch_core::{
     Client, Resources,
     client::{DeleteOptions, ListOptions},
-    testing::{FaultRates, FaultyClient},
+    testing::{FaultRates, FaultyClient, rounds},
 };
 use serde_json::json;
 
@@ -27,7 +27,7 @@ async fn check_nodes(cluster: &Cluster, seed: u64) -> BTreeMap<String, usize> {
 
 #[tokio::test(start_paused = true)]
 async fn with_faults_everything_is_placed_in_the_end() {
-    for seed in 0..8 {
+    for seed in 0..u64::from(rounds(8)) {
         let rates = FaultRates {
             conflict_permille: 50,
             server_error_permille: 150,

@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
 use orch_api::{
     ApiServer, Bootstrap, ServerOptions,
+    admission::StorageObjectInUseProtection,
     allocator::ServiceRanges,
     auth::UserInfo,
     proxy::NodeConnector,
@@ -205,10 +206,25 @@ impl ClusterBuilder {
             .environment(environment.clone())
             .connector(Arc::new(NodeConnector::new(dialer.clone())))
             .options(options);
-        let api = security::secure(builder, pki, environment)?.build();
+        let mut builder = security::secure(builder, pki, environment)?;
+        if self.protects_storage() {
+            builder = builder.admission(Arc::new(StorageObjectInUseProtection));
+        }
+        let api = builder.build();
         let bootstrap = Bootstrap { roles: pki.is_some(), address: advertised };
         api.bootstrap(&bootstrap).await.map_err(StartError::Bootstrap)?;
         Ok(api)
+    }
+
+    /// Whether the controllers run that take the finalizers of claims and volumes away again.
+    fn protects_storage(&self) -> bool {
+        let mut options = StandardOptions::new(Vec::new());
+        if let Some(names) = &self.controllers {
+            options.controllers.clone_from(names);
+        }
+        ["persistentvolumeclaim-protection-controller", "persistentvolume-protection-controller"]
+            .iter()
+            .all(|name| options.enables(name))
     }
 
     fn manager(
