@@ -2,6 +2,7 @@
 
 mod api {
     mod conformance;
+    mod consistency;
     mod discovery;
     mod objects;
     mod refusals;
