@@ -65,7 +65,7 @@ async fn copies_converge_over_a_store_that_misbehaves() {
         let memory = MemoryStore::new(environment.clone(), MemoryOptions::default());
         let faults = Faults {
             unavailable: 0.02,
-            watch_drop: 0.05,
+            watch_drop: 0.3,
             delay_max: Duration::from_millis(300),
             ..Faults::default()
         };
@@ -78,7 +78,7 @@ async fn copies_converge_over_a_store_that_misbehaves() {
             if step % 40 == 0 {
                 copies.push(informer(&server, &environment));
             }
-            if step % 25 == 0 {
+            if step % 3 == 0 {
                 let _nothing_new = memory.compact(memory.revision()).await;
             }
         }
