@@ -2,9 +2,10 @@
 //!
 //! Source: `k8s.io/kubernetes/pkg/controller/tainteviction`.
 //! Differs: the time that a pod tolerates a taint counts from when the taint was added, so that a
-//! restart of the controller does not begin it anew.
+//! restart of the controller does not begin it anew; for a taint that does not say when that was,
+//! from when the controller first saw the pod there.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
@@ -14,6 +15,7 @@ use orch_core::{
     client::{DeleteOptions, PatchKind},
     informer::{Change, Informer, Informers},
 };
+use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::{
@@ -47,10 +49,9 @@ pub fn taint_eviction(informers: &Informers) -> Controller {
         })
         .watches::<Pod>(|change| match change {
             Change::Updated { old, new } if node_of(old) == node_of(new) => Vec::new(),
-            Change::Deleted(_) => Vec::new(),
             _ => vec![Key::of(&change.object().metadata)],
         })
-        .build(EvictionReconciler { context, nodes, pods })
+        .build(EvictionReconciler { context, nodes, pods, since: Mutex::default() })
 }
 
 fn node_of(pod: &Pod) -> Option<&str> {
@@ -66,20 +67,48 @@ struct EvictionReconciler {
     context: Context,
     nodes: Informer<Node>,
     pods: Informer<Pod>,
+    /// Since when a pod is on a tainted node: most taints do not say when they were added.
+    since: Mutex<HashMap<Key, Since>>,
+}
+
+struct Since {
+    /// Another pod of the same name begins anew.
+    uid: Option<String>,
+    at: Timestamp,
+}
+
+impl EvictionReconciler {
+    fn since(&self, key: &Key, pod: &Pod, now: Timestamp) -> Timestamp {
+        let uid = &pod.metadata.uid;
+        let mut since = self.since.lock();
+        let known = since.entry(key.clone()).or_insert_with(|| Since { uid: uid.clone(), at: now });
+        if known.uid != *uid {
+            *known = Since { uid: uid.clone(), at: now };
+        }
+        known.at
+    }
+
+    /// When the pod has to go: `None` if it may stay.
+    fn due(&self, key: &Key, now: Timestamp) -> Option<(std::sync::Arc<Pod>, Timestamp)> {
+        let pod = self.pods.get(key).filter(|pod| !pods::is_terminating(pod))?;
+        let node = self.nodes.get(&Key::cluster(node_of(&pod)?))?;
+        let taints = executing(&node);
+        if taints.is_empty() {
+            return None;
+        }
+        let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref());
+        let since = self.since(key, &pod, now);
+        let at = eviction_time(&taints, tolerations.unwrap_or_default(), since)?;
+        Some((pod, at))
+    }
 }
 
 #[async_trait]
 impl Reconciler for EvictionReconciler {
     async fn reconcile(&self, key: Key) -> Reconciled {
-        let Some(pod) = self.pods.get(&key).filter(|pod| !pods::is_terminating(pod)) else {
-            return Ok(Action::Done);
-        };
-        let node = node_of(&pod).and_then(|name| self.nodes.get(&Key::cluster(name)));
-        let Some(node) = node else { return Ok(Action::Done) };
-        let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref());
         let now = self.context.now();
-        let Some(at) = eviction_time(&executing(&node), tolerations.unwrap_or_default(), now)
-        else {
+        let Some((pod, at)) = self.due(&key, now) else {
+            self.since.lock().remove(&key);
             return Ok(Action::Done);
         };
         if let Ok(left) = Duration::try_from(at.duration_since(now))
@@ -108,17 +137,18 @@ impl Reconciler for EvictionReconciler {
     }
 }
 
-/// When a pod has to go: `None` if it tolerates everything for ever.
+/// When a pod has to go that is there with these taints `since`: `None` if it tolerates all of
+/// them for ever.
 fn eviction_time(
     taints: &[Taint],
     tolerations: &[Toleration],
-    now: Timestamp,
+    since: Timestamp,
 ) -> Option<Timestamp> {
     let deadlines = taints.iter().filter_map(|taint| {
         let mut tolerating = tolerations.iter().filter(|t| tolerates(t, taint)).peekable();
-        let added = taint.time_added.as_ref().map_or(now, |time| time.0);
+        let added = taint.time_added.as_ref().map_or(since, |time| time.0);
         if tolerating.peek().is_none() {
-            return Some(now);
+            return Some(since);
         }
         // Of several tolerations the shortest counts; one without a time tolerates for ever.
         let seconds = tolerating.filter_map(|t| t.toleration_seconds).min()?;
