@@ -184,6 +184,7 @@ impl<T: QueueItem> WorkQueue<T> {
                 None => ready.await,
                 Some(at) => {
                     tokio::select! {
+                        biased;
                         () = ready => {}
                         () = tokio::time::sleep_until(at) => {}
                     }

@@ -240,6 +240,7 @@ impl Queue {
             match wake_at {
                 None => notified.await,
                 Some(at) => tokio::select! {
+                    biased;
                     () = notified => {}
                     () = tokio::time::sleep_until(at) => {}
                 },

@@ -45,7 +45,8 @@ struct Handle {
 
 struct Dispatcher<'a> {
     context: &'a Arc<Context>,
-    workers: HashMap<String, Handle>,
+    /// In order, so that a seed gives the same order of wakes.
+    workers: BTreeMap<String, Handle>,
     tasks: JoinSet<()>,
     uids: HashMap<Id, String>,
 }
@@ -69,7 +70,7 @@ pub(super) async fn run(context: &Arc<Context>, pods: &Informer<Pod>) {
     adopt(context, pods).await;
     let mut dispatcher = Dispatcher {
         context,
-        workers: HashMap::new(),
+        workers: BTreeMap::new(),
         tasks: JoinSet::new(),
         uids: HashMap::new(),
     };
@@ -93,6 +94,8 @@ impl Dispatcher<'_> {
     async fn run(&mut self, inbox: &Inbox, wakes: &Mutex<Wakes>, wake: &Notify) {
         loop {
             tokio::select! {
+                // In a fixed order, so that a seed gives the same history.
+                biased;
                 () = inbox.signal.notified() => {
                     let changed = std::mem::take(&mut *inbox.changed.lock());
                     for (uid, desired) in changed {
@@ -133,11 +136,12 @@ impl Dispatcher<'_> {
     }
 
     fn wake(&self, woken: &Wakes) {
-        for (uid, handle) in &self.workers {
-            if woken.all || woken.uids.contains(uid) {
-                handle.changed.notify_one();
-            }
+        if woken.all {
+            self.workers.values().for_each(|handle| handle.changed.notify_one());
+            return;
         }
+        let known = woken.uids.iter().filter_map(|uid| self.workers.get(uid));
+        known.for_each(|handle| handle.changed.notify_one());
     }
 }
 
@@ -154,6 +158,7 @@ async fn follow_runtime(context: &Context, wakes: &Mutex<Wakes>, wake: &Notify) 
             clock.sleep(context.options.relist).await;
         };
         tokio::select! {
+            biased;
             event = events.next() => match event {
                 Some(RuntimeEvent::PodChanged { pod_uid }) => {
                     wakes.lock().uids.insert(pod_uid);

@@ -117,6 +117,7 @@ impl PodWorker {
             };
             let clock = self.context.environment.clock.clone();
             tokio::select! {
+                biased;
                 changed = self.desired.changed() => if changed.is_err() { return },
                 () = self.changed.notified() => {}
                 () = clock.sleep(wait) => {}

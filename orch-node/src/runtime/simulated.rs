@@ -308,6 +308,7 @@ impl Containers for SimulatedRuntime {
         };
         let killed = delay > grace;
         tokio::select! {
+            biased;
             () = self.0.environment.clock.sleep(delay.min(grace)) => {
                 self.0.finish(container, if killed { 137 } else { 143 }, "");
             }
