@@ -5,7 +5,10 @@
 use std::{
     cmp::Ordering,
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use orch_core::random::Random;
@@ -15,7 +18,7 @@ use crate::{
     error::Fault,
     event::{ClusterChange, ClusterEvent, Hint},
     node_info::NodeInfo,
-    plugin::{Plugin, SCORE_MAX},
+    plugin::{Filter, Plugin, SCORE_MAX},
     pod_info::PodInfo,
     queue::QueuedPod,
     snapshot::Snapshot,
@@ -37,6 +40,21 @@ pub(crate) struct Enabled {
 pub(crate) struct Framework {
     pub(crate) scheduler_name: String,
     pub(crate) plugins: Vec<Enabled>,
+    /// Where the next pod's search begins: every node gets its turn.
+    next_start: AtomicUsize,
+}
+
+/// Below this many nodes, all of them are looked at.
+const FEASIBLE_MIN: usize = 100;
+
+/// How many nodes that fit are enough to choose from: half of them in a small cluster, a twentieth
+/// in a very large one.
+///
+/// Source: `pkg/scheduler/schedule_one.go`, `numFeasibleNodesToFind`.
+/// Differs: the percentage cannot be set.
+fn enough_of(nodes: usize) -> usize {
+    let percentage = 50usize.saturating_sub(nodes / 125).max(5);
+    nodes.min(FEASIBLE_MIN.max(nodes * percentage / 100))
 }
 
 /// One node's answer.
@@ -115,6 +133,10 @@ pub(crate) fn fault(point: &str, plugin: &str, error: &Fault) -> Failure {
 }
 
 impl Framework {
+    pub(crate) fn new(scheduler_name: String, plugins: Vec<Enabled>) -> Self {
+        Self { scheduler_name, plugins, next_start: AtomicUsize::new(0) }
+    }
+
     fn enabled(&self, name: &str) -> Option<&Enabled> {
         self.plugins.iter().find(|enabled| *enabled.name == *name)
     }
@@ -141,7 +163,7 @@ impl Framework {
         Ok(feasible[tie].name().clone())
     }
 
-    /// The nodes that a pod fits.
+    /// Nodes that a pod fits: all, or enough of them to choose from.
     pub(crate) fn feasible(
         &self,
         state: &mut CycleState,
@@ -155,41 +177,35 @@ impl Framework {
             return Err(Failure::Unschedulable(Box::new(diagnosis)));
         }
         let (skipped, narrowed) = self.pre_filter(state, pod, snapshot, &mut diagnosis)?;
-        let filters: Vec<_> = self
-            .plugins
-            .iter()
-            .filter(|enabled| !skipped.contains(&enabled.name))
-            .filter_map(|enabled| Some((&enabled.name, enabled.plugin.as_filter()?)))
-            .collect();
-        let candidates: Vec<&Arc<NodeInfo>> = match &narrowed {
-            None => snapshot.nodes().iter().collect(),
-            Some(names) => names.iter().filter_map(|name| snapshot.node(name)).collect(),
-        };
-        let mut feasible = Vec::with_capacity(candidates.len());
-        'nodes: for node in candidates {
-            for (name, filter) in &filters {
-                let verdict = filter.filter(state, pod, node);
-                match verdict.map_err(|error| fault("Filter", name, &error))? {
-                    Verdict::Success => {}
-                    verdict if verdict.is_rejection() => {
-                        diagnosis.rejections.push(Rejection {
-                            node: node.name().clone(),
-                            plugin: (*name).clone(),
-                            verdict,
-                        });
-                        continue 'nodes;
-                    }
-                    verdict => return Err(illegal("Filter", name, &verdict)),
-                }
+        let filters = self.filters(&skipped);
+        let mut search = Search { filters, feasible: Vec::new(), rejections: Vec::new() };
+        let looked_at = match &narrowed {
+            None => {
+                let (before, from) = snapshot.nodes().split_at(self.start(snapshot));
+                search.run(state, pod, from.iter().chain(before), snapshot.nodes().len())?
             }
-            feasible.push(node.clone());
-        }
-        if feasible.is_empty() {
+            Some(names) => {
+                let nodes = names.iter().filter_map(|name| snapshot.node(name));
+                search.run(state, pod, nodes, names.len())?
+            }
+        };
+        self.next_start.fetch_add(looked_at, Relaxed);
+        diagnosis.rejections = search.rejections;
+        if search.feasible.is_empty() {
             let plugins = diagnosis.rejections.iter().map(|one| one.plugin.clone());
             diagnosis.rejected_by.extend(plugins);
             return Err(Failure::Unschedulable(Box::new(diagnosis)));
         }
-        Ok(feasible)
+        Ok(search.feasible)
+    }
+
+    fn start(&self, snapshot: &Snapshot) -> usize {
+        self.next_start.load(Relaxed) % snapshot.nodes().len()
+    }
+
+    fn filters(&self, skipped: &BTreeSet<Arc<str>>) -> Vec<(&Arc<str>, &dyn Filter)> {
+        let wanted = self.plugins.iter().filter(|enabled| !skipped.contains(&enabled.name));
+        wanted.filter_map(|enabled| Some((&enabled.name, enabled.plugin.as_filter()?))).collect()
     }
 
     /// Which plugins have nothing to filter, and the nodes that are left to look at.
@@ -402,6 +418,57 @@ impl Framework {
     }
 }
 
+/// The search for nodes that a pod fits.
+struct Search<'a> {
+    filters: Vec<(&'a Arc<str>, &'a dyn Filter)>,
+    feasible: Vec<Arc<NodeInfo>>,
+    rejections: Vec<Rejection>,
+}
+
+impl Search<'_> {
+    /// Looks at these nodes, so many in all, until enough fit. Gives how many it looked at.
+    fn run<'n>(
+        &mut self,
+        state: &CycleState,
+        pod: &PodInfo,
+        nodes: impl Iterator<Item = &'n Arc<NodeInfo>>,
+        count: usize,
+    ) -> Result<usize, Failure> {
+        let enough = enough_of(count);
+        for node in nodes {
+            if self.feasible.len() == enough {
+                break;
+            }
+            match self.rejection(state, pod, node)? {
+                None => self.feasible.push(node.clone()),
+                Some(rejection) => self.rejections.push(rejection),
+            }
+        }
+        Ok(self.feasible.len() + self.rejections.len())
+    }
+
+    /// What rules a node out, if anything.
+    fn rejection(
+        &self,
+        state: &CycleState,
+        pod: &PodInfo,
+        node: &NodeInfo,
+    ) -> Result<Option<Rejection>, Failure> {
+        for (name, filter) in &self.filters {
+            let verdict = filter.filter(state, pod, node);
+            match verdict.map_err(|error| fault("Filter", name, &error))? {
+                Verdict::Success => {}
+                verdict if verdict.is_rejection() => {
+                    let (node, plugin) = (node.name().clone(), (*name).clone());
+                    return Ok(Some(Rejection { node, plugin, verdict }));
+                }
+                verdict => return Err(illegal("Filter", name, &verdict)),
+            }
+        }
+        Ok(None)
+    }
+}
+
 fn illegal(point: &str, plugin: &str, verdict: &Verdict) -> Failure {
     let text = format!("the verdict {verdict:?} has no meaning here");
     fault(point, plugin, &text.into())
@@ -475,10 +542,27 @@ impl Profiles {
             weight: 1,
             events: plugin.as_events_to_register().map(|registered| registered.events()),
         };
-        let framework = Framework {
-            scheduler_name: "default-scheduler".into(),
-            plugins: plugins.iter().map(enabled).collect(),
-        };
+        let plugins = plugins.iter().map(enabled).collect();
+        let framework = Framework::new("default-scheduler".into(), plugins);
         Self::new(vec![framework], Arc::new(PrioritySort))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The figures are upstream's.
+    #[test]
+    fn enough_nodes_are_all_of_few_and_a_part_of_many() {
+        let check = |nodes: usize, enough: usize| assert_eq!(enough_of(nodes), enough, "{nodes}");
+        check(1, 1);
+        check(99, 99);
+        check(100, 100);
+        check(150, 100);
+        check(1000, 420);
+        check(5000, 500);
+        check(6000, 300);
+        check(20_000, 1000);
     }
 }

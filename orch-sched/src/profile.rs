@@ -153,7 +153,7 @@ impl Registry {
             let events = plugin.as_events_to_register().map(|registered| registered.events());
             plugins.push(Enabled { name: name.as_str().into(), plugin, weight, events });
         }
-        Ok(Framework { scheduler_name, plugins })
+        Ok(Framework::new(scheduler_name, plugins))
     }
 
     pub(crate) fn build(&mut self, profiles: &[Profile]) -> Result<Profiles, BuildError> {
