@@ -136,6 +136,25 @@ struct Shared<K> {
     synced: watch::Sender<bool>,
 }
 
+/// What [`Informers`] does with informers of any type.
+trait AnyInformer: Send + Sync {
+    fn as_any(&self) -> &dyn Any;
+    fn stop(&self);
+}
+
+impl<K: Watchable> AnyInformer for Informer<K> {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn stop(&self) {
+        self.task.0.abort();
+        // Dropped outside of the lock: a handler may hold the last clone of another informer.
+        let handlers = std::mem::take(&mut *self.shared.handlers.lock());
+        drop(handlers);
+    }
+}
+
 struct AbortOnDrop(AbortHandle);
 
 impl Drop for AbortOnDrop {
@@ -152,12 +171,12 @@ impl Drop for AbortOnDrop {
 /// the cluster ends when the last clone is dropped.
 pub struct Informer<K> {
     shared: Arc<Shared<K>>,
-    _task: Arc<AbortOnDrop>,
+    task: Arc<AbortOnDrop>,
 }
 
 impl<K> Clone for Informer<K> {
     fn clone(&self) -> Self {
-        Self { shared: self.shared.clone(), _task: self._task.clone() }
+        Self { shared: self.shared.clone(), task: self.task.clone() }
     }
 }
 
@@ -177,7 +196,7 @@ impl<K: Watchable> Informer<K> {
         });
         let reflector = Reflector { client, environment, selection, shared: shared.clone() };
         let task = tokio::spawn(reflector.run());
-        Self { shared, _task: Arc::new(AbortOnDrop(task.abort_handle())) }
+        Self { shared, task: Arc::new(AbortOnDrop(task.abort_handle())) }
     }
 
     /// Adds an index: `of` gives the values under which [`Informer::by_index`] finds an object.
@@ -393,7 +412,7 @@ impl<K: Watchable> Reflector<K> {
 pub struct Informers {
     client: Arc<dyn Client>,
     environment: Environment,
-    started: Arc<Mutex<HashMap<TypeId, Box<dyn Any + Send + Sync>>>>,
+    started: Arc<Mutex<HashMap<TypeId, Box<dyn AnyInformer>>>>,
 }
 
 impl fmt::Debug for Informers {
@@ -421,8 +440,9 @@ impl Informers {
     /// The informer of a type across all namespaces, started on the first call.
     pub fn of<K: Watchable>(&self) -> Informer<K> {
         let mut started = self.started.lock();
-        if let Some(informer) =
-            started.get(&TypeId::of::<K>()).and_then(|any| any.downcast_ref::<Informer<K>>())
+        if let Some(informer) = started
+            .get(&TypeId::of::<K>())
+            .and_then(|any| any.as_any().downcast_ref::<Informer<K>>())
         {
             return informer.clone();
         }
@@ -430,6 +450,13 @@ impl Informers {
             Informer::start(self.client.clone(), self.environment.clone(), Selection::default());
         started.insert(TypeId::of::<K>(), Box::new(informer.clone()));
         informer
+    }
+
+    /// Ends every informer that was started here, and lets go of all handlers: handlers of one
+    /// informer often hold another, which would then keep each other alive for ever. The copies
+    /// stay as they are.
+    pub fn stop(&self) {
+        self.started.lock().values().for_each(|informer| informer.stop());
     }
 }
 

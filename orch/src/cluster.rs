@@ -36,7 +36,8 @@ pub use security::ServeSetup;
 pub struct Cluster {
     api: ApiServer,
     client: Arc<dyn Client>,
-    informers: Informers,
+    informers: OwnInformers,
+    dialer: Arc<LocalDialer>,
     environment: Environment,
     nodes: Vec<String>,
     address: Option<SocketAddr>,
@@ -73,7 +74,7 @@ impl Cluster {
 
     /// The local copies of collections that the cluster's components share.
     pub fn informers(&self) -> &Informers {
-        &self.informers
+        &self.informers.0
     }
 
     /// Clock and randomness of the cluster.
@@ -93,7 +94,7 @@ impl Cluster {
 
     /// Waits until every node that was set up is Ready.
     pub async fn nodes_ready(&self) {
-        readiness::nodes_ready(&self.informers, &self.nodes).await;
+        readiness::nodes_ready(&self.informers.0, &self.nodes).await;
     }
 
     /// Stops every component and waits for all of them to end.
@@ -106,6 +107,16 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         self.stop.cancel();
+        self.dialer.clear();
+    }
+}
+
+/// The cluster's informers end with it, also if it never comes to run.
+struct OwnInformers(Informers);
+
+impl Drop for OwnInformers {
+    fn drop(&mut self) {
+        self.0.stop();
     }
 }
 
@@ -114,7 +125,7 @@ struct Parts {
     store: Arc<dyn Store>,
     api: ApiServer,
     client: Arc<dyn Client>,
-    informers: Informers,
+    informers: OwnInformers,
     environment: Environment,
     listeners: Vec<Listener>,
     controllers: Manager,
@@ -159,6 +170,7 @@ impl Parts {
             api: self.api,
             client: self.client,
             informers: self.informers,
+            dialer: self.dialer,
             environment: self.environment,
             nodes: self.nodes,
             address,

@@ -23,7 +23,8 @@ use orch_sched::{Plugin, Scheduler};
 use orch_store::{MemoryOptions, MemoryStore, Store};
 
 use super::{
-    Cluster, LocalDialer, NetworkSetup, NodeSetup, Parts, ServeSetup, StartError, security,
+    Cluster, LocalDialer, NetworkSetup, NodeSetup, OwnInformers, Parts, ServeSetup, StartError,
+    security,
 };
 
 /// Takes what is to differ from the defaults, and starts the cluster.
@@ -139,12 +140,12 @@ impl ClusterBuilder {
             let class = LocalPath::storage_class();
             ensure_storage_class(client.clone(), &class).await.map_err(StartError::Bootstrap)?;
         }
-        let informers = Informers::new(client.clone(), environment.clone());
-        let controllers = self.manager(&api, pki.as_deref(), &informers)?;
-        let scheduler = self.scheduler(&informers)?;
-        let (nodes, agents) = self.agents(&client, &informers, &environment)?;
+        let informers = OwnInformers(Informers::new(client.clone(), environment.clone()));
+        let controllers = self.manager(&api, pki.as_deref(), &informers.0)?;
+        let scheduler = self.scheduler(&informers.0)?;
+        let (nodes, agents) = self.agents(&client, &informers.0, &environment)?;
         let first = nodes.first().map_or("", String::as_str);
-        let network = self.network.start(first, &informers).await?;
+        let network = self.network.start(first, &informers.0).await?;
         let parts = Parts {
             store,
             api,

@@ -21,6 +21,12 @@ impl LocalDialer {
     pub fn add(&self, node: impl Into<String>, server: NodeServer) {
         self.nodes.write().insert(node.into(), server);
     }
+
+    /// Lets go of all nodes: a node's server follows its pods through the API server, which holds
+    /// this dialer, so each would keep the other alive.
+    pub(super) fn clear(&self) {
+        self.nodes.write().clear();
+    }
 }
 
 #[async_trait]
