@@ -15,9 +15,10 @@ use futures::StreamExt;
 use k8s_openapi::{Metadata, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use parking_lot::{Mutex, RwLock};
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::{sync::watch, task::AbortHandle};
+use tokio::task::AbortHandle;
 
 use crate::{
+    awaited::Awaited,
     client::{Client, ClientError, ListOptions, Resources, WatchEvent, WatchOptions},
     environment::Environment,
     object::Object,
@@ -133,7 +134,7 @@ struct Shared<K> {
     state: RwLock<State<K>>,
     /// Held while a change is applied and told, so that a new handler sees every object once.
     handlers: Mutex<Vec<Handler<K>>>,
-    synced: watch::Sender<bool>,
+    synced: Awaited<bool>,
 }
 
 /// What [`Informers`] does with informers of any type.
@@ -192,7 +193,7 @@ impl<K: Watchable> Informer<K> {
         let shared = Arc::new(Shared {
             state: RwLock::new(State { objects: BTreeMap::new(), indexes: BTreeMap::new() }),
             handlers: Mutex::new(Vec::new()),
-            synced: watch::Sender::new(false),
+            synced: Awaited::new(false),
         });
         let reflector = Reflector { client, environment, selection, shared: shared.clone() };
         let task = tokio::spawn(reflector.run());
@@ -227,14 +228,12 @@ impl<K: Watchable> Informer<K> {
 
     /// Whether the first list has been taken in.
     pub fn has_synced(&self) -> bool {
-        *self.shared.synced.borrow()
+        self.shared.synced.get()
     }
 
     /// Waits until the first list has been taken in.
     pub async fn synced(&self) {
-        let mut synced = self.shared.synced.subscribe();
-        // The sender lives in `shared`, which `self` holds: it cannot be gone.
-        let _held_by_self = synced.wait_for(|synced| *synced).await;
+        self.shared.synced.wait_for(|synced| synced).await;
     }
 
     /// One object.
@@ -337,7 +336,7 @@ impl<K: Watchable> Reflector<K> {
         for key in gone {
             self.remove(&key);
         }
-        self.shared.synced.send_replace(true);
+        self.shared.synced.set(true);
         Ok(list.resource_version)
     }
 

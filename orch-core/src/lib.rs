@@ -11,9 +11,11 @@
 //! | [`quantity`], [`selector`], [`names`] | amounts, label and field queries, legal names |
 //! | [`event`], [`lease`], [`owner`] | events, leader election, owner references |
 //! | [`environment`], [`clock`], [`random`] | time and randomness as contracts |
+//! | [`awaited`] | a value that tasks wait for, woken in order |
 //! | [`node`] | how the API server reaches what runs on nodes |
 //! | `testing` | a cluster in memory, faults on demand, the conformance suite (a feature) |
 
+pub mod awaited;
 pub mod client;
 pub mod clock;
 pub mod environment;

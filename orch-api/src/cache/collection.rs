@@ -6,10 +6,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use orch_core::{Object, client::WatchEvent};
+use orch_core::{Object, awaited::Awaited, client::WatchEvent};
 use orch_store::{Event, EventKind};
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use super::{
     filter::{Filter, Item},
@@ -33,7 +33,7 @@ pub(crate) struct Collection {
     pub(crate) prefix: Bytes,
     is_pods: bool,
     state: Mutex<State>,
-    pub(crate) phase: watch::Sender<Phase>,
+    pub(crate) phase: Awaited<Phase>,
 }
 
 #[derive(Default)]
@@ -119,7 +119,7 @@ impl Collection {
             prefix: Bytes::from(resource.prefix.clone()),
             is_pods: resource.prefix == "/registry/pods/",
             state: Mutex::default(),
-            phase: watch::Sender::new(Phase::Cold),
+            phase: Awaited::new(Phase::Cold),
         }
     }
 
@@ -141,15 +141,15 @@ impl Collection {
         for event in std::mem::take(&mut state.pending) {
             self.apply_one(&mut state, &event, &mut |_| None);
         }
-        self.phase.send_replace(Phase::Ready);
+        self.phase.set(Phase::Ready);
     }
 
     /// A range was not read to its end: the next reader tries again.
     fn give_up(&self, generation: u64) {
         let mut state = self.state.lock();
-        if state.generation == generation && *self.phase.borrow() == Phase::Loading {
+        if state.generation == generation && self.phase.get() == Phase::Loading {
             state.forget();
-            self.phase.send_replace(Phase::Cold);
+            self.phase.set(Phase::Cold);
         }
     }
 
@@ -161,23 +161,23 @@ impl Collection {
     pub(crate) fn reset(&self) {
         let mut state = self.state.lock();
         state.forget();
-        self.phase.send_replace(Phase::Cold);
+        self.phase.set(Phase::Cold);
     }
 
     /// Begins to load; `None` if that has happened already.
     pub(crate) fn start_loading(self: &Arc<Self>) -> Option<Loading> {
         let state = self.state.lock();
-        if *self.phase.borrow() != Phase::Cold {
+        if self.phase.get() != Phase::Cold {
             return None;
         }
-        self.phase.send_replace(Phase::Loading);
+        self.phase.set(Phase::Loading);
         Some(Loading { collection: self.clone(), generation: state.generation })
     }
 
     /// Takes in a change. `written` gives the object of a revision if this process wrote it.
     pub(crate) fn apply(&self, event: &Event, written: &mut dyn FnMut(u64) -> Option<Arc<Object>>) {
         let mut state = self.state.lock();
-        let phase = *self.phase.borrow();
+        let phase = self.phase.get();
         match phase {
             Phase::Cold => {}
             Phase::Loading => state.pending.push(event.clone()),
@@ -235,7 +235,7 @@ impl Collection {
     }
 
     fn is_ready(&self) -> bool {
-        *self.phase.borrow() == Phase::Ready
+        self.phase.get() == Phase::Ready
     }
 
     /// Opens a watch after `from`, or with what exists for `None`.

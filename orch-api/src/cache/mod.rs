@@ -16,12 +16,12 @@ use std::{
 
 use bytes::Bytes;
 use futures::StreamExt;
-use orch_core::{ApiError, Environment, Object, status::Reason};
+use orch_core::{ApiError, Environment, Object, awaited::Awaited, status::Reason};
 use orch_store::{
     Event, KeyRange, RangeRequest, Revision, Store, StoreError, WatchItem, WatchRequest,
 };
 use parking_lot::{Mutex, RwLock};
-use tokio::{sync::watch, task::AbortHandle};
+use tokio::task::AbortHandle;
 
 mod collection;
 mod filter;
@@ -51,7 +51,7 @@ pub(crate) struct Cache {
     environment: Environment,
     collections: RwLock<HashMap<String, Arc<Collection>>>,
     /// Up to here, everything was told to every collection. Zero: the feed is not running.
-    seen: watch::Sender<Revision>,
+    seen: Awaited<Revision>,
     feed: OnceLock<AbortHandle>,
     /// Objects that this process wrote, by revision, so that the feed need not decode them again.
     written: Box<[Slot]>,
@@ -114,7 +114,7 @@ impl Cache {
             store,
             environment,
             collections: RwLock::default(),
-            seen: watch::Sender::new(0),
+            seen: Awaited::new(0),
             feed: OnceLock::new(),
             written: (0..WRITTEN_SLOTS).map(|_| Mutex::new(None)).collect(),
         })
@@ -122,7 +122,7 @@ impl Cache {
 
     /// Up to which revision everything has been taken in.
     pub(crate) fn seen(&self) -> Revision {
-        *self.seen.borrow()
+        self.seen.get()
     }
 
     /// A resource's collection, if it is in use.
@@ -143,23 +143,21 @@ impl Cache {
                 entry.or_insert_with(|| Arc::new(Collection::new(resource))).clone()
             }
         };
-        if *collection.phase.borrow() == Phase::Ready {
+        if collection.phase.get() == Phase::Ready {
             return Ok(collection);
         }
         self.start_feed();
         // The feed must be running before the range is read, or changes between would be lost.
-        let mut seen = self.seen.subscribe();
-        let running = tokio::time::timeout(FRESH_TIMEOUT, seen.wait_for(|seen| *seen > 0));
+        let running = tokio::time::timeout(FRESH_TIMEOUT, self.seen.wait_for(|seen| seen > 0));
         if running.await.is_err() {
             return Err(ApiError::new(Reason::ServiceUnavailable, "the store cannot be watched"));
         }
-        let mut phase = collection.phase.subscribe();
         if let Some(loading) = collection.start_loading() {
             tokio::spawn(load(self.store.clone(), loading));
         }
         // Whoever loads may fail: then it is cold again, and the next reader tries.
-        let settled = phase.wait_for(|phase| *phase != Phase::Loading).await.map(|phase| *phase);
-        if settled.is_ok_and(|phase| phase == Phase::Ready) {
+        let settled = collection.phase.wait_for(|phase| phase != Phase::Loading).await;
+        if settled == Phase::Ready {
             return Ok(collection);
         }
         let why = "the resource could not be read from the store";
@@ -171,12 +169,12 @@ impl Cache {
         if self.seen() >= revision {
             return Ok(());
         }
-        let mut seen = self.seen.subscribe();
-        if tokio::time::timeout(NUDGE, seen.wait_for(|seen| *seen >= revision)).await.is_ok() {
+        let fresh = || self.seen.wait_for(|seen| seen >= revision);
+        if tokio::time::timeout(NUDGE, fresh()).await.is_ok() {
             return Ok(());
         }
         self.store.request_progress().await.map_err(store_error)?;
-        let wait = tokio::time::timeout(FRESH_TIMEOUT, seen.wait_for(|seen| *seen >= revision));
+        let wait = tokio::time::timeout(FRESH_TIMEOUT, fresh());
         let reached = wait.await.is_ok();
         if reached { Ok(()) } else { Err(too_large(revision, self.seen())) }
     }
@@ -234,7 +232,7 @@ impl Cache {
     }
 
     fn advance(&self, revision: Revision) {
-        self.seen.send_if_modified(|seen| {
+        self.seen.update(|seen| {
             let newer = revision > *seen;
             *seen = revision.max(*seen);
             newer
@@ -243,7 +241,7 @@ impl Cache {
 
     /// Starts anew: nothing is loaded until the feed runs again.
     fn reset(&self) {
-        self.seen.send_replace(0);
+        self.seen.set(0);
         for collection in self.collections.read().values() {
             collection.reset();
         }

@@ -1,5 +1,6 @@
-//! Whole clusters in this process: what they run, and how they end.
+//! Whole clusters in this process: what they run, how they end, and that they repeat themselves.
 
+mod determinism;
 mod failures;
 mod lifecycle;
 mod storage;

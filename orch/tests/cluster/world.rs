@@ -20,10 +20,19 @@ use tokio::sync::Notify;
 /// What has not happened by then does not happen: only a broken cluster waits so long.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
+/// Virtual time and a seed. Call it on a paused runtime of one thread.
+pub(crate) fn environment(seed: u64) -> Environment {
+    Environment::seeded(Timestamp::from_second(1_700_000_000).expect("a date"), seed)
+}
+
 /// A cluster in virtual time. Call it on a paused runtime of one thread.
 pub(crate) fn seeded(seed: u64) -> ClusterBuilder {
-    let epoch = Timestamp::from_second(1_700_000_000).expect("a date");
-    Cluster::builder().environment(Environment::seeded(epoch, seed))
+    seeded_in(environment(seed))
+}
+
+/// A cluster in an environment that something else shares.
+pub(crate) fn seeded_in(environment: Environment) -> ClusterBuilder {
+    Cluster::builder().environment(environment)
 }
 
 /// Waits until the objects of a kind, in all namespaces, are as `check` wants them.
