@@ -142,8 +142,6 @@ impl Query {
             Value::Null => self.number("gracePeriodSeconds")?,
             number => number.as_i64(),
         };
-        // A negative period has always meant the shortest.
-        let grace = grace.map(|seconds| if seconds < 0 { 1 } else { seconds });
         Ok(DeleteOptions {
             grace_period_s: grace,
             propagation,

@@ -307,6 +307,9 @@ impl Inner {
         let api_version =
             if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
         metadata::check_kind(&mut body, &api_version, kind)?;
+        if at.namespace().is_some() && meta_str(&body, "namespace").is_some() {
+            metadata::settle_namespace(at, &mut body)?;
+        }
         self.check_schema_of(caller, (group, version, kind), &mut body, options)?;
         let request = self.admission_request(caller, at, Operation::Create, options.dry_run);
         let mut request = AdmissionRequest { object: Some(body), ..request };

@@ -148,7 +148,9 @@ impl Inner {
     ) -> Result<Step, ApiError> {
         let meta = object.metadata();
         let finalizers = finalizers_after(at, object, options);
-        let grace = at.strategy.grace_period_s(object, options.grace_period_s);
+        // A negative period has always meant the shortest.
+        let asked = options.grace_period_s.map(|seconds| if seconds < 0 { 1 } else { seconds });
+        let grace = at.strategy.grace_period_s(object, asked);
         let pending = meta.deletion_timestamp.is_some();
         let namespaced_content = at.resource.prefix == "/registry/namespaces/"
             && has_spec_finalizers(&object.to_value());

@@ -23,6 +23,10 @@ impl Action for Binding {
 
     fn apply(&self, body: &Value, pod: &mut Value, now: jiff::Timestamp) -> Result<(), ApiError> {
         let name = pod["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        if body["metadata"]["name"].as_str().is_some_and(|given| given != name) {
+            let why = "name in URL does not match name in Binding object";
+            return Err(ApiError::bad_request(why));
+        }
         let node = node_of(body, &name)?;
         let conflict = |why: String| ApiError::conflict("", "pods/binding", &name, &why);
         for (field, what) in [("uid", "UID"), ("resourceVersion", "ResourceVersion")] {
@@ -142,6 +146,9 @@ mod tests {
             fresh.clone(),
             "Operation cannot be fulfilled on pods/binding \"p\": Precondition failed: UID in precondition: v, UID in object meta: u",
         );
+        let misnamed = json!({"metadata": {"name": "q"}, "target": {"name": "n1"}});
+        let refusal = "name in URL does not match name in Binding object";
+        check(&misnamed, fresh.clone(), refusal);
         let nowhere = json!({"target": {"kind": "Rack"}});
         check(
             &nowhere,

@@ -107,6 +107,8 @@ async fn objects_that_are_not_what_they_should_be() {
             (pod, JSON, "{\"metadata\":{\"name\":\"a\"},\"spec\":{}}", (422, "Invalid", "Pod \"a\" is invalid: spec.containers: Required value")),
             (&format!("{post}?fieldValidation=Strict"), JSON, "{\"metadata\":{\"name\":\"a\"},\"novel\":1,\"novel\":2}", (400, bad, "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: duplicate field \"novel\", unknown field \"novel\"")),
             (&format!("{post}?fieldValidation=Strict"), "application/yaml", "metadata: {name: a}\ndata: {}\ndata: {}\n", (400, bad, "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: line 3: key \"data\" already set in map")),
+            (&format!("{pod}/a/binding"), JSON, "{\"metadata\":{\"namespace\":\"b\"}}", (400, bad, "the namespace of the provided object does not match the namespace sent on the request")),
+            (&format!("{pod}/a/eviction"), JSON, "{\"metadata\":{\"name\":\"b\"}}", (400, bad, "name in URL does not match name in Eviction object")),
             (&format!("PUT {MAPS}/a"), JSON, "{\"metadata\":{\"name\":\"b\"}}", (400, bad, "the name of the object (b) does not match the name on the URL (a)")),
             (&format!("PATCH {MAPS}/a"), "application/merge-patch+json", "{}", (404, "NotFound", "configmaps \"a\" not found")),
             (&format!("PATCH {MAPS}/a"), "application/merge-patch+json", "{", (400, bad, "error decoding patch: EOF while parsing an object at line 1 column 1")),
