@@ -49,6 +49,8 @@ struct Told {
     rules: BTreeMap<Key, BTreeMap<PortName, PortRules>>,
     /// Told, but not served, or who knows: they are told again.
     uncertain: BTreeSet<PortName>,
+    /// Not served, and why: said once.
+    failed: BTreeMap<PortName, String>,
 }
 
 fn service_key(port: &PortName) -> Key {
@@ -169,9 +171,14 @@ impl ProxyController {
                 told.rules.extend(desired);
                 told.rules.retain(|_, rules| !rules.is_empty());
                 told.uncertain.retain(|name| !names.contains(name));
-                for failure in failures {
-                    self.report(&failure);
-                    told.uncertain.insert(failure.port);
+                let fails = |name: &PortName| failures.iter().any(|failure| failure.port == *name);
+                told.failed.retain(|name, _| !names.contains(name) || fails(name));
+                for PortFailure { port, reason } in failures {
+                    // A failure that goes on is tried again in silence.
+                    if told.failed.insert(port.clone(), reason.clone()).as_ref() != Some(&reason) {
+                        self.report(&port, reason);
+                    }
+                    told.uncertain.insert(port);
                 }
             }
             Err(error) => {
@@ -180,10 +187,10 @@ impl ProxyController {
         }
     }
 
-    fn report(&self, failure: &PortFailure) {
-        tracing::warn!(port = %failure.port, reason = failure.reason, "a port is not served");
-        let about = self.reference(&service_key(&failure.port));
-        self.events.warning(&about, "FailedToServePort", failure.reason.clone());
+    fn report(&self, port: &PortName, reason: String) {
+        tracing::warn!(%port, reason, "a port is not served");
+        let about = self.reference(&service_key(port));
+        self.events.warning(&about, "FailedToServePort", reason);
     }
 
     fn rules(&self, key: &Key) -> BTreeMap<PortName, PortRules> {

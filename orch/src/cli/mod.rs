@@ -1,5 +1,7 @@
 //! What the command line takes and does.
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 mod choices;
@@ -20,6 +22,25 @@ pub(crate) struct Arguments {
 enum Command {
     /// Bring up a cluster in the foreground; Ctrl-C or SIGTERM stops it.
     Up(up::UpArguments),
+}
+
+/// The exit code of a command line that cannot be understood.
+const USAGE: u8 = 2;
+
+/// Says what is wrong with a command line, in one line; or shows the help that was asked for.
+pub(crate) fn refuse(error: &clap::Error) -> ExitCode {
+    use clap::error::ErrorKind;
+    let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    if asked || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        error.exit();
+    }
+    // What follows the first paragraph is how to use the command, which its help shows better.
+    let text = error.to_string();
+    let what: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+    let what = what.join(" ");
+    let what = what.strip_prefix("error: ").unwrap_or(&what);
+    eprintln!("orch: {}", Failure::new(what, "see `orch up --help`"));
+    ExitCode::from(USAGE)
 }
 
 /// Runs a command to its end.

@@ -6,17 +6,25 @@
 use libtest_mimic::{Arguments, Trial};
 use orch_core::testing::require::{Requirement, missing};
 
+mod bad_input;
 mod cluster;
 mod containerd;
 mod cri;
 mod manifests;
 mod process;
+mod stores;
 
 fn main() {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
-    let trials =
-        [process::trials(), cri::trials(), manifests::trials()].into_iter().flatten().collect();
+    let modules = [
+        process::trials(),
+        bad_input::trials(),
+        stores::trials(),
+        cri::trials(),
+        manifests::trials(),
+    ];
+    let trials = modules.into_iter().flatten().collect();
     libtest_mimic::run(&arguments, trials).exit();
 }
 

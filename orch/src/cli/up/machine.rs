@@ -209,7 +209,13 @@ impl Machine {
         arguments: &UpArguments,
     ) -> Result<ProcessOptions, Failure> {
         let images = match &arguments.images {
-            Some(images) => images.clone(),
+            Some(images) if images.is_dir() => images.clone(),
+            Some(images) => {
+                return Err(Failure::new(
+                    format!("--images {}: there is no such folder", images.display()),
+                    "name the folder of the programs that pods run",
+                ));
+            }
             None => own_folder()?,
         };
         let root = folder.join("containers");
