@@ -133,7 +133,10 @@ async fn forward_streams(mut data: Stream, error: Stream, target: Target) {
         Ok(connection) => {
             let (read, write) = tokio::io::split(connection);
             let outbound = async {
-                pump_out(read, |chunk| data.outgoing.send(chunk)).await;
+                let ended = pump_out(read, |chunk| data.outgoing.send(chunk)).await;
+                if let Err(failure) = ended {
+                    error.outgoing.send(Bytes::from(failure.to_string())).await;
+                }
                 data.outgoing.close().await;
             };
             tokio::join!(pump_in(&mut data.incoming, write), outbound);
@@ -189,7 +192,11 @@ async fn forward_channel(
     match target.runtime.port_forward(&target.sandbox, port).await {
         Ok(connection) => {
             let (read, write) = tokio::io::split(connection);
-            let outbound = pump_out(read, |chunk| writer.send(channel, chunk));
+            let outbound = async {
+                if let Err(failure) = pump_out(read, |chunk| writer.send(channel, chunk)).await {
+                    writer.send(channel + 1, Bytes::from(failure.to_string())).await;
+                }
+            };
             tokio::join!(pump_in(&mut incoming, write), outbound);
         }
         Err(error) => {
@@ -210,15 +217,20 @@ async fn pump_in(from: &mut mpsc::Receiver<Bytes>, mut to: impl AsyncWriteExt + 
     let _already_closed = to.shutdown().await;
 }
 
-async fn pump_out<F>(mut from: impl AsyncReadExt + Unpin, mut send: impl FnMut(Bytes) -> F)
+/// Ends with an error if that is how the application's connection ended.
+async fn pump_out<F>(
+    mut from: impl AsyncReadExt + Unpin,
+    mut send: impl FnMut(Bytes) -> F,
+) -> std::io::Result<()>
 where
     F: Future<Output = bool>,
 {
     let mut buffer = BytesMut::with_capacity(CHUNK);
-    while matches!(from.read_buf(&mut buffer).await, Ok(n) if n > 0) {
+    while from.read_buf(&mut buffer).await? > 0 {
         if !send(buffer.split().freeze()).await {
-            return;
+            return Ok(());
         }
         buffer.reserve(CHUNK);
     }
+    Ok(())
 }

@@ -189,6 +189,7 @@ fn pods_find_services_and_the_api() {
     let logs = cluster.kubectl(&["logs", &pod]);
     assert!(logs.starts_with("demo-app v1 listens on"), "{logs}");
     forwards_a_port(&cluster, &pod);
+    tells_why_a_port_is_not_forwarded(&cluster, &pod);
 }
 
 fn forwards_a_port(cluster: &Cluster, pod: &str) {
@@ -202,6 +203,24 @@ fn forwards_a_port(cluster: &Cluster, pod: &str) {
     let _status = child.wait();
     let answer = answer.unwrap_or_else(|| panic!("it says {first:?}")).expect("an answer");
     assert_eq!(answer, format!("200 hello from {pod} v1\n"));
+}
+
+/// A port that nothing listens on: kubectl says so.
+fn tells_why_a_port_is_not_forwarded(cluster: &Cluster, pod: &str) {
+    let mut command = cluster.kubectl_command(&["port-forward", pod, ":81"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("kubectl starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+    let first = lines.next().map(|line| line.expect("UTF-8")).unwrap_or_default();
+    let port = first.strip_prefix("Forwarding from 127.0.0.1:").and_then(|l| l.split(' ').next());
+    let answer = port.map(|port| greeting(&format!("127.0.0.1:{port}")));
+    // It ends by itself, because its connection to the pod is lost.
+    let mut said = BufReader::new(child.stderr.take().expect("it is piped")).lines();
+    let told = said.find_map(|line| line.ok().filter(|line| line.contains("connection refused")));
+    let _ended = child.kill();
+    let _status = child.wait();
+    assert!(answer.is_some_and(|answer| answer.is_err()), "it says {first:?}");
+    assert!(told.is_some(), "it does not say why");
 }
 
 const FAILING_PODS: &str = "
@@ -242,8 +261,9 @@ fn tells_why_containers_end() {
 
     kill(containerd.process(&status(killed, "containerID")), Signal::SIGKILL).expect("it runs");
     for pod in [greedy, killed] {
-        eventually("it runs again", || (status(pod, "ready") == "true").then_some(()));
-        assert_eq!(status(pod, "restartCount"), "1");
+        eventually("it runs again", || {
+            (status(pod, "restartCount") == "1" && status(pod, "ready") == "true").then_some(())
+        });
     }
     assert_eq!(status(killed, "lastState.terminated.reason"), "Error");
     assert_eq!(status(killed, "lastState.terminated.exitCode"), "137");
@@ -318,7 +338,8 @@ fn adopts_what_runs_and_keeps_data() {
 
     let ids = ".items[*].status.containerStatuses[0].containerID";
     let before = look(&cluster, &["pods"], ids);
-    let tasks = run(&mut containerd.ctr(&["tasks", "list"]), "").ok();
+    let processes = || before.iter().map(|id| containerd.process(id)).collect::<Vec<_>>();
+    let then = processes();
     let cluster = cluster.again();
     eventually("its node is ready again", || {
         let path = ".items[0].status.conditions[?(@.type=='Ready')].status";
@@ -328,7 +349,7 @@ fn adopts_what_runs_and_keeps_data() {
     assert_eq!(look(&cluster, &["pods"], ids), before, "nothing was restarted");
     let restarts = look(&cluster, &["pods"], ".items[*].status.containerStatuses[0].restartCount");
     assert!(restarts.iter().all(|count| count == "0"), "{restarts:?}");
-    assert_eq!(run(&mut containerd.ctr(&["tasks", "list"]), "").ok(), tasks);
+    assert_eq!(processes(), then);
 
     cluster.kubectl(&["delete", "pod", "--selector", "app=demo"]);
     cluster.kubectl(&["rollout", "status", "deployment/demo", "--timeout=120s"]);

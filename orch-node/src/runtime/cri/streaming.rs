@@ -13,7 +13,7 @@ use orch_core::node::Connection;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     net::TcpStream,
-    sync::mpsc,
+    sync::{mpsc, oneshot},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{io::StreamReader, task::AbortOnDropHandle};
@@ -26,6 +26,8 @@ use crate::{
     },
     server::spdy::{Outgoing, Session, Stream},
 };
+
+mod forwarded;
 
 const PIPE: usize = 64 * 1024;
 const SIZES: usize = 4;
@@ -117,11 +119,12 @@ impl Streaming for CriRuntime {
         error.outgoing.close().await;
         let data = session.open(headers("data")).await.ok_or_else(broken)?;
         let (near, far) = tokio::io::duplex(PIPE);
+        let (failure, told) = oneshot::channel();
         tokio::spawn(async move {
-            forward(data, far).await;
+            forward(data, error.incoming, failure, far).await;
             session.finish().await;
         });
-        Ok(Box::new(near))
+        Ok(Box::new(forwarded::Forwarded::new(near, told)))
     }
 }
 
@@ -237,13 +240,27 @@ async fn send_all(mut from: impl AsyncReadExt + Unpin, to: &Outgoing) {
     }
 }
 
-async fn forward(mut data: Stream, far: DuplexStream) {
+/// Moves bytes both ways. What the runtime complains of is told before the end of the data is.
+async fn forward(
+    mut data: Stream,
+    mut errors: mpsc::Receiver<Bytes>,
+    failure: oneshot::Sender<String>,
+    far: DuplexStream,
+) {
     let (read, mut write) = tokio::io::split(far);
     let inbound = async {
         while let Some(chunk) = data.incoming.recv().await {
             if write.write_all(&chunk).await.is_err() {
                 return;
             }
+        }
+        let mut text = Vec::new();
+        while let Some(chunk) = errors.recv().await {
+            text.extend_from_slice(&chunk);
+        }
+        if !text.is_empty() {
+            // Nobody may be reading any more.
+            let _gone = failure.send(String::from_utf8_lossy(&text).into_owned());
         }
         // The other side may have gone already.
         let _already_closed = write.shutdown().await;
