@@ -111,6 +111,8 @@ async fn nobody_misses_what_many_write_at_once() {
     maps.create(&config("last")).await.unwrap();
     let truth = held(&maps.list(ListOptions::default()).await.unwrap());
     for copy in copies {
+        // A first list is taken in one by one, and the last object comes first in it.
+        copy.synced().await;
         let (seen, mut last) = tokio::sync::mpsc::unbounded_channel();
         copy.on_change(move |change| {
             if change.object().metadata.name.as_deref() == Some("last") {
