@@ -36,6 +36,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         Requirement::Command("containerd"),
         Requirement::Command("ctr"),
         Requirement::Command("runc"),
+        Requirement::Command("iptables"),
         Requirement::Command("busybox"),
         Requirement::Command("curl"),
     ];
