@@ -16,6 +16,8 @@ use std::{
     process::{Command, Stdio},
 };
 
+use serde_json::Value;
+
 /// One thing that a machine may lack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -28,7 +30,7 @@ pub enum Requirement {
     Nftables,
     /// An `etcd` binary.
     Etcd,
-    /// A `kubectl` binary.
+    /// A `kubectl` of version 1.32 or newer: older ones print and ask differently.
     Kubectl,
     /// Network namespaces can be made with `ip netns`.
     NetworkNamespaces,
@@ -46,7 +48,7 @@ impl Requirement {
             Self::Containerd => containerd_missing(),
             Self::Nftables => command_missing("nft").or_else(|| fails("nft", &["list", "tables"])),
             Self::Etcd => command_missing("etcd"),
-            Self::Kubectl => command_missing("kubectl"),
+            Self::Kubectl => command_missing("kubectl").or_else(kubectl_too_old),
             Self::NetworkNamespaces => Self::Root
                 .missing()
                 .or_else(|| command_missing("ip"))
@@ -54,6 +56,21 @@ impl Requirement {
             Self::CniPlugins => cni_missing(),
             Self::Command(name) => command_missing(name),
         }
+    }
+}
+
+const KUBECTL_MINOR_MIN: u32 = 32;
+
+fn kubectl_too_old() -> Option<String> {
+    let output = Command::new("kubectl").args(["version", "--client", "-o", "json"]).output();
+    let version = output.ok().and_then(|o| serde_json::from_slice::<Value>(&o.stdout).ok());
+    let minor = version.as_ref().and_then(|v| v["clientVersion"]["minor"].as_str());
+    // Some builds append a plus sign.
+    let minor = minor.map(|m| m.trim_end_matches(|c: char| !c.is_ascii_digit()));
+    match minor.and_then(|m| m.parse::<u32>().ok()) {
+        Some(minor) if minor >= KUBECTL_MINOR_MIN => None,
+        Some(minor) => Some(format!("kubectl 1.{minor} is older than 1.{KUBECTL_MINOR_MIN}")),
+        None => Some("kubectl does not tell its version".to_owned()),
     }
 }
 
