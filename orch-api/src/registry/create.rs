@@ -59,6 +59,12 @@ impl Inner {
         body: Value,
         options: &WriteOptions,
     ) -> Result<Written, ApiError> {
+        let mut body = body;
+        // What admission and the server add is not the writer's: an apply that leaves it out must
+        // not take it away. What server-side apply makes knows its managers already.
+        if !has_managers(&body) {
+            self.manage(caller, at, &mut body, None, options);
+        }
         let body = self.admit_create(caller, at, body, options.dry_run).await?;
         let base = match meta_str(&body, "name") {
             Some(_) => None,
@@ -126,11 +132,6 @@ impl Inner {
         name: &str,
         options: &WriteOptions,
     ) -> Result<Put, ApiError> {
-        // What server-side apply makes knows its managers already.
-        let applied = meta_str(new, "uid").is_some() && has_managers(new);
-        if !applied {
-            self.manage(caller, at, new, None, options);
-        }
         let mut errors = metadata_errors(at, new);
         errors.extend(at.strategy.validate(new));
         if !errors.is_empty() && !caller.unchecked {
