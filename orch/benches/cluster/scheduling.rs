@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
 use kube::{
     Api,
     api::{Patch, PatchParams, PostParams},
@@ -70,6 +70,11 @@ async fn schedule(nodes: usize, pods: usize, more: &Value) -> Duration {
     let cluster = Cluster::builder().controllers(none).start().await.expect("it starts");
     let client = cluster.client();
     create_nodes(&client, nodes).await;
+    // Pods are not admitted without; the controller that makes it does not run.
+    let accounts: Api<ServiceAccount> = Api::default_namespaced(client.clone());
+    let account = serde_json::from_value(json!({"metadata": {"name": "default"}}));
+    let account = account.expect("a service account");
+    accounts.create(&PostParams::default(), &account).await.expect("a service account");
     let bound = Arc::new(Semaphore::new(0));
     let count = bound.clone();
     cluster.informers().of::<Pod>().on_change(move |change| {
