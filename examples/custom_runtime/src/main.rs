@@ -31,7 +31,7 @@ fn sum(env: &[(String, String)]) -> Exit {
 async fn main() -> Result<(), Box<dyn Error>> {
     let environment = Environment::system();
     let sum: Function = Arc::new(|env| async move { sum(&env) }.boxed());
-    let functions = BTreeMap::from([("functions.example/sum".to_owned(), sum)]);
+    let functions = BTreeMap::from([("functions.example/sum:v1".to_owned(), sum)]);
     let runtime = FunctionRuntime::new(environment.clone(), functions);
     let cluster = orch::Cluster::builder()
         .environment(environment)
@@ -45,7 +45,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         "metadata": {"name": "sum"},
         "spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{
             "name": "sum",
-            "image": "functions.example/sum",
+            "image": "functions.example/sum:v1",
             "env": [{"name": "UPTO", "value": "1000"}],
         }]}}},
     }))?;
