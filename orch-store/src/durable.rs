@@ -67,14 +67,16 @@ use self::{
     writer::{Command, Reply, Writer},
 };
 use crate::{
+    StoreError,
     engine::{
         self, Engine, State, WatchOptions,
         leases::{self, Expire, Expirer},
         version::Version,
     },
     store::{
-        LeaseId, Leases, RangeRequest, RangeResponse, Revision, Store, StoreError, StoreReader,
-        WatchRequest, WatchStream, Write, WriteOutcome,
+        LeaseId, LeaseReader, LeaseStatus, Leases, RangeRequest, RangeResponse, Revision, Store,
+        StoreReader, Transaction, TransactionOutcome, WatchRequest, WatchStream, Write,
+        WriteOutcome,
     },
 };
 
@@ -101,7 +103,7 @@ pub struct DurableOptions {
     /// How many writes may wait to be logged; further ones wait to be taken. At least 1.
     /// Default: 8192.
     pub queue: usize,
-    /// As [`MemoryOptions::watch_buffer`](crate::MemoryOptions::watch_buffer). Default: 16384.
+    /// As [`MemoryOptions::watch_buffer`](crate::MemoryOptions::watch_buffer). Default: 1024.
     pub watch_buffer: usize,
     /// As [`MemoryOptions::progress_interval`](crate::MemoryOptions::progress_interval).
     /// Default: none.
@@ -117,7 +119,7 @@ impl Default for DurableOptions {
             segment_bytes: 64 << 20,
             snapshot_bytes_min: 64 << 20,
             queue: 8192,
-            watch_buffer: 16_384,
+            watch_buffer: 1024,
             progress_interval: None,
             environment: Environment::system(),
         }
@@ -276,7 +278,7 @@ impl StoreReader for DurableStore {
     }
 
     async fn watch(&self, request: WatchRequest) -> Result<WatchStream, StoreError> {
-        self.inner.engine.watch(&request)
+        self.inner.engine.watch(request)
     }
 
     async fn request_progress(&self) -> Result<(), StoreError> {
@@ -293,8 +295,24 @@ impl Store for DurableStore {
         self.inner.ask(|reply| Command::Write(write, reply)).await
     }
 
+    async fn transact(&self, transaction: Transaction) -> Result<TransactionOutcome, StoreError> {
+        transaction.check()?;
+        self.inner.ask(|reply| Command::Transact(transaction, reply)).await
+    }
+
     async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
         self.inner.ask(|reply| Command::Compact(revision, reply)).await
+    }
+}
+
+#[async_trait]
+impl LeaseReader for DurableStore {
+    async fn lease(&self, id: LeaseId) -> Result<Option<LeaseStatus>, StoreError> {
+        Ok(self.inner.engine.state.read().leases.status(id))
+    }
+
+    async fn leases(&self) -> Result<Vec<LeaseId>, StoreError> {
+        Ok(self.inner.engine.state.read().leases.ids())
     }
 }
 

@@ -1,6 +1,8 @@
 //! The index that the memory store is and the durable store has: keys in order with their
 //! histories, the log of changes, watchers and leases.
 
+pub(crate) mod answer;
+pub(crate) mod draft;
 pub(crate) mod leases;
 mod stream;
 pub(crate) mod version;
@@ -13,14 +15,25 @@ use imbl::{OrdMap, Vector};
 use orch_core::Environment;
 use parking_lot::RwLock;
 
-use self::{leases::LeaseTable, stream::EngineStream, version::Version, watchers::Watchers};
-use crate::store::{
-    Event, KeyRange, Operation, Precondition, RangeRequest, RangeResponse, Revision, StoreError,
-    WatchItem, WatchRequest, WatchStream, Write, WriteOutcome,
+use self::{
+    leases::LeaseTable,
+    stream::{CatchUp, EngineStream, Position},
+    version::Version,
+    watchers::Watchers,
+};
+use crate::{
+    StoreError,
+    store::{
+        Event, KeyRange, RangeRequest, RangeResponse, Revision, WatchItem, WatchRequest,
+        WatchStream, Write,
+    },
 };
 
 /// So many changes of the past go into one item of a watch.
 const REPLAY_BATCH: usize = 1024;
+
+/// So many changes of the past are looked at before others get their turn.
+const REPLAY_SCAN: usize = 65_536;
 
 /// So many changes are forgotten before writers get their turn.
 const COMPACTION_STEP: usize = 4096;
@@ -58,48 +71,6 @@ impl Default for State {
     }
 }
 
-/// What a write comes to.
-pub(crate) struct Decision {
-    pub(crate) outcome: WriteOutcome,
-    /// The change to commit; none if nothing changes.
-    pub(crate) version: Option<Arc<Version>>,
-}
-
-/// Decides a write on a key whose newest version is `head`, in a store at `revision`.
-pub(crate) fn decide(
-    head: Option<&Arc<Version>>,
-    write: Write,
-    revision: Revision,
-    lease_exists: impl FnOnce(i64) -> bool,
-) -> Result<Decision, StoreError> {
-    let live = head.and_then(|head| head.live());
-    let holds = match write.precondition {
-        Precondition::None => true,
-        Precondition::Absent => live.is_none(),
-        Precondition::ModRevision(expected) => {
-            live.map_or(0, |entry| entry.mod_revision) == expected
-        }
-    };
-    if !holds {
-        let outcome = WriteOutcome::PreconditionFailed { current: live.cloned(), revision };
-        return Ok(Decision { outcome, version: None });
-    }
-    let version = match write.operation {
-        Operation::Put { value, lease } => {
-            if let Some(id) = lease
-                && !lease_exists(id)
-            {
-                return Err(StoreError::LeaseNotFound(id));
-            }
-            Some(Version::put(write.key, value, lease, revision + 1, head))
-        }
-        Operation::Delete => live.and(head).map(|head| Version::tombstone(revision + 1, head)),
-    };
-    let revision = version.as_ref().map_or(revision, |version| version.entry.mod_revision);
-    let outcome = WriteOutcome::Committed { revision, previous: live.cloned() };
-    Ok(Decision { outcome, version })
-}
-
 /// Refuses a write that no store takes.
 pub(crate) fn check_write(write: &Write) -> Result<(), StoreError> {
     if write.key.is_empty() {
@@ -131,6 +102,22 @@ impl State {
         let keys = self.leases.keys(id)?.iter();
         let heads = keys.filter_map(|key| self.keys.get(key)).filter(|head| !head.deleted);
         Some(heads.map(|head| Version::tombstone(revision, head)).collect())
+    }
+
+    /// The revision that a read of `requested` is of, in a store that is at `current`.
+    pub(crate) fn readable(
+        &self,
+        requested: Option<Revision>,
+        current: Revision,
+    ) -> Result<Revision, StoreError> {
+        let at = requested.filter(|at| *at > 0).unwrap_or(current);
+        if at > current {
+            return Err(StoreError::Future { requested: at, current });
+        }
+        if at < self.compacted {
+            return Err(StoreError::Compacted { requested: at, compacted: self.compacted });
+        }
+        Ok(at)
     }
 
     /// Whether compacting at `revision` is allowed.
@@ -209,49 +196,62 @@ impl Engine {
     pub(crate) fn range(&self, request: &RangeRequest) -> Result<RangeResponse, StoreError> {
         let state = self.state.read();
         let current = state.revision;
-        let at = request.revision.filter(|at| *at > 0).unwrap_or(current);
-        if at > current {
-            return Err(StoreError::Future { requested: at, current });
-        }
-        if at < state.compacted {
-            return Err(StoreError::Compacted { requested: at, compacted: state.compacted });
-        }
-        let range = &request.range;
-        if *range == KeyRange::key(range.start.clone()) {
+        let at = state.readable(request.revision, current)?;
+        if request.range.single().is_some() {
             // One key is faster read than a snapshot is taken.
-            let entry = state.keys.get(&range.start).and_then(|head| head.at(at));
-            let entry = entry.into_iter();
-            return Ok(collect(entry, current, request));
-        }
-        if range.end.as_ref().is_some_and(|end| *end <= range.start) {
-            return Ok(RangeResponse { revision: current, ..RangeResponse::default() });
+            return Ok(answer::range(&state.keys, request, at, current));
         }
         let keys = state.keys.clone();
         drop(state);
-        let entries = match &range.end {
-            Some(end) => keys.range::<_, Bytes>(&range.start..end),
-            None => keys.range::<_, Bytes>(&range.start..),
-        };
-        Ok(collect(entries.filter_map(|(_, head)| head.at(at)), current, request))
+        Ok(answer::range(&keys, request, at, current))
     }
 
     pub(crate) fn watch(
         self: &Arc<Self>,
-        request: &WatchRequest,
+        request: WatchRequest,
     ) -> Result<WatchStream, StoreError> {
         let mut state = self.state.write();
-        let from = request.from.filter(|from| *from > 0).unwrap_or(state.revision + 1);
-        if from <= state.compacted {
-            return Err(StoreError::Compacted { requested: from, compacted: state.compacted });
+        let next = request.from.filter(|from| *from > 0).unwrap_or(state.revision + 1);
+        if next <= state.compacted {
+            return Err(StoreError::Compacted { requested: next, compacted: state.compacted });
         }
-        let registration = state.watchers.add(&request.range, from, self.watch.buffer);
-        let past = (from <= state.revision).then(|| state.history.clone());
+        let position = if next > state.revision {
+            Position::Live(state.watchers.add(&request.range, next, self.watch.buffer))
+        } else {
+            Position::Behind { progress_requests: state.watchers.progress_requests }
+        };
         drop(state);
-        let replay = past.map_or_else(Vec::new, |mut history| {
-            let start = first_after(&history, from - 1);
-            batches(history.split_off(start).iter(), &request.range)
-        });
-        Ok(Box::pin(EngineStream::new(self, registration, replay, self.watch.progress_interval)))
+        Ok(Box::pin(EngineStream::new(self, request.range, next, position)))
+    }
+
+    /// One step of a watcher towards the present.
+    fn catch_up(
+        &self,
+        range: &KeyRange,
+        next: Revision,
+        progress_requests: u64,
+    ) -> Result<CatchUp, StoreError> {
+        let state = self.state.read();
+        if next <= state.compacted {
+            return Err(StoreError::Compacted { requested: next, compacted: state.compacted });
+        }
+        if next <= state.revision {
+            // Held for this step only: a slow watcher keeps nothing that a compaction forgets.
+            let history = state.history.clone();
+            drop(state);
+            let start = first_after(&history, next - 1);
+            return Ok(replay(&history, start, range));
+        }
+        drop(state);
+        let mut state = self.state.write();
+        if next <= state.revision {
+            // Something was committed between the two locks.
+            return Ok(CatchUp::Nothing { next, more: false });
+        }
+        let registration = state.watchers.add(range, next, self.watch.buffer);
+        let asked = registration.progress_requests != progress_requests;
+        let item = asked.then_some(WatchItem::Progress(state.revision));
+        Ok(CatchUp::Reached(registration, item))
     }
 
     /// Forgets the past in steps, so that writers need not wait for all of it.
@@ -261,45 +261,30 @@ impl Engine {
 
     pub(crate) fn request_progress(&self) {
         // The write lock orders this after every commit that is visible.
-        let state = self.state.write();
+        let state = &mut *self.state.write();
         state.watchers.progress(state.revision);
     }
 }
 
-fn collect<'a>(
-    entries: impl Iterator<Item = &'a crate::store::Entry>,
-    revision: Revision,
-    request: &RangeRequest,
-) -> RangeResponse {
-    let limit = if request.count_only { 0 } else { request.limit.unwrap_or(usize::MAX) };
-    let mut response = RangeResponse { revision, ..RangeResponse::default() };
-    for entry in entries {
-        if response.count < limit {
-            response.entries.push(entry.clone());
-        }
-        response.count += 1;
-    }
-    response.more = !request.count_only && response.count > response.entries.len();
-    response
-}
-
-/// The watched changes of the past as items, a revision never split.
-fn batches<'a>(
-    history: impl Iterator<Item = &'a Arc<Version>>,
-    range: &KeyRange,
-) -> Vec<WatchItem> {
-    let mut items = Vec::new();
+/// The next watched changes of the past, from a position in the history on; a revision is never
+/// split.
+fn replay(history: &Vector<Arc<Version>>, start: usize, range: &KeyRange) -> CatchUp {
     let mut batch: Vec<Event> = Vec::new();
-    for version in history.filter(|version| range.contains(&version.entry.key)) {
-        let next = version.entry.mod_revision;
-        let starts = batch.last().is_some_and(|event| event.entry.mod_revision != next);
-        if batch.len() >= REPLAY_BATCH && starts {
-            items.push(WatchItem::Events(std::mem::take(&mut batch).into()));
+    let (mut next, mut more) = (0, false);
+    for (index, version) in history.focus().narrow(start..).into_iter().enumerate() {
+        let revision = version.entry.mod_revision;
+        let full = batch.len() >= REPLAY_BATCH || index >= REPLAY_SCAN;
+        if full && revision >= next {
+            more = true;
+            break;
         }
-        batch.push(version.event());
+        next = revision + 1;
+        if range.contains(&version.entry.key) {
+            batch.push(version.event());
+        }
     }
-    if !batch.is_empty() {
-        items.push(WatchItem::Events(batch.into()));
+    match batch.is_empty() {
+        true => CatchUp::Nothing { next, more },
+        false => CatchUp::Item(WatchItem::Events(batch.into())),
     }
-    items
 }

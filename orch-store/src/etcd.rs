@@ -1,6 +1,5 @@
 //! A store that is etcd itself: the distributed option.
 
-mod protocol;
 mod watch;
 
 use std::{collections::HashMap, error::Error as _, sync::Arc, time::Duration};
@@ -13,18 +12,19 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tonic::{Code, Status, transport::Channel, transport::Endpoint};
 
-use self::protocol::{
-    etcdserverpb::{
-        self as pb, compare, compare::TargetUnion, kv_client::KvClient, lease_client::LeaseClient,
-        request_op, response_op, watch_client::WatchClient,
-    },
-    mvccpb,
-};
 use crate::{
-    engine,
+    StoreError, engine,
+    protocol::{
+        etcdserverpb::{
+            self as pb, compare, compare::TargetUnion, kv_client::KvClient,
+            lease_client::LeaseClient, request_op, response_op, watch_client::WatchClient,
+        },
+        mvccpb,
+    },
     store::{
-        Entry, KeyRange, LeaseId, Leases, Operation, Precondition, RangeRequest, RangeResponse,
-        Revision, Store, StoreError, StoreReader, WatchRequest, WatchStream, Write, WriteOutcome,
+        Entry, KeyRange, LeaseId, LeaseReader, LeaseStatus, Leases, Operation, Precondition,
+        RangeRequest, RangeResponse, Revision, Store, StoreReader, Transaction, TransactionOutcome,
+        WatchRequest, WatchStream, Write, WriteOutcome,
     },
 };
 
@@ -217,6 +217,7 @@ impl StoreReader for EtcdStore {
             // etcd's 0 is "without limit"; a limit of 0 entries is a count.
             limit: request.limit.map_or(0, |limit| i64::try_from(limit).unwrap_or(i64::MAX)),
             revision: signed(revision),
+            keys_only: request.keys_only,
             count_only: request.count_only || request.limit == Some(0),
             ..pb::RangeRequest::default()
         };
@@ -308,11 +309,27 @@ impl Store for EtcdStore {
         })
     }
 
+    async fn transact(&self, transaction: Transaction) -> Result<TransactionOutcome, StoreError> {
+        transaction.check()?;
+        Err(StoreError::Invalid("transactions".into()))
+    }
+
     async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
         let message = pb::CompactionRequest { revision: signed(revision), physical: false };
         let mut kv = self.inner.kv.clone();
         // Not a write in the sense of an unknown outcome: it can be asked again.
         self.inner.call(Call::Read(revision), kv.compact(message)).await.map(drop)
+    }
+}
+
+#[async_trait]
+impl LeaseReader for EtcdStore {
+    async fn lease(&self, _id: LeaseId) -> Result<Option<LeaseStatus>, StoreError> {
+        Err(StoreError::Invalid("lease".into()))
+    }
+
+    async fn leases(&self) -> Result<Vec<LeaseId>, StoreError> {
+        Err(StoreError::Invalid("leases".into()))
     }
 }
 

@@ -6,9 +6,13 @@ use async_trait::async_trait;
 use futures::{StreamExt as _, stream};
 use orch_core::Environment;
 
-use crate::store::{
-    KeyRange, LeaseId, Leases, Precondition, RangeRequest, RangeResponse, Revision, Store,
-    StoreError, StoreReader, WatchRequest, WatchStream, Write, WriteOutcome,
+use crate::{
+    StoreError,
+    store::{
+        KeyRange, LeaseId, LeaseReader, LeaseStatus, Leases, Precondition, RangeRequest,
+        RangeResponse, Revision, Store, StoreReader, Transaction, TransactionOutcome, WatchRequest,
+        WatchStream, Write, WriteOutcome,
+    },
 };
 
 /// How often things go wrong: probabilities from 0 to 1 for each call (each item, for watches).
@@ -21,7 +25,7 @@ pub struct Faults {
     pub conflict: f64,
     /// A write fails with [`StoreError::Unknown`]; half of them were done, half were not.
     pub unknown: f64,
-    /// A watch ends with [`StoreError::Lagged`] instead of an item.
+    /// A watch ends with [`StoreError::Unavailable`] instead of an item.
     pub watch_drop: f64,
     /// Each call and each item of a watch is held back for up to this long.
     pub delay_max: Duration,
@@ -65,6 +69,20 @@ impl<S: ?Sized> FaultyStore<S> {
         }
     }
 
+    /// Makes a call that changes something, or breaks the connection before or after it.
+    async fn lose_answer<T>(
+        &self,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        if self.strikes(self.faults.unknown) {
+            if self.environment.random.below(2) == 0 {
+                call.await?;
+            }
+            return Err(StoreError::Unknown(Injected.into()));
+        }
+        call.await
+    }
+
     async fn enter(&self) -> Result<(), StoreError> {
         self.delay().await;
         match self.strikes(self.faults.unavailable) {
@@ -90,7 +108,10 @@ impl<S: StoreReader + ?Sized> StoreReader for FaultyStore<S> {
             let item = items.next().await?;
             this.delay().await;
             if this.strikes(this.faults.watch_drop) {
-                return Some((Err(StoreError::Lagged), None));
+                return Some((
+                    Err(StoreError::Unavailable("the watch broke (injected)".into())),
+                    None,
+                ));
             }
             Some((item, Some((items, this))))
         })))
@@ -119,18 +140,30 @@ impl<S: Store + ?Sized> Store for FaultyStore<S> {
             let (current, revision) = (found.entries.into_iter().next(), found.revision);
             return Ok(WriteOutcome::PreconditionFailed { current, revision });
         }
-        if self.strikes(self.faults.unknown) {
-            if self.environment.random.below(2) == 0 {
-                self.store.write(write).await?;
-            }
-            return Err(StoreError::Unknown(Injected.into()));
-        }
-        self.store.write(write).await
+        self.lose_answer(self.store.write(write)).await
+    }
+
+    async fn transact(&self, transaction: Transaction) -> Result<TransactionOutcome, StoreError> {
+        self.enter().await?;
+        self.lose_answer(self.store.transact(transaction)).await
     }
 
     async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
         self.enter().await?;
         self.store.compact(revision).await
+    }
+}
+
+#[async_trait]
+impl<S: LeaseReader + ?Sized> LeaseReader for FaultyStore<S> {
+    async fn lease(&self, id: LeaseId) -> Result<Option<LeaseStatus>, StoreError> {
+        self.enter().await?;
+        self.store.lease(id).await
+    }
+
+    async fn leases(&self) -> Result<Vec<LeaseId>, StoreError> {
+        self.enter().await?;
+        self.store.leases().await
     }
 }
 

@@ -6,13 +6,16 @@
 
 pub mod durable;
 mod engine;
+mod error;
 pub mod etcd;
 pub mod faulty;
 pub mod memory;
+mod protocol;
 pub mod store;
 pub mod testing;
 
 pub use durable::{Durability, DurableOptions, DurableStore};
+pub use error::StoreError;
 pub use etcd::{EtcdOptions, EtcdStore};
 pub use faulty::{Faults, FaultyStore};
 pub use memory::{MemoryOptions, MemoryStore};

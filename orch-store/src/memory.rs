@@ -10,21 +10,25 @@ use orch_core::Environment;
 use tokio::time::Instant;
 
 use crate::{
+    StoreError,
     engine::{
         self, Engine, State, WatchOptions,
+        draft::{Draft, Heads},
         leases::{self, Expire, Expirer},
     },
     store::{
-        LeaseId, Leases, RangeRequest, RangeResponse, Revision, Store, StoreError, StoreReader,
-        WatchRequest, WatchStream, Write, WriteOutcome,
+        LeaseId, LeaseReader, LeaseStatus, Leases, RangeRequest, RangeResponse, Revision, Store,
+        StoreReader, Transaction, TransactionOutcome, WatchRequest, WatchStream, Write,
+        WriteOutcome,
     },
 };
 
 /// How a [`MemoryStore`] behaves.
 #[derive(Clone, Copy, Debug)]
 pub struct MemoryOptions {
-    /// How many items a watcher may be behind before it gets [`StoreError::Lagged`]; at least 1.
-    /// Default: 16384. The memory is used only as far as it is filled.
+    /// How many items are kept for a watcher; at least 1. One that is further behind reads from
+    /// the history what it has not seen. Default: 1024. The memory is used only as far as it is
+    /// filled.
     pub watch_buffer: usize,
     /// A watch that has been silent for so long gets a progress item. Default: none.
     pub progress_interval: Option<Duration>,
@@ -32,7 +36,7 @@ pub struct MemoryOptions {
 
 impl Default for MemoryOptions {
     fn default() -> Self {
-        Self { watch_buffer: 16_384, progress_interval: None }
+        Self { watch_buffer: 1024, progress_interval: None }
     }
 }
 
@@ -108,7 +112,7 @@ impl StoreReader for MemoryStore {
     }
 
     async fn watch(&self, request: WatchRequest) -> Result<WatchStream, StoreError> {
-        self.inner.engine.watch(&request)
+        self.inner.engine.watch(request)
     }
 
     async fn request_progress(&self) -> Result<(), StoreError> {
@@ -122,11 +126,20 @@ impl Store for MemoryStore {
     async fn write(&self, write: Write) -> Result<WriteOutcome, StoreError> {
         engine::check_write(&write)?;
         let state = &mut *self.inner.engine.state.write();
-        let head = state.keys.get(&write.key);
-        let leases = &state.leases;
-        let decision = engine::decide(head, write, state.revision, |id| leases.contains(id))?;
-        state.commit(decision.version.as_slice());
-        Ok(decision.outcome)
+        let heads = Heads::default();
+        let (outcome, version) = Draft::new(state, &heads, state.revision).write(write)?;
+        state.commit(version.as_slice());
+        Ok(outcome)
+    }
+
+    async fn transact(&self, transaction: Transaction) -> Result<TransactionOutcome, StoreError> {
+        transaction.check()?;
+        let state = &mut *self.inner.engine.state.write();
+        let heads = Heads::default();
+        let draft = Draft::new(state, &heads, state.revision);
+        let (outcome, versions) = draft.transact(transaction)?;
+        state.commit(&versions);
+        Ok(outcome)
     }
 
     async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
@@ -138,6 +151,17 @@ impl Store for MemoryStore {
         // Whoever compacts further meanwhile does this work too; going back changes nothing.
         self.inner.engine.compact(revision);
         Ok(())
+    }
+}
+
+#[async_trait]
+impl LeaseReader for MemoryStore {
+    async fn lease(&self, id: LeaseId) -> Result<Option<LeaseStatus>, StoreError> {
+        Ok(self.inner.engine.state.read().leases.status(id))
+    }
+
+    async fn leases(&self) -> Result<Vec<LeaseId>, StoreError> {
+        Ok(self.inner.engine.state.read().leases.ids())
     }
 }
 

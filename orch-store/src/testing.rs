@@ -9,9 +9,10 @@ use std::{collections::BTreeSet, fmt, sync::Arc};
 use bytes::Bytes;
 use futures::{StreamExt as _, future};
 
+use crate::StoreError;
 use crate::store::{
     Entry, Event, EventKind, KeyRange, Leases, Operation, Precondition, RangeRequest, Revision,
-    Store, StoreError, WatchItem, WatchRequest, WatchStream, Write, WriteOutcome,
+    Store, WatchItem, WatchRequest, WatchStream, Write, WriteOutcome,
 };
 
 const ROOT: &str = "/conformance/";

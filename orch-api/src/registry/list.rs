@@ -213,8 +213,8 @@ impl Inner {
         loop {
             let range = KeyRange { start: Bytes::from(start), end: end.clone() };
             let wanted = limit.map(|limit| limit - page.items.len());
-            let request =
-                RangeRequest { range, revision: at_revision, limit: wanted, count_only: false };
+            let mut request = RangeRequest::new(range);
+            (request.revision, request.limit) = (at_revision, wanted);
             let response = self.store.range(request).await?;
             page.revision = at_revision.unwrap_or(response.revision);
             at_revision = Some(page.revision);

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::format::{self, FILE_HEADER, FRAME_HEADER, Frame, LOG_MAGIC, Record, Records};
-use crate::store::{Revision, StoreError};
+use crate::{StoreError, store::Revision};
 
 /// The file operations that can fail while the store runs, so that tests can make them fail.
 pub(super) trait Disk: Send + Sync + fmt::Debug {

@@ -15,8 +15,9 @@ use super::{
     log::{corrupt, io_error, numbered, sync_folder},
 };
 use crate::{
+    StoreError,
     engine::{State, version::Version},
-    store::{LeaseId, Revision, StoreError},
+    store::{LeaseId, Revision},
 };
 
 /// So many bytes go into one frame.

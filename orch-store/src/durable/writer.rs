@@ -2,13 +2,11 @@
 //! and only then makes them visible and answers.
 
 use std::{
-    collections::HashMap,
     path::PathBuf,
     sync::Arc,
     thread::{self, JoinHandle},
 };
 
-use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -17,8 +15,14 @@ use super::{
     snapshot,
 };
 use crate::{
-    engine::{self, Engine, leases, version::Version},
-    store::{LeaseId, Operation, Revision, StoreError, Write, WriteOutcome},
+    StoreError,
+    engine::{
+        Engine,
+        draft::{Draft, Heads},
+        leases,
+        version::Version,
+    },
+    store::{LeaseId, Operation, Revision, Transaction, TransactionOutcome, Write, WriteOutcome},
 };
 
 /// A batch is logged when it has so many writes or bytes, or nothing more is waiting.
@@ -30,6 +34,7 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 /// What the thread is asked to do.
 pub(super) enum Command {
     Write(Write, Reply<WriteOutcome>),
+    Transact(Transaction, Reply<TransactionOutcome>),
     Compact(Revision, Reply<()>),
     Grant(Option<LeaseId>, i64, Reply<LeaseId>),
     Revoke { id: LeaseId, only_expired: bool, reply: Reply<bool> },
@@ -62,10 +67,41 @@ pub(super) struct Writer {
 #[derive(Default)]
 struct Batch {
     /// The newest versions, not yet visible, of the keys that this batch changes.
-    heads: HashMap<Bytes, Arc<Version>>,
+    heads: Heads,
+    /// The changes in the order of their revisions.
     versions: Vec<Arc<Version>>,
-    answers: Vec<(Reply<WriteOutcome>, WriteOutcome)>,
+    /// How many revisions they are.
+    revisions: u64,
+    answers: Vec<Answer>,
     frame: Vec<u8>,
+}
+
+/// What is told to a caller once its write is durable.
+enum Answer {
+    Write(Reply<WriteOutcome>, WriteOutcome),
+    Transact(Reply<TransactionOutcome>, TransactionOutcome),
+}
+
+impl Answer {
+    fn send(self, logged: Result<(), StoreError>) {
+        match self {
+            Self::Write(reply, outcome) => drop(reply.send(logged.map(|()| outcome))),
+            Self::Transact(reply, outcome) => drop(reply.send(logged.map(|()| outcome))),
+        }
+    }
+}
+
+impl Batch {
+    /// Takes in the changes of one write, which may be none.
+    fn add(&mut self, versions: &[Arc<Version>], answer: Answer) {
+        self.answers.push(answer);
+        format::put_commit(&mut self.frame, versions);
+        self.revisions += u64::from(!versions.is_empty());
+        for version in versions {
+            self.heads.insert(version.entry.key.clone(), version.clone());
+            self.versions.push(version.clone());
+        }
+    }
 }
 
 impl Writer {
@@ -83,8 +119,8 @@ impl Writer {
         let mut waiting = None;
         while let Some(command) = waiting.take().or_else(|| commands.blocking_recv()) {
             match command {
-                Command::Write(write, reply) => {
-                    waiting = self.write_batch(write, reply, &mut commands);
+                write @ (Command::Write(..) | Command::Transact(..)) => {
+                    waiting = self.write_batch(write, &mut commands);
                 }
                 Command::Compact(revision, reply) => {
                     let _ = reply.send(self.compact(revision));
@@ -105,48 +141,45 @@ impl Writer {
         }
     }
 
-    /// Decides the write and those that wait behind it, logs them together, and answers. Gives
-    /// back the first command that is not a write.
+    /// Decides a write and those that wait behind it, logs them together, and answers. Gives back
+    /// the first command that is not a write.
     fn write_batch(
         &mut self,
-        write: Write,
-        reply: Reply<WriteOutcome>,
+        first: Command,
         commands: &mut mpsc::Receiver<Command>,
     ) -> Option<Command> {
         let mut batch = Batch { frame: vec![0; FRAME_HEADER], ..Batch::default() };
-        self.decide(&mut batch, write, reply);
+        let mut next = Some(first);
         let mut waiting = None;
-        while batch.answers.len() < BATCH_WRITES && batch.frame.len() < BATCH_BYTES {
-            match commands.try_recv() {
-                Ok(Command::Write(write, reply)) => self.decide(&mut batch, write, reply),
-                Ok(other) => {
-                    waiting = Some(other);
-                    break;
-                }
-                Err(_) => break,
-            }
+        while let Some(command) = next {
+            waiting = self.decide(&mut batch, command);
+            let full = batch.answers.len() >= BATCH_WRITES || batch.frame.len() >= BATCH_BYTES;
+            next = if full || waiting.is_some() { None } else { commands.try_recv().ok() };
         }
         self.finish(batch);
         waiting
     }
 
-    fn decide(&self, batch: &mut Batch, write: Write, reply: Reply<WriteOutcome>) {
+    /// Takes a write into the batch; gives back a command that is none.
+    fn decide(&self, batch: &mut Batch, command: Command) -> Option<Command> {
         let state = self.engine.state.read();
-        let head = batch.heads.get(&write.key).or_else(|| state.keys.get(&write.key));
-        let revision = state.revision + batch.versions.len() as u64;
-        let decision = engine::decide(head, write, revision, |id| state.leases.contains(id));
-        drop(state);
-        match decision {
-            Err(error) => drop(reply.send(Err(error))),
-            Ok(decision) => {
-                batch.answers.push((reply, decision.outcome));
-                if let Some(version) = decision.version {
-                    format::put_commit(&mut batch.frame, std::slice::from_ref(&version));
-                    batch.heads.insert(version.entry.key.clone(), version.clone());
-                    batch.versions.push(version);
+        let draft = Draft::new(&state, &batch.heads, state.revision + batch.revisions);
+        match command {
+            Command::Write(write, reply) => match draft.write(write) {
+                Err(error) => drop(reply.send(Err(error))),
+                Ok((outcome, version)) => {
+                    batch.add(version.as_slice(), Answer::Write(reply, outcome));
                 }
-            }
+            },
+            Command::Transact(transaction, reply) => match draft.transact(transaction) {
+                Err(error) => drop(reply.send(Err(error))),
+                Ok((outcome, versions)) => {
+                    batch.add(&versions, Answer::Transact(reply, outcome));
+                }
+            },
+            other => return Some(other),
         }
+        None
     }
 
     fn finish(&mut self, mut batch: Batch) {
@@ -157,19 +190,18 @@ impl Writer {
         };
         if let Err(error) = logged {
             let mut first = Some(error);
-            for (reply, _) in batch.answers {
-                let error = first.take().unwrap_or_else(|| self.refusal());
-                let _ = reply.send(Err(error));
+            for answer in batch.answers {
+                answer.send(Err(first.take().unwrap_or_else(|| self.refusal())));
             }
             return;
         }
-        for version in &batch.versions {
+        let same =
+            |a: &Arc<Version>, b: &Arc<Version>| a.entry.mod_revision == b.entry.mod_revision;
+        for versions in batch.versions.chunk_by(same) {
             // One lock for each, so that readers are never kept out for a whole batch.
-            self.engine.state.write().commit(std::slice::from_ref(version));
+            self.engine.state.write().commit(versions);
         }
-        for (reply, outcome) in batch.answers {
-            let _ = reply.send(Ok(outcome));
-        }
+        batch.answers.into_iter().for_each(|answer| answer.send(Ok(())));
     }
 
     fn refusal(&self) -> StoreError {

@@ -12,7 +12,10 @@ use orch_core::{Environment, random::Random};
 use parking_lot::Mutex;
 use tokio::{sync::Notify, task::AbortHandle, time::Instant};
 
-use crate::store::{LeaseId, StoreError};
+use crate::{
+    StoreError,
+    store::{LeaseId, LeaseStatus},
+};
 
 /// The longest time to live in seconds, as etcd has it.
 pub(crate) const TTL_S_MAX: i64 = 9_000_000_000;
@@ -100,6 +103,23 @@ impl LeaseTable {
     /// The keys that hang on a lease.
     pub(crate) fn keys(&self, id: LeaseId) -> Option<&BTreeSet<Bytes>> {
         self.leases.get(&id).map(|lease| &lease.keys)
+    }
+
+    /// A lease as it stands.
+    pub(crate) fn status(&self, id: LeaseId) -> Option<LeaseStatus> {
+        let lease = self.leases.get(&id)?;
+        Some(LeaseStatus {
+            granted_ttl_s: lease.ttl_s,
+            remaining: lease.deadline.saturating_duration_since(Instant::now()),
+            keys: lease.keys.iter().cloned().collect(),
+        })
+    }
+
+    /// The ids of all leases, in order.
+    pub(crate) fn ids(&self) -> Vec<LeaseId> {
+        let mut ids: Vec<_> = self.leases.keys().copied().collect();
+        ids.sort_unstable();
+        ids
     }
 
     /// Every lease with its time to live in seconds.

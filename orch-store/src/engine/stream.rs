@@ -2,27 +2,38 @@
 
 use std::{
     pin::Pin,
-    sync::{Arc, Weak, atomic::Ordering},
+    sync::{Arc, Weak},
     task::{Context, Poll},
     time::Duration,
 };
 
 use futures::{Stream, future::BoxFuture};
 
-use super::{
-    Engine,
-    watchers::{Registration, WatcherId},
+use super::{Engine, watchers::Registration};
+use crate::{
+    StoreError,
+    store::{KeyRange, Revision, WatchItem},
 };
-use crate::store::{StoreError, WatchItem};
 
-/// Replays the past, then follows the present. Dropping it ends the watch.
+/// Follows the present, or reads the past until it has caught up. Dropping it ends the watch.
 pub(super) struct EngineStream {
     engine: Weak<Engine>,
-    id: WatcherId,
-    registration: Registration,
-    replay: std::vec::IntoIter<WatchItem>,
+    range: KeyRange,
+    /// The first revision that has not been delivered.
+    next: Revision,
+    position: Position,
     progress: Option<Progress>,
-    ended: bool,
+}
+
+pub(super) enum Position {
+    /// Changes come into a buffer as they are committed.
+    Live(Registration),
+    /// Changes are read from the history. Holds the number of the progress requests that are
+    /// answered already.
+    Behind {
+        progress_requests: u64,
+    },
+    Ended,
 }
 
 struct Progress {
@@ -40,35 +51,20 @@ impl Progress {
 impl EngineStream {
     pub(super) fn new(
         engine: &Arc<Engine>,
-        registration: Registration,
-        replay: Vec<WatchItem>,
-        interval: Option<Duration>,
+        range: KeyRange,
+        next: Revision,
+        position: Position,
     ) -> Self {
-        let progress = interval.map(|interval| {
+        let progress = engine.watch.progress_interval.map(|interval| {
             let clock = engine.environment.clock.clone();
             Progress { interval, timer: clock.sleep(interval), clock }
         });
-        Self {
-            engine: Arc::downgrade(engine),
-            id: registration.id,
-            registration,
-            replay: replay.into_iter(),
-            progress,
-            ended: false,
-        }
-    }
-
-    fn end(&mut self) -> StoreError {
-        self.ended = true;
-        if self.registration.lagged.load(Ordering::Acquire) {
-            StoreError::Lagged
-        } else {
-            StoreError::Unavailable("the store is shut down".into())
-        }
+        Self { engine: Arc::downgrade(engine), range, next, position, progress }
     }
 
     /// A progress item, if the interval has passed without any item.
     fn poll_progress(&mut self, context: &mut Context<'_>) -> Poll<WatchItem> {
+        let Position::Live(registration) = &self.position else { return Poll::Pending };
         let Some(progress) = &mut self.progress else { return Poll::Pending };
         while progress.timer.as_mut().poll(context).is_ready() {
             progress.restart();
@@ -76,42 +72,97 @@ impl EngineStream {
             // now and not in the buffer has been delivered.
             let Some(engine) = self.engine.upgrade() else { return Poll::Pending };
             let revision = engine.state.read().revision;
-            if self.registration.receiver.is_empty() {
+            if registration.receiver.is_empty() {
                 return Poll::Ready(WatchItem::Progress(revision));
             }
         }
         Poll::Pending
     }
+
+    fn poll_item(&mut self, context: &mut Context<'_>) -> Poll<Result<WatchItem, StoreError>> {
+        let stopped = || Err(StoreError::Unavailable("the store is shut down".into()));
+        loop {
+            match &mut self.position {
+                Position::Live(registration) => match registration.receiver.poll_recv(context) {
+                    Poll::Ready(Some(item)) => return Poll::Ready(Ok(item)),
+                    Poll::Ready(None) if registration.has_lagged() => {
+                        // What did not fit into the buffer is in the history.
+                        let progress_requests = registration.progress_requests;
+                        self.position = Position::Behind { progress_requests };
+                    }
+                    Poll::Ready(None) => return Poll::Ready(stopped()),
+                    Poll::Pending => return self.poll_progress(context).map(Ok),
+                },
+                Position::Behind { progress_requests } => {
+                    let Some(engine) = self.engine.upgrade() else {
+                        return Poll::Ready(stopped());
+                    };
+                    let step = engine.catch_up(&self.range, self.next, *progress_requests);
+                    match step {
+                        Err(error) => return Poll::Ready(Err(error)),
+                        Ok(CatchUp::Item(item)) => return Poll::Ready(Ok(item)),
+                        Ok(CatchUp::Nothing { next, more }) => {
+                            self.next = next;
+                            if more {
+                                // A long stretch without interest: others have their turn.
+                                context.waker().wake_by_ref();
+                                return Poll::Pending;
+                            }
+                        }
+                        Ok(CatchUp::Reached(registration, item)) => {
+                            self.position = Position::Live(registration);
+                            if let Some(item) = item {
+                                return Poll::Ready(Ok(item));
+                            }
+                        }
+                    }
+                }
+                // The caller has seen the end.
+                Position::Ended => return Poll::Pending,
+            }
+        }
+    }
+}
+
+/// One step of reading the past.
+pub(super) enum CatchUp {
+    /// The next changes.
+    Item(WatchItem),
+    /// Nothing of interest before `next`. Whether that was as far as one step goes.
+    Nothing { next: Revision, more: bool },
+    /// The present, and a progress item if one was asked for meanwhile.
+    Reached(Registration, Option<WatchItem>),
 }
 
 impl Stream for EngineStream {
     type Item = Result<WatchItem, StoreError>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let this = &mut *self;
-        if this.ended {
+        if matches!(self.position, Position::Ended) {
             return Poll::Ready(None);
         }
-        if let Some(item) = this.replay.next() {
-            return Poll::Ready(Some(Ok(item)));
-        }
-        match this.registration.receiver.poll_recv(context) {
-            Poll::Ready(Some(item)) => {
-                if let Some(progress) = &mut this.progress {
-                    progress.restart();
-                }
-                Poll::Ready(Some(Ok(item)))
+        let item = futures::ready!(self.poll_item(context));
+        match &item {
+            Ok(WatchItem::Events(events)) => {
+                let last = events.last().map_or(0, |event| event.entry.mod_revision);
+                self.next = self.next.max(last + 1);
             }
-            Poll::Ready(None) => Poll::Ready(Some(Err(this.end()))),
-            Poll::Pending => this.poll_progress(context).map(|item| Some(Ok(item))),
+            Ok(WatchItem::Progress(revision)) => self.next = self.next.max(revision + 1),
+            Err(_) => self.position = Position::Ended,
         }
+        if let Some(progress) = &mut self.progress {
+            progress.restart();
+        }
+        Poll::Ready(Some(item))
     }
 }
 
 impl Drop for EngineStream {
     fn drop(&mut self) {
-        if let Some(engine) = self.engine.upgrade() {
-            engine.state.write().watchers.remove(self.id);
+        if let (Position::Live(registration), Some(engine)) =
+            (&self.position, self.engine.upgrade())
+        {
+            engine.state.write().watchers.remove(registration.id);
         }
     }
 }

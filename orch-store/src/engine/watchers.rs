@@ -72,6 +72,8 @@ pub(crate) struct Watchers {
     keys: Fast<Bytes, Vec<Watcher>>,
     prefixes: BTreeMap<usize, Fast<Bytes, Vec<Watcher>>>,
     others: Vec<Watcher>,
+    /// How often progress was asked for.
+    pub(crate) progress_requests: u64,
 }
 
 /// The receiving side of a registration.
@@ -80,7 +82,16 @@ pub(crate) struct Registration {
     pub(crate) id: WatcherId,
     pub(crate) receiver: mpsc::Receiver<WatchItem>,
     /// Set before the channel is closed on a watcher that did not keep up.
-    pub(crate) lagged: Arc<AtomicBool>,
+    lagged: Arc<AtomicBool>,
+    /// How often progress had been asked for when the watcher was added.
+    pub(crate) progress_requests: u64,
+}
+
+impl Registration {
+    /// Whether the channel was closed because it was full.
+    pub(crate) fn has_lagged(&self) -> bool {
+        self.lagged.load(Ordering::Acquire)
+    }
 }
 
 impl Watchers {
@@ -101,7 +112,7 @@ impl Watchers {
             Place::Other => self.others.push(watcher),
         }
         self.places.insert(id, place);
-        Registration { id, receiver, lagged }
+        Registration { id, receiver, lagged, progress_requests: self.progress_requests }
     }
 
     /// Removes a watcher; nothing happens if it is gone already.
@@ -186,7 +197,8 @@ impl Watchers {
     }
 
     /// Tells everybody who has room that all changes up to `revision` have been sent.
-    pub(crate) fn progress(&self, revision: Revision) {
+    pub(crate) fn progress(&mut self, revision: Revision) {
+        self.progress_requests += 1;
         let prefixes = self.prefixes.values().flat_map(HashMap::values);
         let lists = self.keys.values().chain(prefixes).chain([&self.others]);
         for watcher in lists.flatten() {

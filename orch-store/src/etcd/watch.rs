@@ -7,16 +7,14 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status, Streaming, metadata::MetadataValue};
 
-use super::{
-    Call, Inner, bounds, entry,
+use super::{Call, Inner, bounds, entry, revision_of, signed, store_error};
+use crate::{
+    StoreError,
     protocol::{
         etcdserverpb::{self as pb, watch_request::RequestUnion},
         mvccpb,
     },
-    revision_of, signed, store_error,
-};
-use crate::store::{
-    Event, EventKind, KeyRange, Revision, StoreError, WatchItem, WatchRequest, WatchStream,
+    store::{Event, EventKind, KeyRange, Revision, WatchItem, WatchRequest, WatchStream},
 };
 
 const RETRY_FIRST: Duration = Duration::from_millis(50);

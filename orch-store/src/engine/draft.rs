@@ -1,0 +1,194 @@
+//! Writes that are decided and not yet visible: what the memory store makes under its lock, and the
+//! durable store while the disk is at work.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+
+use super::{State, answer, version::Version};
+use crate::{
+    StoreError,
+    store::{
+        Compare, Entry, KeyRange, LeaseId, Operation, Precondition, Put, PutLease, RangeRequest,
+        RangeResponse, Revision, Step, StepResult, Transaction, TransactionOutcome, Write,
+        WriteOutcome,
+    },
+};
+
+/// The newest versions of keys that were decided and are not visible yet.
+pub(crate) type Heads = HashMap<Bytes, Arc<Version>, foldhash::fast::FixedState>;
+
+/// A state with the changes that were decided on top of it, and those of the write in hand.
+pub(crate) struct Draft<'a> {
+    state: &'a State,
+    heads: &'a Heads,
+    /// The newest revision that was decided.
+    revision: Revision,
+    own: Heads,
+    versions: Vec<Arc<Version>>,
+}
+
+impl<'a> Draft<'a> {
+    /// Begins the write that follows `revision`; `heads` are the changes since `state`.
+    pub(crate) fn new(state: &'a State, heads: &'a Heads, revision: Revision) -> Self {
+        Self { state, heads, revision, own: Heads::default(), versions: Vec::new() }
+    }
+
+    fn head(&self, key: &[u8]) -> Option<&Arc<Version>> {
+        let own = if self.own.is_empty() { None } else { self.own.get(key) };
+        let decided = || if self.heads.is_empty() { None } else { self.heads.get(key) };
+        own.or_else(decided).or_else(|| self.state.keys.get(key))
+    }
+
+    /// Decides a write of one key; gives the change, if it makes one.
+    pub(crate) fn write(
+        self,
+        write: Write,
+    ) -> Result<(WriteOutcome, Option<Arc<Version>>), StoreError> {
+        let head = self.head(&write.key);
+        let live = head.and_then(|head| head.live());
+        let holds = match write.precondition {
+            Precondition::None => true,
+            Precondition::Absent => live.is_none(),
+            Precondition::ModRevision(expected) => {
+                live.map_or(0, |entry| entry.mod_revision) == expected
+            }
+        };
+        let revision = self.revision;
+        if !holds {
+            let current = live.cloned();
+            return Ok((WriteOutcome::PreconditionFailed { current, revision }, None));
+        }
+        let version = match write.operation {
+            Operation::Put { value, lease } => {
+                self.check_lease(lease)?;
+                Some(Version::put(write.key, value, lease, revision + 1, head))
+            }
+            Operation::Delete => live.and(head).map(|head| Version::tombstone(revision + 1, head)),
+        };
+        let revision = version.as_ref().map_or(revision, |version| version.entry.mod_revision);
+        Ok((WriteOutcome::Committed { revision, previous: live.cloned() }, version))
+    }
+
+    /// Decides a transaction, which has been checked; gives the changes, all of one revision.
+    pub(crate) fn transact(
+        mut self,
+        transaction: Transaction,
+    ) -> Result<(TransactionOutcome, Vec<Arc<Version>>), StoreError> {
+        let mut outcome = self.run(transaction)?;
+        let revision = self.revision + u64::from(!self.versions.is_empty());
+        stamp(&mut outcome, revision);
+        Ok((outcome, self.versions))
+    }
+
+    fn run(&mut self, transaction: Transaction) -> Result<TransactionOutcome, StoreError> {
+        let Transaction { compare, success, failure } = transaction;
+        let succeeded = compare.iter().all(|compare| self.holds(compare));
+        let steps = if succeeded { success } else { failure };
+        let results = steps.into_iter().map(|step| self.step(step)).collect::<Result<_, _>>()?;
+        Ok(TransactionOutcome { succeeded, revision: 0, results })
+    }
+
+    fn step(&mut self, step: Step) -> Result<StepResult, StoreError> {
+        Ok(match step {
+            Step::Range(request) => StepResult::Range(self.range(&request)?),
+            Step::Put(put) => StepResult::Put(self.put(put)?),
+            Step::Delete(range) => StepResult::Delete(self.delete(&range)),
+            Step::Transaction(inner) => StepResult::Transaction(self.run(inner)?),
+        })
+    }
+
+    fn holds(&self, compare: &Compare) -> bool {
+        if let Some(key) = compare.range.single() {
+            return compare.holds(self.head(key).and_then(|head| head.live()));
+        }
+        let found = self.live(&compare.range);
+        match found.is_empty() {
+            true => compare.holds(None),
+            false => found.iter().all(|head| compare.holds(head.live())),
+        }
+    }
+
+    fn range(&self, request: &RangeRequest) -> Result<RangeResponse, StoreError> {
+        let current = self.revision + u64::from(!self.versions.is_empty());
+        let at = self.state.readable(request.revision, current)?;
+        if self.own.is_empty() && self.heads.is_empty() {
+            return Ok(answer::range(&self.state.keys, request, at, current));
+        }
+        let heads = self.all(&request.range);
+        let entries = heads.iter().filter_map(|head| head.at(at));
+        Ok(answer::collect(entries, current, request))
+    }
+
+    fn put(&mut self, put: Put) -> Result<Option<Entry>, StoreError> {
+        let live = self.head(&put.key).and_then(|head| head.live()).cloned();
+        let kept = || live.as_ref().ok_or(StoreError::NothingToKeep);
+        let value = match put.value {
+            Some(value) => value,
+            None => kept()?.value.clone(),
+        };
+        let lease = match put.lease {
+            PutLease::Set(lease) => lease,
+            PutLease::Keep => kept()?.lease,
+        };
+        self.check_lease(lease)?;
+        let version =
+            Version::put(put.key.clone(), value, lease, self.revision + 1, self.head(&put.key));
+        self.change(version);
+        Ok(live)
+    }
+
+    fn delete(&mut self, range: &KeyRange) -> Vec<Entry> {
+        let heads = match range.single() {
+            Some(key) => self.head(key).filter(|head| !head.deleted).cloned().into_iter().collect(),
+            None => self.live(range),
+        };
+        for head in &heads {
+            self.change(Version::tombstone(self.revision + 1, head));
+        }
+        heads.iter().map(|head| head.entry.clone()).collect()
+    }
+
+    fn change(&mut self, version: Arc<Version>) {
+        self.own.insert(version.entry.key.clone(), version.clone());
+        self.versions.push(version);
+    }
+
+    fn check_lease(&self, lease: Option<LeaseId>) -> Result<(), StoreError> {
+        match lease {
+            Some(id) if !self.state.leases.contains(id) => Err(StoreError::LeaseNotFound(id)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The newest versions in a range that are no tombstones.
+    fn live(&self, range: &KeyRange) -> Vec<Arc<Version>> {
+        self.all(range).into_iter().filter(|head| !head.deleted).collect()
+    }
+
+    /// The newest versions in a range, in the order of keys.
+    fn all(&self, range: &KeyRange) -> Vec<Arc<Version>> {
+        let visible = answer::heads(&self.state.keys, range).cloned();
+        let mut found: BTreeMap<Bytes, Arc<Version>> =
+            visible.map(|head| (head.entry.key.clone(), head)).collect();
+        for (key, head) in self.heads.iter().chain(&self.own) {
+            if range.contains(key) {
+                found.insert(key.clone(), head.clone());
+            }
+        }
+        found.into_values().collect()
+    }
+}
+
+/// Inner transactions have the revision of the whole.
+fn stamp(outcome: &mut TransactionOutcome, revision: Revision) {
+    outcome.revision = revision;
+    for result in &mut outcome.results {
+        if let StepResult::Transaction(inner) = result {
+            stamp(inner, revision);
+        }
+    }
+}
