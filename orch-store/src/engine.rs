@@ -1,25 +1,28 @@
 //! The index that the memory store is and the durable store has: keys in order with their
 //! histories, the log of changes, watchers and leases.
 
-pub(crate) mod answer;
+mod answer;
 pub(crate) mod draft;
+pub(crate) mod index;
 pub(crate) mod leases;
+mod state;
 mod stream;
 pub(crate) mod version;
 mod watchers;
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use imbl::{OrdMap, Vector};
+use imbl::Vector;
 use orch_core::Environment;
 use parking_lot::RwLock;
 
+pub(crate) use self::state::State;
 use self::{
-    leases::LeaseTable,
+    answer::Source,
+    index::Index,
+    state::first_after,
     stream::{CatchUp, EngineStream, Position},
     version::Version,
-    watchers::Watchers,
 };
 use crate::{
     StoreError,
@@ -35,40 +38,11 @@ const REPLAY_BATCH: usize = 1024;
 /// So many changes of the past are looked at before others get their turn.
 const REPLAY_SCAN: usize = 65_536;
 
-/// So many changes are forgotten before writers get their turn.
-const COMPACTION_STEP: usize = 4096;
-
 /// How watches of an engine behave.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WatchOptions {
     pub(crate) buffer: usize,
     pub(crate) progress_interval: Option<Duration>,
-}
-
-/// Everything that the lock guards. Both collections are persistent: a reader clones them in
-/// constant time and leaves the lock before it looks at a single key.
-#[derive(Debug)]
-pub(crate) struct State {
-    pub(crate) revision: Revision,
-    pub(crate) compacted: Revision,
-    pub(crate) keys: OrdMap<Bytes, Arc<Version>>,
-    /// Every change after the compaction, in the order of revisions.
-    history: Vector<Arc<Version>>,
-    watchers: Watchers,
-    pub(crate) leases: LeaseTable,
-}
-
-impl Default for State {
-    fn default() -> Self {
-        Self {
-            revision: 1,
-            compacted: 0,
-            keys: OrdMap::new(),
-            history: Vector::new(),
-            watchers: Watchers::default(),
-            leases: LeaseTable::default(),
-        }
-    }
 }
 
 /// Refuses a write that no store takes.
@@ -79,109 +53,30 @@ pub(crate) fn check_write(write: &Write) -> Result<(), StoreError> {
     Ok(())
 }
 
-impl State {
-    /// Makes the changes of one revision visible and tells the watchers.
-    pub(crate) fn commit(&mut self, versions: &[Arc<Version>]) {
-        let Some(first) = versions.first() else { return };
-        self.revision = first.entry.mod_revision;
-        for version in versions {
-            let entry = &version.entry;
-            let previous = self.keys.insert(entry.key.clone(), version.clone());
-            let old_lease = previous.as_ref().and_then(|previous| previous.entry.lease);
-            self.leases.attach(&entry.key, old_lease, entry.lease);
-            self.history.push_back(version.clone());
-        }
-        if !self.watchers.is_empty() {
-            let events: Vec<Event> = versions.iter().map(|version| version.event()).collect();
-            self.watchers.notify(self.revision, &events);
-        }
-    }
-
-    /// The tombstones that ending a lease makes, as one revision.
-    pub(crate) fn revocation(&self, id: i64, revision: Revision) -> Option<Vec<Arc<Version>>> {
-        let keys = self.leases.keys(id)?.iter();
-        let heads = keys.filter_map(|key| self.keys.get(key)).filter(|head| !head.deleted);
-        Some(heads.map(|head| Version::tombstone(revision, head)).collect())
-    }
-
-    /// The revision that a read of `requested` is of, in a store that is at `current`.
-    pub(crate) fn readable(
-        &self,
-        requested: Option<Revision>,
-        current: Revision,
-    ) -> Result<Revision, StoreError> {
-        let at = requested.filter(|at| *at > 0).unwrap_or(current);
-        if at > current {
-            return Err(StoreError::Future { requested: at, current });
-        }
-        if at < self.compacted {
-            return Err(StoreError::Compacted { requested: at, compacted: self.compacted });
-        }
-        Ok(at)
-    }
-
-    /// Whether compacting at `revision` is allowed.
-    pub(crate) fn check_compact(&self, revision: Revision) -> Result<(), StoreError> {
-        if revision <= self.compacted {
-            return Err(StoreError::Compacted { requested: revision, compacted: self.compacted });
-        }
-        if revision > self.revision {
-            return Err(StoreError::Future { requested: revision, current: self.revision });
-        }
-        Ok(())
-    }
-
-    /// Forgets the past up to `revision`, as far as this goes in one step; `true` if there is
-    /// more to forget. Reads see the whole compaction from the first step on.
-    pub(crate) fn compact_step(&mut self, revision: Revision) -> bool {
-        // Somebody else may have gone further between two steps.
-        self.compacted = self.compacted.max(revision);
-        let revision = self.compacted;
-        let count = self.first_after(revision);
-        let step = count.min(COMPACTION_STEP);
-        let newer = self.history.split_off(step);
-        let forgotten = std::mem::replace(&mut self.history, newer);
-        for version in &forgotten {
-            let key = &version.entry.key;
-            let Some(head) = self.keys.get(key) else { continue };
-            match head.compacted(revision) {
-                None => drop(self.keys.remove(key)),
-                Some(kept) if Arc::ptr_eq(&kept, head) => {}
-                Some(kept) => drop(self.keys.insert(key.clone(), kept)),
-            }
-        }
-        step < count
-    }
-
-    /// All steps at once, where nobody waits.
-    pub(crate) fn compact(&mut self, revision: Revision) {
-        while self.compact_step(revision) {}
-    }
-
-    /// Where in the history the changes after `revision` begin.
-    fn first_after(&self, revision: Revision) -> usize {
-        first_after(&self.history, revision)
-    }
-}
-
-fn first_after(history: &Vector<Arc<Version>>, revision: Revision) -> usize {
-    let search = history.binary_search_by(|version| {
-        // Never equal: this finds the boundary, whatever number of changes a revision has.
-        if version.entry.mod_revision <= revision {
-            std::cmp::Ordering::Less
-        } else {
-            std::cmp::Ordering::Greater
-        }
-    });
-    search.unwrap_or_else(|index| index)
-}
-
 /// A state that many read and one changes.
 #[derive(Debug)]
 pub(crate) struct Engine {
     pub(crate) state: RwLock<State>,
     environment: Environment,
     watch: WatchOptions,
+}
+
+/// The whole store as one revision left it, with its history.
+#[derive(Clone, Debug)]
+pub(crate) struct Frozen {
+    pub(crate) keys: Index,
+    history: Vector<Arc<Version>>,
+    pub(crate) revision: Revision,
+    compacted: Revision,
+}
+
+impl Frozen {
+    pub(crate) fn range(&self, request: &RangeRequest) -> Result<RangeResponse, StoreError> {
+        let (current, compacted) = (self.revision, self.compacted);
+        let at = state::readable(request.revision, current, compacted)?;
+        let source = Source { keys: &self.keys, history: &self.history, current };
+        Ok(source.range(request, at))
+    }
 }
 
 impl Engine {
@@ -193,17 +88,30 @@ impl Engine {
         &self.environment
     }
 
-    pub(crate) fn range(&self, request: &RangeRequest) -> Result<RangeResponse, StoreError> {
+    /// A store of its own that begins as this one is.
+    pub(crate) fn fork(&self) -> Arc<Self> {
+        Self::new(self.state.read().fork(), self.environment.clone(), self.watch)
+    }
+
+    /// Everything as it is now, in constant time.
+    pub(crate) fn freeze(&self) -> Frozen {
         let state = self.state.read();
-        let current = state.revision;
-        let at = state.readable(request.revision, current)?;
+        Frozen {
+            keys: state.keys.clone(),
+            history: state.history.clone(),
+            revision: state.revision,
+            compacted: state.compacted,
+        }
+    }
+
+    pub(crate) fn range(&self, request: &RangeRequest) -> Result<RangeResponse, StoreError> {
         if request.range.single().is_some() {
             // One key is faster read than a snapshot is taken.
-            return Ok(answer::range(&state.keys, request, at, current));
+            let state = self.state.read();
+            let at = state::readable(request.revision, state.revision, state.compacted)?;
+            return Ok(state.source().range(request, at));
         }
-        let keys = state.keys.clone();
-        drop(state);
-        Ok(answer::range(&keys, request, at, current))
+        self.freeze().range(request)
     }
 
     pub(crate) fn watch(
@@ -254,9 +162,11 @@ impl Engine {
         Ok(CatchUp::Reached(registration, item))
     }
 
-    /// Forgets the past in steps, so that writers need not wait for all of it.
-    pub(crate) fn compact(&self, revision: Revision) {
-        while self.state.write().compact_step(revision) {}
+    /// Forgets a part of the past, so that writers need not wait for all of it; `true` if there
+    /// is more.
+    pub(crate) fn compact_step(&self, revision: Revision) -> bool {
+        let forgotten = self.state.write().compact_step(revision);
+        forgotten.more
     }
 
     pub(crate) fn request_progress(&self) {

@@ -11,6 +11,7 @@ pub mod etcd;
 pub mod faulty;
 pub mod memory;
 mod protocol;
+mod snapshot;
 pub mod store;
 pub mod testing;
 
@@ -19,4 +20,5 @@ pub use error::StoreError;
 pub use etcd::{EtcdOptions, EtcdStore};
 pub use faulty::{Faults, FaultyStore};
 pub use memory::{MemoryOptions, MemoryStore};
+pub use snapshot::Snapshot;
 pub use store::*;

@@ -10,7 +10,7 @@ use orch_core::Environment;
 use tokio::time::Instant;
 
 use crate::{
-    StoreError,
+    Snapshot, StoreError,
     engine::{
         self, Engine, State, WatchOptions,
         draft::{Draft, Heads},
@@ -44,7 +44,8 @@ impl Default for MemoryOptions {
 /// clones are the same store.
 ///
 /// Ranges read a snapshot that is taken in constant time, so that they neither block writers nor
-/// see half of a change. Nothing waits: every call completes at its first poll.
+/// see half of a change. Nothing waits: every call completes at its first poll, except that a long
+/// compaction lets others have their turn; dropped half-way, the next one does what is left.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -82,12 +83,67 @@ impl MemoryStore {
         let MemoryOptions { watch_buffer, progress_interval } = options;
         let watch = WatchOptions { buffer: watch_buffer, progress_interval };
         let engine = Engine::new(State::default(), environment, watch);
-        Self { inner: Arc::new(Inner { engine, expirer: Expirer::default() }) }
+        Self::over(engine)
+    }
+
+    /// A store of its own that begins as this one is now, in constant time: both share what they
+    /// have in common. The leases come along, their time to live begun as it is here; nobody
+    /// watches the fork yet.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), orch_store::StoreError> {
+    /// use orch_store::{MemoryStore, Store, Write};
+    ///
+    /// let store = MemoryStore::default();
+    /// store.write(Write::create("/a", "1")).await?;
+    /// let fork = store.fork();
+    /// fork.write(Write::put("/a", "what if")).await?;
+    /// assert_eq!((store.revision(), fork.revision()), (2, 3));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn fork(&self) -> Self {
+        Self::over(self.inner.engine.fork())
+    }
+
+    /// A fork as of an older revision, whose next write gets the revision after that one. Takes
+    /// as long as it takes to undo the changes since. Leases are as they are now.
+    ///
+    /// # Errors
+    /// [`StoreError::Compacted`] and [`StoreError::Future`], as for a range.
+    pub fn fork_at(&self, revision: Revision) -> Result<Self, StoreError> {
+        let engine = self.inner.engine.fork();
+        {
+            let mut state = engine.state.write();
+            state.check_readable(revision)?;
+            state.rewind(revision);
+        }
+        Ok(Self::over(engine))
+    }
+
+    /// Everything as it is now, to be read later: taken in constant time, and never changing.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::new(self.inner.engine.freeze())
+    }
+
+    fn over(engine: Arc<Engine>) -> Self {
+        let store = Self { inner: Arc::new(Inner { engine, expirer: Expirer::default() }) };
+        store.start_expirer();
+        store
     }
 
     /// The newest revision.
     pub fn revision(&self) -> Revision {
         self.inner.engine.state.read().revision
+    }
+
+    /// Leases that came with the state end in time too, if there is a runtime.
+    fn start_expirer(&self) {
+        let has_leases = self.inner.engine.state.read().leases.next_deadline().is_some();
+        if has_leases && tokio::runtime::Handle::try_current().is_ok() {
+            self.wake_expirer();
+        }
     }
 
     fn wake_expirer(&self) {
@@ -143,13 +199,19 @@ impl Store for MemoryStore {
     }
 
     async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
-        {
-            let mut state = self.inner.engine.state.write();
+        let engine = &self.inner.engine;
+        let forgotten = {
+            let mut state = engine.state.write();
             state.check_compact(revision)?;
-            state.compact_step(revision);
-        }
+            state.compact_step(revision)
+        };
+        let mut more = forgotten.more;
+        drop(forgotten);
         // Whoever compacts further meanwhile does this work too; going back changes nothing.
-        self.inner.engine.compact(revision);
+        while more {
+            tokio::task::yield_now().await;
+            more = engine.compact_step(revision);
+        }
         Ok(())
     }
 }

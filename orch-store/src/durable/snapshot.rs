@@ -4,11 +4,7 @@ use std::{
     fs::{self, File},
     io::{self, BufWriter, Write as _},
     path::{Path, PathBuf},
-    sync::Arc,
 };
-
-use bytes::Bytes;
-use imbl::OrdMap;
 
 use super::{
     format::{self, FILE_HEADER, FRAME_HEADER, Frame, Record, Records, SNAPSHOT_MAGIC},
@@ -16,8 +12,8 @@ use super::{
 };
 use crate::{
     StoreError,
-    engine::{State, version::Version},
-    store::{LeaseId, Revision},
+    engine::{State, index::Index, version::Version},
+    store::{KeyRange, LeaseId, Revision},
 };
 
 /// So many bytes go into one frame.
@@ -26,7 +22,7 @@ const CHUNK: usize = 1 << 20;
 /// What a snapshot is made of. The map is persistent: writers go on meanwhile.
 pub(super) struct Source {
     pub(super) revision: Revision,
-    pub(super) keys: OrdMap<Bytes, Arc<Version>>,
+    pub(super) keys: Index,
     pub(super) leases: Vec<(LeaseId, i64)>,
 }
 
@@ -39,7 +35,9 @@ pub(super) fn write(folder: &Path, source: &Source, superfluous: &[PathBuf]) -> 
         file.put(&Record::Grant { id: *id, ttl_s: *ttl_s })?;
     }
     let mut count = 0;
-    for entry in source.keys.values().filter_map(|head| head.at(source.revision)) {
+    for entry in
+        source.keys.range(&KeyRange::prefix("")).filter_map(|head| head.at(source.revision))
+    {
         file.put(&Record::Entry(entry.clone()))?;
         count += 1;
     }
@@ -130,7 +128,7 @@ fn restore(state: &mut State, record: Record, count: &mut u64) -> Result<bool, &
         Record::Entry(entry) => {
             *count += 1;
             state.leases.attach(&entry.key, None, entry.lease);
-            state.keys.insert(entry.key.clone(), Version::restored(entry));
+            state.keys.insert(Version::restored(entry));
         }
         Record::End { count: expected } if expected == *count => return Ok(true),
         Record::End { .. } => return Err("the number of entries is not the one recorded"),

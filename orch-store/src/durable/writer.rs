@@ -260,7 +260,7 @@ impl Writer {
     fn compact(&mut self, revision: Revision) -> Result<(), StoreError> {
         self.engine.state.read().check_compact(revision)?;
         self.append_record(&Record::Compact { revision })?;
-        self.engine.compact(revision);
+        while self.engine.compact_step(revision) {}
         self.start_snapshot(revision);
         Ok(())
     }

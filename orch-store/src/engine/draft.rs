@@ -8,7 +8,11 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{State, answer, version::Version};
+use super::{
+    answer,
+    state::{State, readable},
+    version::Version,
+};
 use crate::{
     StoreError,
     store::{
@@ -114,9 +118,9 @@ impl<'a> Draft<'a> {
 
     fn range(&self, request: &RangeRequest) -> Result<RangeResponse, StoreError> {
         let current = self.revision + u64::from(!self.versions.is_empty());
-        let at = self.state.readable(request.revision, current)?;
+        let at = readable(request.revision, current, self.state.compacted)?;
         if self.own.is_empty() && self.heads.is_empty() {
-            return Ok(answer::range(&self.state.keys, request, at, current));
+            return Ok(self.state.source().range(request, at));
         }
         let heads = self.all(&request.range);
         let entries = heads.iter().filter_map(|head| head.at(at));
@@ -171,7 +175,7 @@ impl<'a> Draft<'a> {
 
     /// The newest versions in a range, in the order of keys.
     fn all(&self, range: &KeyRange) -> Vec<Arc<Version>> {
-        let visible = answer::heads(&self.state.keys, range).cloned();
+        let visible = self.state.keys.range(range).cloned();
         let mut found: BTreeMap<Bytes, Arc<Version>> =
             visible.map(|head| (head.entry.key.clone(), head)).collect();
         for (key, head) in self.heads.iter().chain(&self.own) {

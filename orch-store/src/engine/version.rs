@@ -72,12 +72,27 @@ impl Version {
         version.live()
     }
 
+    /// The version before, unless there is none or it is forgotten.
+    pub(crate) fn older(&self) -> Option<&Arc<Self>> {
+        self.older.as_ref()
+    }
+
+    /// The live entry that this version replaced.
+    pub(crate) fn previous(&self) -> Option<&Entry> {
+        self.older.as_ref().and_then(|older| older.live())
+    }
+
+    /// The revision of the version before, or 0 where there is none or it is forgotten.
+    pub(crate) fn older_revision(&self) -> Revision {
+        self.older.as_ref().map_or(0, |older| older.entry.mod_revision)
+    }
+
     /// The change that made this version.
     pub(crate) fn event(&self) -> Event {
         Event {
             kind: if self.deleted { EventKind::Delete } else { EventKind::Put },
             entry: self.entry.clone(),
-            previous: self.older.as_ref().and_then(|older| older.live()).cloned(),
+            previous: self.previous().cloned(),
         }
     }
 

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    hash::BuildHasherDefault,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -12,12 +11,13 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use super::version::Version;
 use crate::store::{Event, KeyRange, Revision, WatchItem};
 
 /// A watcher's number, unique in its store.
 pub(crate) type WatcherId = u64;
 
-type Fast<K, V> = HashMap<K, V, BuildHasherDefault<std::hash::DefaultHasher>>;
+type Fast<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
 
 #[derive(Debug)]
 struct Watcher {
@@ -151,37 +151,40 @@ impl Watchers {
     }
 
     /// Delivers the changes of one revision.
-    pub(crate) fn notify(&mut self, revision: Revision, events: &[Event]) {
-        let mut gone = Vec::new();
-        match events {
-            [event] => {
-                // The common case: one shared batch for every watcher.
-                let mut batch: Option<Arc<[Event]>> = None;
-                self.visit(&event.entry.key, &mut |watcher| {
-                    if revision < watcher.from {
-                        return;
-                    }
-                    let batch = batch.get_or_insert_with(|| Arc::from(vec![event.clone()]));
-                    if !watcher.send(WatchItem::Events(batch.clone())) {
-                        gone.push(watcher.id);
-                    }
-                });
-            }
-            _ => gone = self.notify_many(revision, events),
-        }
+    pub(crate) fn notify(&mut self, revision: Revision, versions: &[Arc<Version>]) {
+        let gone = match versions {
+            [version] => self.notify_one(revision, version),
+            _ => self.notify_many(revision, versions),
+        };
         gone.into_iter().for_each(|id| self.remove(id));
     }
 
-    fn notify_many(&self, revision: Revision, events: &[Event]) -> Vec<WatcherId> {
+    /// The common case: one batch, shared by every watcher, made only if there is one.
+    fn notify_one(&self, revision: Revision, version: &Version) -> Vec<WatcherId> {
+        let mut gone = Vec::new();
+        let mut batch: Option<Arc<[Event]>> = None;
+        self.visit(&version.entry.key, &mut |watcher| {
+            if revision < watcher.from {
+                return;
+            }
+            let batch = batch.get_or_insert_with(|| Arc::new([version.event()]));
+            if !watcher.send(WatchItem::Events(batch.clone())) {
+                gone.push(watcher.id);
+            }
+        });
+        gone
+    }
+
+    fn notify_many(&self, revision: Revision, versions: &[Arc<Version>]) -> Vec<WatcherId> {
         let mut interested: BTreeMap<WatcherId, &Watcher> = BTreeMap::new();
-        for event in events {
-            self.visit(&event.entry.key, &mut |watcher| {
+        for version in versions {
+            self.visit(&version.entry.key, &mut |watcher| {
                 interested.insert(watcher.id, watcher);
             });
         }
         let behind = |watcher: &&&Watcher| {
-            let wanted = events.iter().filter(|event| watcher.range.contains(&event.entry.key));
-            !watcher.send(WatchItem::Events(wanted.cloned().collect()))
+            let wanted = versions.iter().filter(|v| watcher.range.contains(&v.entry.key));
+            !watcher.send(WatchItem::Events(wanted.map(|version| version.event()).collect()))
         };
         let interested = interested.values().filter(|watcher| revision >= watcher.from);
         interested.filter(behind).map(|watcher| watcher.id).collect()
