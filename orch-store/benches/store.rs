@@ -6,7 +6,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use futures::{StreamExt as _, future};
 use orch_store::{
     DurableOptions, DurableStore, KeyRange, MemoryStore, RangeRequest, Store, StoreReader as _,
-    WatchRequest, Write,
+    WatchItem, WatchRequest, Write,
 };
 use tokio::{runtime::Runtime, time::Instant};
 
@@ -22,10 +22,9 @@ async fn puts(store: Arc<dyn Store>, writers: u64, count: u64) -> Duration {
     let tasks = (0..writers).map(|writer| {
         let store = store.clone();
         tokio::spawn(async move {
-            let value = bytes::Bytes::from(vec![b'x'; VALUE]);
             for number in (writer..count).step_by(writers as usize) {
                 let key = format!("/registry/pods/default/pod-{}", number % 100_000);
-                store.write(Write::put(key, value.clone())).await.expect("a put");
+                store.write(Write::put(key, vec![b'x'; VALUE])).await.expect("a put");
             }
         })
     });
@@ -66,6 +65,13 @@ fn bench_range(c: &mut Criterion) {
         b.to_async(&runtime).iter(|| store.range(request.clone()));
     });
     group.finish();
+    let mut group = c.benchmark_group("page_of_500_with_count");
+    group.bench_function("memory/100k", |b| {
+        let range = KeyRange::prefix("/registry/pods/");
+        let request = RangeRequest { limit: Some(500), ..RangeRequest::new(range) };
+        b.to_async(&runtime).iter(|| store.range(request.clone()));
+    });
+    group.finish();
 }
 
 fn bench_watch(c: &mut Criterion) {
@@ -93,9 +99,15 @@ async fn one_prefix(watchers: u64, count: u64) -> Duration {
     let mut readers = Vec::new();
     for _ in 0..watchers {
         let request = WatchRequest { range: KeyRange::prefix("/p/"), from: None };
-        let items = store.watch(request).await.expect("a watch");
-        let mut items = items.take(count as usize);
-        readers.push(tokio::spawn(async move { while items.next().await.is_some() {} }));
+        let mut items = store.watch(request).await.expect("a watch");
+        readers.push(tokio::spawn(async move {
+            let mut left = count as usize;
+            while left > 0 {
+                if let Some(Ok(WatchItem::Events(events))) = items.next().await {
+                    left -= events.len();
+                }
+            }
+        }));
     }
     let started = Instant::now();
     for number in 0..count {
@@ -108,7 +120,7 @@ async fn one_prefix(watchers: u64, count: u64) -> Duration {
     started.elapsed()
 }
 
-/// Time of `count` writes with so many watchers that mostly do not care.
+/// Time of `count` writes to 10,000 keys, with one watcher for each of the first so many.
 async fn disjoint_prefixes(watchers: u64, count: u64) -> Duration {
     let store = MemoryStore::default();
     let mut streams = Vec::new();
@@ -119,7 +131,7 @@ async fn disjoint_prefixes(watchers: u64, count: u64) -> Duration {
     }
     let started = Instant::now();
     for number in 0..count {
-        let write = Write::put(format!("/n/{}/x", number % watchers), "x");
+        let write = Write::put(format!("/n/{}/x", number % 10_000), "x");
         store.write(write).await.expect("a put");
     }
     started.elapsed()

@@ -3,21 +3,33 @@
 //! The index is the memory store's: everything is held in memory, and the folder is the log from
 //! which it is built when the store is opened.
 //!
-//! # On disk (format version 1)
+//! # How a write becomes durable and visible
+//! One thread takes the writes that wait, decides them in order on what is visible and what was
+//! decided before, and encodes them into one frame of the log. The frame is written and synced.
+//! Behind that, a second thread makes the changes visible to readers and watchers and answers the
+//! callers, while the first is at the next batch. So a change is visible only when it is durable,
+//! and its caller is told only when it is visible.
+//!
+//! # On disk (format version 2)
 //! All integers are little-endian; checksums are CRC-32C.
 //!
 //! - `LOCK`: empty; the process that has the store open holds an exclusive lock on it.
 //! - `log-<number>.wal`: a segment of the log. `<number>` (20 digits) is that of its first frame;
-//!   frames are numbered from 1 without gaps across segments.
+//!   frames are numbered from 1 without gaps across segments. A segment is made at its full
+//!   length, which its header tells; what was not written yet is zero. One that is continued in
+//!   the next is cut to what it holds.
+//! - `CLOSED`: where the log ended, there only while the store is closed after an orderly end: the
+//!   header of a file with the number of the last segment and the offset of its end.
 //! - `snapshot-<revision>.snap`: the live keys at a compacted revision and the leases. Segments
-//!   that hold nothing newer are removed. `*.tmp` is a snapshot that was never finished.
+//!   that hold nothing newer are removed. A backup is such a file. `*.tmp` was never finished.
 //!
-//! | a file's header (24 bytes) | | a frame's header (20 bytes) | |
+//! | a file's header (32 bytes) | | a frame's header (20 bytes) | |
 //! |---|---|---|---|
-//! | `ORCHWAL\n` or `ORCHSNP\n` | 8 bytes | length of the payload | u32 |
+//! | `ORCHWAL\n`, `ORCHSNP\n` or `ORCHEND\n` | 8 bytes | length of the payload | u32 |
 //! | format version | u32 | number | u64 |
 //! | first frame's number, or revision | u64 | checksum of the payload | u32 |
-//! | checksum of the above | u32 | checksum of the above | u32 |
+//! | length or offset, 0 for a snapshot | u64 | checksum of the above | u32 |
+//! | checksum of the above | u32 | | |
 //!
 //! A payload is a sequence of records, which take effect together; `bytes` is a u32 length and
 //! the bytes, and a lease of 0 is none:
@@ -33,13 +45,20 @@
 //!
 //! # Damage
 //! A frame is begun only when the one before it is on disk, so that only the last can be cut off
-//! by a crash, and nobody was told of it: it is removed. It is recognised by the file's end, or by
-//! a sector that was never written. Everything else is [`StoreError::Corrupt`], with the file and
-//! the offset, and the store does not open. After a failed write or fsync the store answers reads
-//! and takes no more writes.
+//! by a crash, and nobody was told of it: it is removed. It is recognised by a sector that was
+//! never written, with nothing behind it. Everything else is [`StoreError::Corrupt`], with the
+//! file and the offset, and the store does not open: also a file that is missing, or shorter than
+//! it was made or than the log was when it was closed. After a failed write or sync the store
+//! answers reads and takes no more writes. A full disk is met before anything is written:
+//! [`StoreError::NoSpace`], and the store goes on.
 
+mod backup;
+mod compaction;
+mod disk;
 mod format;
 mod log;
+mod pipeline;
+mod segment;
 mod snapshot;
 mod writer;
 
@@ -48,8 +67,11 @@ mod tests;
 
 use std::{
     fs::{self, File, TryLockError},
-    path::Path,
-    sync::Arc,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -62,12 +84,15 @@ use tokio::{
 };
 
 use self::{
+    compaction::Snapshots,
+    disk::{Disk, RealDisk, io_error, remove_unfinished},
     format::{Change, Record},
-    log::{Disk, Log, RealDisk, io_error},
-    writer::{Command, Reply, Writer},
+    log::Log,
+    pipeline::Reply,
+    writer::{Command, Writer},
 };
 use crate::{
-    StoreError,
+    Snapshot, StoreError,
     engine::{
         self, Engine, State, WatchOptions,
         leases::{self, Expire, Expirer},
@@ -95,7 +120,8 @@ pub enum Durability {
 pub struct DurableOptions {
     /// What an acknowledged write has behind it. Default: [`Durability::SyncedBeforeAck`].
     pub durability: Durability,
-    /// The log is continued in a new file at this size in bytes. Default: 64 MiB.
+    /// The log is continued in a new file at this size in bytes, and each file has that size from
+    /// its beginning. Default: 64 MiB.
     pub segment_bytes: u64,
     /// A compaction writes a snapshot when at least so many bytes of log become superfluous by
     /// it; whole segments only. Default: 64 MiB.
@@ -138,6 +164,9 @@ pub struct DurableStore {
 #[derive(Debug)]
 struct Inner {
     engine: Arc<Engine>,
+    folder: PathBuf,
+    /// How far the log is written.
+    log_bytes: Arc<AtomicU64>,
     /// None only while it is being dropped.
     commands: Option<mpsc::Sender<Command>>,
     writer: Option<JoinHandle<()>>,
@@ -161,6 +190,7 @@ impl DurableStore {
         disk: Arc<dyn Disk>,
     ) -> Result<Self, StoreError> {
         let lock = lock(folder)?;
+        remove_unfinished(folder)?;
         let mut state = State::default();
         let snapshot = snapshot::read(folder, &mut state)?;
         let log =
@@ -171,19 +201,44 @@ impl DurableStore {
         let engine = Engine::new(state, options.environment, watch);
         let (commands, receiver) = mpsc::channel(options.queue.max(1));
         let minimum = options.snapshot_bytes_min;
-        let writer = Writer::new(engine.clone(), log, folder.to_owned(), minimum);
+        let log_bytes = Arc::new(AtomicU64::new(log.bytes()));
+        let snapshots = Snapshots::new(folder.to_owned(), minimum);
+        let writer = Writer::start(engine.clone(), log, snapshots, log_bytes.clone());
+        let writer = writer.map_err(io_error(folder))?;
         let run = move || {
             writer.run(receiver);
             drop(lock);
         };
         let thread = thread::Builder::new().name("orch-store".into()).spawn(run);
         let writer = Some(thread.map_err(io_error(folder))?);
-        let inner = Inner { engine, commands: Some(commands), writer, expirer: Expirer::default() };
+        let inner = Inner {
+            engine,
+            folder: folder.to_owned(),
+            log_bytes,
+            commands: Some(commands),
+            writer,
+            expirer: Expirer::default(),
+        };
         let store = Self { inner: Arc::new(inner) };
         if has_leases && tokio::runtime::Handle::try_current().is_ok() {
             store.wake_expirer();
         }
         Ok(store)
+    }
+
+    /// Everything as it is now, to be read later: taken in constant time, and never changing.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::new(self.inner.engine.freeze())
+    }
+
+    /// How many bytes the store takes on disk: its log as far as it is written, and its snapshot.
+    pub fn bytes_on_disk(&self) -> u64 {
+        let count = |suffix: &str| -> u64 {
+            let files = fs::read_dir(&self.inner.folder).into_iter().flatten().flatten();
+            let files = files.filter(|file| file.file_name().to_string_lossy().ends_with(suffix));
+            files.filter_map(|file| file.metadata().ok()).map(|data| data.len()).sum()
+        };
+        count(".snap") + self.inner.log_bytes.load(Ordering::Relaxed)
     }
 
     /// The newest revision that is durable.

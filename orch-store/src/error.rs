@@ -49,6 +49,10 @@ pub enum StoreError {
     /// Another process holds the folder.
     #[error("{0} is in use by another process")]
     Locked(String),
+    /// The disk is full: there is no room for the write at this path, and nothing was written. The
+    /// store goes on, and the same write succeeds when there is room again.
+    #[error("no space is left on the disk for {0}")]
+    NoSpace(String),
     /// Reading or writing the folder failed. The store takes no more writes; whether the write
     /// that met the failure is there after the next start is unknown.
     #[error("storage input/output failed: {0}")]
@@ -59,6 +63,6 @@ impl StoreError {
     /// Whether the same call may succeed later. After [`StoreError::Unknown`] a retried write must
     /// be guarded by the revision that it expects.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Unknown(_) | Self::Unavailable(_))
+        matches!(self, Self::Unknown(_) | Self::Unavailable(_) | Self::NoSpace(_))
     }
 }

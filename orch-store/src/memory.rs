@@ -13,7 +13,7 @@ use crate::{
     Snapshot, StoreError,
     engine::{
         self, Engine, State, WatchOptions,
-        draft::{Draft, Heads},
+        draft::Draft,
         leases::{self, Expire, Expirer},
     },
     store::{
@@ -182,8 +182,7 @@ impl Store for MemoryStore {
     async fn write(&self, write: Write) -> Result<WriteOutcome, StoreError> {
         engine::check_write(&write)?;
         let state = &mut *self.inner.engine.state.write();
-        let heads = Heads::default();
-        let (outcome, version) = Draft::new(state, &heads, state.revision).write(write)?;
+        let (outcome, version) = Draft::new(state, &(), state.revision).write(write)?;
         state.commit(version.as_slice());
         Ok(outcome)
     }
@@ -191,8 +190,7 @@ impl Store for MemoryStore {
     async fn transact(&self, transaction: Transaction) -> Result<TransactionOutcome, StoreError> {
         transaction.check()?;
         let state = &mut *self.inner.engine.state.write();
-        let heads = Heads::default();
-        let draft = Draft::new(state, &heads, state.revision);
+        let draft = Draft::new(state, &(), state.revision);
         let (outcome, versions) = draft.transact(transaction)?;
         state.commit(&versions);
         Ok(outcome)

@@ -10,13 +10,15 @@ use crate::{
 };
 
 /// The version of the format that is written.
-pub(super) const FORMAT_VERSION: u32 = 1;
+pub(super) const FORMAT_VERSION: u32 = 2;
 /// First bytes of a log segment.
 pub(super) const LOG_MAGIC: &[u8; 8] = b"ORCHWAL\n";
 /// First bytes of a snapshot.
 pub(super) const SNAPSHOT_MAGIC: &[u8; 8] = b"ORCHSNP\n";
-/// Length of a file's header: magic, version, number, checksum.
-pub(super) const FILE_HEADER: usize = 24;
+/// First bytes of the file that says where the log ends.
+pub(super) const CLOSED_MAGIC: &[u8; 8] = b"ORCHEND\n";
+/// Length of a file's header: magic, version, number, length, checksum.
+pub(super) const FILE_HEADER: usize = 32;
 /// Length of a frame's header: payload length, number, payload checksum, header checksum.
 pub(super) const FRAME_HEADER: usize = 20;
 /// The longest payload of a frame.
@@ -24,29 +26,46 @@ pub(super) const PAYLOAD_MAX: usize = 1 << 30;
 /// What a disk writes wholly or not at all.
 const SECTOR: usize = 512;
 
-/// The header of a file.
-pub(super) fn file_header(magic: &[u8; 8], number: u64) -> [u8; FILE_HEADER] {
-    let mut header = [0; FILE_HEADER];
-    header[..8].copy_from_slice(magic);
-    header[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
-    header[12..20].copy_from_slice(&number.to_le_bytes());
-    let checksum = crc32c::crc32c(&header[..20]);
-    header[20..].copy_from_slice(&checksum.to_le_bytes());
-    header
+/// What a file's header says besides its kind and version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FileHeader {
+    /// The first frame's number, or a snapshot's revision.
+    pub(super) number: u64,
+    /// The length that the file was made with; 0 for a snapshot. Where the log ends, in the file
+    /// that says so.
+    pub(super) length: u64,
 }
 
-/// Reads a file's header; gives its number, or what is wrong with it.
-pub(super) fn read_file_header(magic: &[u8; 8], data: &[u8]) -> Result<u64, String> {
-    let header = data.get(..FILE_HEADER).ok_or("the header is cut short")?;
-    if header[..8] != magic[..] {
-        return Err("the file does not begin with the magic bytes of its kind".into());
+impl FileHeader {
+    pub(super) fn encode(self, magic: &[u8; 8]) -> [u8; FILE_HEADER] {
+        let mut header = [0; FILE_HEADER];
+        header[..8].copy_from_slice(magic);
+        header[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+        header[12..20].copy_from_slice(&self.number.to_le_bytes());
+        header[20..28].copy_from_slice(&self.length.to_le_bytes());
+        let checksum = crc32c::crc32c(&header[..28]);
+        header[28..].copy_from_slice(&checksum.to_le_bytes());
+        header
     }
-    if crc32c::crc32c(&header[..20]) != u32_at(header, 20) {
-        return Err("the header's checksum does not match".into());
-    }
-    match u32_at(header, 8) {
-        FORMAT_VERSION => Ok(u64_at(header, 12)),
-        other => Err(format!("format version {other} is not known (this is {FORMAT_VERSION})")),
+
+    /// Reads the header at the beginning of a file, or tells what is wrong with it.
+    pub(super) fn decode(magic: &[u8; 8], data: &[u8]) -> Result<Self, String> {
+        let header = data.get(..FILE_HEADER).ok_or("the header is cut short")?;
+        if header[..8] != magic[..] {
+            return Err("the file does not begin with the magic bytes of its kind".into());
+        }
+        match u32_at(header, 8) {
+            FORMAT_VERSION => {}
+            other => {
+                return Err(format!(
+                    "format version {other} is not known (this is {FORMAT_VERSION})"
+                ));
+            }
+        }
+        if crc32c::crc32c(&header[..28]) != u32_at(header, 28) {
+            return Err("the header's checksum does not match".into());
+        }
+        Ok(Self { number: u64_at(header, 12), length: u64_at(header, 20) })
     }
 }
 
@@ -72,7 +91,7 @@ pub(super) fn seal_frame(frame: &mut [u8], number: u64) {
 /// What is found where a frame should be.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Frame<'a> {
-    /// The end of the file.
+    /// The end of the file, or nothing but zeros up to there.
     End,
     /// A whole frame's payload; the next frame begins at `next`.
     Whole { payload: &'a [u8], next: usize },
@@ -82,42 +101,77 @@ pub(super) enum Frame<'a> {
     Damaged(&'static str),
 }
 
+/// A frame's header: the payload's length, the frame's number, the payload's checksum.
+pub(super) fn read_frame_header(header: &[u8]) -> Option<(usize, u64, u32)> {
+    let matches = crc32c::crc32c(&header[..16]) == u32_at(header, 16);
+    matches.then(|| (u32_at(header, 0) as usize, u64_at(header, 4), u32_at(header, 12)))
+}
+
 /// Reads the frame at `at`, which must have this number.
+///
+/// A frame is written only when the one before it is on disk. So nothing follows one that was cut
+/// off, and damage to one that is followed by another is not a cut-off write.
 pub(super) fn read_frame(data: &[u8], at: usize, number: u64) -> Frame<'_> {
     let rest = &data[at..];
-    if rest.is_empty() {
+    if is_zero(rest) {
         return Frame::End;
     }
     let Some(header) = rest.get(..FRAME_HEADER) else { return Frame::Torn };
-    if crc32c::crc32c(&header[..16]) != u32_at(header, 16) {
-        return match has_unwritten_sector(data, at, data.len()) {
+    let Some((length, found, checksum)) = read_frame_header(header) else {
+        return match header_was_cut(data, at) && !has_frame(rest, number) {
             true => Frame::Torn,
             false => Frame::Damaged("the checksum of a frame's header does not match"),
         };
-    }
-    if u64_at(header, 4) != number {
+    };
+    if found != number {
         return Frame::Damaged("a frame has a number out of order");
     }
-    let next = at + FRAME_HEADER + u32_at(header, 0) as usize;
-    let Some(payload) = data.get(at + FRAME_HEADER..next) else { return Frame::Torn };
-    if crc32c::crc32c(payload) == u32_at(header, 12) {
+    let next = at + FRAME_HEADER + length;
+    let Some(payload) = data.get(at + FRAME_HEADER..next) else {
+        return Frame::Damaged("a frame is longer than its file");
+    };
+    if crc32c::crc32c(payload) == checksum {
         return Frame::Whole { payload, next };
     }
-    // Frames are written one after the other is on disk, so one that is followed by another was
-    // whole once; and a cut-off write leaves sectors that were never written, which read as zero.
-    if next == data.len() && has_unwritten_sector(data, at, next) {
+    if is_zero(&data[next..]) && has_unwritten_part(data, at, next) {
         return Frame::Torn;
     }
     Frame::Damaged("the checksum of a frame does not match")
 }
 
-/// Whether a sector's part of `from..to` is all zero, as after a write that the power cut off.
-fn has_unwritten_sector(data: &[u8], from: usize, to: usize) -> bool {
+fn is_zero(data: &[u8]) -> bool {
+    // Compared block by block, which the processor does many bytes at a time.
+    data.chunks(4096).all(|block| block.iter().fold(0, |all, byte| all | byte) == 0)
+}
+
+/// Whether a frame with a later number than `number` begins anywhere.
+fn has_frame(data: &[u8], number: u64) -> bool {
+    let header =
+        |bytes: &[u8]| read_frame_header(bytes).is_some_and(|(_, found, _)| found > number);
+    data.windows(FRAME_HEADER).any(header)
+}
+
+/// Whether a sector was never written that has a part of the frame's header at `at`, or nothing
+/// was written behind it: payloads do not begin with zeros.
+fn header_was_cut(data: &[u8], at: usize) -> bool {
+    let end = at + FRAME_HEADER;
+    let boundary = ((at / SECTOR + 1) * SECTOR).min(end);
+    is_zero(&data[at..boundary])
+        || (boundary < end && is_zero(&data[boundary..end]))
+        || is_zero(&data[end..])
+}
+
+/// Whether a sector's part of `from..to` is all zero, as after a write that the power cut off, or
+/// the end is, as after one that failed half-way.
+fn has_unwritten_part(data: &[u8], from: usize, to: usize) -> bool {
+    if to - from >= 16 && is_zero(&data[to - 16..to]) {
+        return true;
+    }
     let mut start = from;
     while start < to {
         let end = ((start / SECTOR + 1) * SECTOR).min(to);
-        // A few zero bytes at the edge are ordinary data.
-        if end - start >= 16 && data[start..end].iter().all(|byte| *byte == 0) {
+        // A few zero bytes at the beginning are ordinary data.
+        if (end - start >= 16 || end == to) && is_zero(&data[start..end]) {
             return true;
         }
         start = end;

@@ -1,77 +1,22 @@
 //! The write-ahead log: numbered frames in numbered segments.
 
 use std::{
-    fmt,
-    fs::{self, File, OpenOptions},
+    fs,
     io::{self, Write as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use super::format::{self, FILE_HEADER, FRAME_HEADER, Frame, LOG_MAGIC, Record, Records};
+use super::{
+    DurableOptions,
+    disk::{Disk, corrupt, io_error, numbered, sync_folder},
+    format::{self, CLOSED_MAGIC, FILE_HEADER, FileHeader, Record},
+    segment::{self, OpenSegment, Segment},
+};
 use crate::{StoreError, store::Revision};
 
-/// The file operations that can fail while the store runs, so that tests can make them fail.
-pub(super) trait Disk: Send + Sync + fmt::Debug {
-    /// Appends bytes to a file.
-    fn append(&self, file: &mut File, bytes: &[u8]) -> io::Result<()> {
-        file.write_all(bytes)
-    }
-
-    /// Makes what was written survive a loss of power.
-    fn sync(&self, file: &File) -> io::Result<()> {
-        file.sync_data()
-    }
-}
-
-/// The real disk.
-#[derive(Debug)]
-pub(super) struct RealDisk;
-
-impl Disk for RealDisk {}
-
-/// An error of input/output with the path it met.
-pub(super) fn io_error(path: &Path) -> impl FnOnce(io::Error) -> StoreError {
-    let path = path.display().to_string();
-    move |error| StoreError::Io(path, error)
-}
-
-/// Makes creations, renames and removals in a folder survive a loss of power.
-pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
-}
-
-/// A finding of damage, with the place.
-pub(super) fn corrupt(path: &Path, offset: usize, what: impl fmt::Display) -> StoreError {
-    StoreError::Corrupt(format!("{} at offset {offset}: {what}", path.display()))
-}
-
-/// The files of a folder named `<prefix><number><suffix>`, by number.
-pub(super) fn numbered(
-    folder: &Path,
-    prefix: &str,
-    suffix: &str,
-) -> Result<Vec<(u64, PathBuf)>, StoreError> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder).map_err(io_error(folder))? {
-        let entry = entry.map_err(io_error(folder))?;
-        let name = entry.file_name();
-        let number = name.to_str().and_then(|name| name.strip_prefix(prefix)?.strip_suffix(suffix));
-        if let Some(number) = number.and_then(|number| number.parse().ok()) {
-            files.push((number, entry.path()));
-        }
-    }
-    files.sort();
-    Ok(files)
-}
-
-#[derive(Debug)]
-struct Segment {
-    path: PathBuf,
-    bytes: u64,
-    /// The newest revision committed in it or before it.
-    last_revision: Revision,
-}
+/// Says where the log ended when it was closed in order.
+const CLOSED: &str = "CLOSED";
 
 /// The log, open for appending.
 #[derive(Debug)]
@@ -81,175 +26,211 @@ pub(super) struct Log {
     sync: bool,
     segment_bytes: u64,
     closed: Vec<Segment>,
-    current: Segment,
-    file: File,
-    next_number: u64,
-}
-
-/// What reading a segment came to.
-struct Scan {
-    /// Where the whole frames end.
-    end: usize,
-    length: usize,
+    current: OpenSegment,
     next_number: u64,
 }
 
 impl Log {
-    /// Reads every record in order and opens the log for appending. `first` is the number of the
-    /// first frame if nothing may be missing (there is no snapshot); `apply` gives the revision
-    /// that its record led to, or what is wrong with it.
+    /// Reads every record in order and opens the log for appending. `complete`: nothing may be
+    /// missing at the beginning (there is no snapshot); `apply` gives the revision that its
+    /// record led to, or what is wrong with it.
     pub(super) fn open(
         folder: &Path,
-        options: &super::DurableOptions,
+        options: &DurableOptions,
         disk: Arc<dyn Disk>,
         complete: bool,
         apply: &mut dyn FnMut(Record) -> Result<Revision, String>,
     ) -> Result<Self, StoreError> {
-        let files = numbered(folder, "log-", ".wal")?;
-        let mut next = match files.first() {
-            Some((number, path)) if complete && *number != 1 => {
-                return Err(corrupt(path, 0, "the segments before this one are missing"));
+        let Found { mut segments, next, made_with } = read(folder, complete, apply)?;
+        let length = options.segment_bytes.max(FILE_HEADER as u64);
+        let current = match segments.pop() {
+            Some(segment) => {
+                let length = made_with.max(segment.end);
+                OpenSegment::reopen(segment, length, disk.clone())?
             }
-            Some((number, _)) => *number,
-            None => 1,
+            None => OpenSegment::create(folder, next, length, 0, disk.clone())?,
         };
-        let mut closed = Vec::new();
-        let mut revision = 0;
-        for (index, (number, path)) in files.iter().enumerate() {
-            if *number != next {
-                let what = format!("the segment with frame {next} is missing before this one");
-                return Err(corrupt(path, 0, what));
-            }
-            let last = index + 1 == files.len();
-            let scan = read_segment(path, next, last, &mut |record| {
-                revision = apply(record)?;
-                Ok(())
-            })?;
-            if scan.end < scan.length {
-                cut(path, scan.end)?;
-            }
-            next = scan.next_number;
-            let bytes = scan.end as u64;
-            closed.push(Segment { path: path.clone(), bytes, last_revision: revision });
-        }
-        let (current, file) = match closed.pop() {
-            Some(segment) if segment.bytes >= FILE_HEADER as u64 => {
-                let open = OpenOptions::new().append(true).open(&segment.path);
-                let file = open.map_err(io_error(&segment.path))?;
-                (segment, file)
-            }
-            // A segment whose very header was cut off, or none at all.
-            _ => create(folder, next).map_err(io_error(folder))?,
-        };
+        remove_marker(folder).map_err(io_error(folder))?;
         Ok(Self {
             folder: folder.to_owned(),
             disk,
             sync: options.durability == super::Durability::SyncedBeforeAck,
-            segment_bytes: options.segment_bytes,
-            closed,
+            segment_bytes: length,
+            closed: segments,
             current,
-            file,
             next_number: next,
         })
     }
 
-    /// Appends a frame (its payload after [`FRAME_HEADER`] free bytes) and makes it durable.
-    /// After an error the log must not be written to any more.
+    /// Makes room for a frame of so many bytes. An error leaves the log as it was: this can be
+    /// tried again.
+    pub(super) fn reserve(&mut self, bytes: usize) -> Result<(), StoreError> {
+        if self.current.fits(bytes) {
+            return Ok(());
+        }
+        let reserved = match self.current.is_empty() {
+            true => self.current.grow(bytes),
+            false => self.rotate(bytes),
+        };
+        reserved.map_err(|error| match error {
+            StoreError::Io(path, error) if error.kind() == io::ErrorKind::StorageFull => {
+                StoreError::NoSpace(path)
+            }
+            other => other,
+        })
+    }
+
+    fn rotate(&mut self, bytes: usize) -> Result<(), StoreError> {
+        let length = self.segment_bytes.max((FILE_HEADER + bytes) as u64);
+        let last = self.current.segment.last_revision;
+        let disk = self.disk.clone();
+        let new = OpenSegment::create(&self.folder, self.next_number, length, last, disk)?;
+        let old = std::mem::replace(&mut self.current, new);
+        self.closed.push(old.close()?);
+        Ok(())
+    }
+
+    /// Appends a frame (its payload after [`FRAME_HEADER`](format::FRAME_HEADER) free bytes) for
+    /// which room was made, and makes it durable. After an error the log must not be written to
+    /// any more.
     pub(super) fn append(
         &mut self,
         frame: &mut [u8],
         revision: Revision,
     ) -> Result<(), StoreError> {
-        if self.current.bytes >= self.segment_bytes {
-            let rotated = create(&self.folder, self.next_number);
-            let (segment, file) = rotated.map_err(io_error(&self.folder))?;
-            self.closed.push(std::mem::replace(&mut self.current, segment));
-            self.file = file;
-        }
         format::seal_frame(frame, self.next_number);
-        let mut write = || {
-            self.disk.append(&mut self.file, frame)?;
-            if self.sync { self.disk.sync(&self.file) } else { Ok(()) }
-        };
-        write().map_err(io_error(&self.current.path))?;
+        self.current.write(frame, self.sync)?;
+        if self.sync {
+            self.current.sync()?;
+        }
         self.next_number += 1;
-        self.current.bytes += frame.len() as u64;
-        self.current.last_revision = revision;
+        self.current.segment.last_revision = revision;
         Ok(())
     }
 
-    /// How many bytes a snapshot at `revision` would make superfluous.
-    pub(super) fn reclaimable(&self, revision: Revision) -> u64 {
-        let old = self.closed.iter().take_while(|segment| segment.last_revision <= revision);
-        old.map(|segment| segment.bytes).sum()
+    fn superfluous(&self, revision: Revision) -> usize {
+        self.closed.iter().take_while(|segment| segment.last_revision <= revision).count()
     }
 
-    /// Gives away the segments that a snapshot at `revision` makes superfluous, oldest first.
-    pub(super) fn take_superfluous(&mut self, revision: Revision) -> Vec<PathBuf> {
-        let keep = self.closed.iter().position(|segment| segment.last_revision > revision);
-        let old = self.closed.drain(..keep.unwrap_or(self.closed.len()));
-        old.map(|segment| segment.path).collect()
+    /// The segments that a snapshot at `revision` makes superfluous, oldest first, and how many
+    /// bytes they are.
+    pub(super) fn reclaimable(&self, revision: Revision) -> (Vec<PathBuf>, u64) {
+        let old = &self.closed[..self.superfluous(revision)];
+        let paths = old.iter().map(|segment| segment.path.clone()).collect();
+        (paths, old.iter().map(|segment| segment.end).sum())
     }
 
-    /// Makes everything durable; for an orderly end in the relaxed mode.
-    pub(super) fn sync(&self) -> io::Result<()> {
-        self.disk.sync(&self.file)
+    /// Forgets the segments that a snapshot at `revision` has replaced.
+    pub(super) fn forget(&mut self, revision: Revision) {
+        self.closed.drain(..self.superfluous(revision));
+    }
+
+    /// How many bytes the log has on disk.
+    pub(super) fn bytes(&self) -> u64 {
+        self.closed.iter().map(|segment| segment.end).sum::<u64>() + self.current.segment.end
+    }
+
+    /// Closes the log in order: everything is on disk, and it is written down where it ends, so
+    /// that a file which is cut short later is known to be.
+    pub(super) fn close(self) -> Result<(), StoreError> {
+        let Segment { first, end, .. } = self.current.close()?;
+        let header = FileHeader { number: first, length: end };
+        let write = || {
+            let temporary = self.folder.join("CLOSED.tmp");
+            let mut file = fs::File::create(&temporary)?;
+            file.write_all(&header.encode(CLOSED_MAGIC))?;
+            file.sync_all()?;
+            fs::rename(&temporary, self.folder.join(CLOSED))?;
+            sync_folder(&self.folder)
+        };
+        write().map_err(io_error(&self.folder))
     }
 }
 
-/// Starts a segment whose first frame will have this number.
-fn create(folder: &Path, number: u64) -> io::Result<(Segment, File)> {
-    let path = folder.join(format!("log-{number:020}.wal"));
-    // Truncating: a segment whose header was cut off may be there, and holds nothing.
-    let mut file = OpenOptions::new().create(true).write(true).truncate(true).open(&path)?;
-    file.write_all(&format::file_header(LOG_MAGIC, number))?;
-    file.sync_all()?;
-    sync_folder(folder)?;
-    Ok((Segment { path, bytes: FILE_HEADER as u64, last_revision: 0 }, file))
+/// What is there of a log.
+pub(super) struct Found {
+    segments: Vec<Segment>,
+    /// The number of the next frame.
+    next: u64,
+    /// The length that the last segment was made with.
+    made_with: u64,
 }
 
-/// Takes a torn tail off a segment.
-fn cut(path: &Path, length: usize) -> Result<(), StoreError> {
-    tracing::warn!(path = %path.display(), length, "cutting off a write that was never completed");
-    let cut = || {
-        let file = OpenOptions::new().write(true).open(path)?;
-        file.set_len(length as u64)?;
-        file.sync_all()
-    };
-    cut().map_err(io_error(path))
-}
-
-fn read_segment(
-    path: &Path,
-    first: u64,
-    last: bool,
-    apply: &mut dyn FnMut(Record) -> Result<(), String>,
-) -> Result<Scan, StoreError> {
-    let data = fs::read(path).map_err(io_error(path))?;
-    let length = data.len();
-    if last && (length < FILE_HEADER || data.iter().all(|byte| *byte == 0)) {
-        // The power went while the segment was being created.
-        return Ok(Scan { end: 0, length, next_number: first });
-    }
-    let number = format::read_file_header(LOG_MAGIC, &data).map_err(|e| corrupt(path, 0, e))?;
-    if number != first {
-        return Err(corrupt(path, 0, "the number in the header is not that of the name"));
-    }
-    let mut scan = Scan { end: FILE_HEADER, length, next_number: first };
-    loop {
-        match format::read_frame(&data, scan.end, scan.next_number) {
-            Frame::End => return Ok(scan),
-            Frame::Torn if last => return Ok(scan),
-            Frame::Torn => return Err(corrupt(path, scan.end, "a frame is cut short")),
-            Frame::Damaged(what) => return Err(corrupt(path, scan.end, what)),
-            Frame::Whole { payload, next } => {
-                for record in Records(payload) {
-                    let applied = record.map_err(str::to_owned).and_then(&mut *apply);
-                    applied.map_err(|what| corrupt(path, scan.end + FRAME_HEADER, what))?;
-                }
-                scan.end = next;
-                scan.next_number += 1;
-            }
+/// Reads every record in order, and changes nothing. `complete` and `apply`: see [`Log::open`].
+pub(super) fn read(
+    folder: &Path,
+    complete: bool,
+    apply: &mut dyn FnMut(Record) -> Result<Revision, String>,
+) -> Result<Found, StoreError> {
+    let files = numbered(folder, "log-", ".wal")?;
+    let mut next = match files.first() {
+        Some((number, path)) if complete && *number != 1 => {
+            return Err(corrupt(path, 0, "the segments before this one are missing"));
         }
+        Some((number, _)) => *number,
+        None => 1,
+    };
+    let marker = read_marker(folder)?;
+    let mut segments: Vec<Segment> = Vec::new();
+    let (mut length, mut made_with) = (0, 0);
+    for (index, (number, path)) in files.iter().enumerate() {
+        if *number != next {
+            let what = format!("the segment with frame {next} is missing before this one");
+            return Err(corrupt(path, 0, what));
+        }
+        // A log that was closed in order has no write that was cut off.
+        let may_be_torn = index + 1 == files.len() && marker.is_none();
+        let mut scan = segment::read(path, next, may_be_torn, apply)?;
+        let before = segments.last().map_or(0, |segment| segment.last_revision);
+        scan.segment.last_revision = scan.segment.last_revision.max(before);
+        (next, length, made_with) = (scan.next, scan.length, scan.made_with);
+        segments.push(scan.segment);
+    }
+    check_end(folder, segments.last(), marker, length, made_with)?;
+    Ok(Found { segments, next, made_with })
+}
+
+/// Where the log ended when it was closed in order.
+fn read_marker(folder: &Path) -> Result<Option<FileHeader>, StoreError> {
+    let path = folder.join(CLOSED);
+    let data = match fs::read(&path) {
+        Ok(data) => data,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io_error(&path)(error)),
+    };
+    let header = FileHeader::decode(CLOSED_MAGIC, &data);
+    header.map(Some).map_err(|what| corrupt(&path, 0, what))
+}
+
+/// Gone before anything is written behind the place that it names.
+fn remove_marker(folder: &Path) -> io::Result<()> {
+    match fs::remove_file(folder.join(CLOSED)) {
+        Ok(()) => sync_folder(folder),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes sure that nothing is missing at the end.
+fn check_end(
+    folder: &Path,
+    last: Option<&Segment>,
+    marker: Option<FileHeader>,
+    length: u64,
+    made_with: u64,
+) -> Result<(), StoreError> {
+    match (last, marker) {
+        (None, None) => Ok(()),
+        (None, Some(_)) => Err(corrupt(&folder.join(CLOSED), 0, "the log is missing")),
+        (Some(last), Some(marker)) if (last.first, last.end) != (marker.number, marker.length) => {
+            let FileHeader { number, length } = marker;
+            let what = format!("the log ended in segment {number} at offset {length}");
+            Err(corrupt(&last.path, last.end as usize, what))
+        }
+        (Some(last), None) if length < made_with => {
+            let what = format!("the file is shorter than it was made ({made_with} bytes)");
+            Err(corrupt(&last.path, length as usize, what))
+        }
+        (Some(_), _) => Ok(()),
     }
 }

@@ -2,13 +2,15 @@
 
 use std::{
     fs::{self, File},
-    io::{self, BufWriter, Write as _},
+    io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write as _},
     path::{Path, PathBuf},
 };
 
 use super::{
-    format::{self, FILE_HEADER, FRAME_HEADER, Frame, Record, Records, SNAPSHOT_MAGIC},
-    log::{corrupt, io_error, numbered, sync_folder},
+    disk::{corrupt, io_error, numbered, sync_folder},
+    format::{
+        self, FILE_HEADER, FRAME_HEADER, FileHeader, PAYLOAD_MAX, Record, Records, SNAPSHOT_MAGIC,
+    },
 };
 use crate::{
     StoreError,
@@ -27,31 +29,46 @@ pub(super) struct Source {
 }
 
 /// Writes a snapshot, then removes the snapshots and segments that it replaces.
-pub(super) fn write(folder: &Path, source: &Source, superfluous: &[PathBuf]) -> io::Result<()> {
-    let name = folder.join(format!("snapshot-{:020}.snap", source.revision));
-    let temporary = name.with_extension("tmp");
-    let mut file = Writer::create(&temporary, source.revision)?;
-    for (id, ttl_s) in &source.leases {
-        file.put(&Record::Grant { id: *id, ttl_s: *ttl_s })?;
-    }
-    let mut count = 0;
-    for entry in
-        source.keys.range(&KeyRange::prefix("")).filter_map(|head| head.at(source.revision))
-    {
-        file.put(&Record::Entry(entry.clone()))?;
-        count += 1;
-    }
-    file.put(&Record::End { count })?;
-    file.finish()?;
-    fs::rename(&temporary, &name)?;
-    sync_folder(folder)?;
-    let older = numbered(folder, "snapshot-", ".snap").map_err(io::Error::other)?;
-    for (_, path) in older.iter().filter(|(revision, _)| *revision < source.revision) {
-        fs::remove_file(path)?;
-    }
+pub(super) fn replace(
+    folder: &Path,
+    source: &Source,
+    superfluous: &[PathBuf],
+) -> Result<(), StoreError> {
+    let path = folder.join(format!("snapshot-{:020}.snap", source.revision));
+    write(&path, source)?;
+    let older = numbered(folder, "snapshot-", ".snap")?;
+    let older = older.iter().filter(|(revision, _)| *revision < source.revision);
     // Oldest first: whenever this stops, what is left has no gap.
-    superfluous.iter().try_for_each(fs::remove_file)?;
-    sync_folder(folder)
+    let mut gone = older.map(|(_, path)| path).chain(superfluous);
+    gone.try_for_each(|path| fs::remove_file(path).map_err(io_error(path)))?;
+    sync_folder(folder).map_err(io_error(folder))
+}
+
+/// Writes a snapshot. It has its name only once it is whole and on disk.
+pub(super) fn write(path: &Path, source: &Source) -> Result<(), StoreError> {
+    let temporary = path.with_extension("tmp");
+    let whole = || {
+        let mut file = Writer::create(&temporary, source.revision)?;
+        for (id, ttl_s) in &source.leases {
+            file.put(&Record::Grant { id: *id, ttl_s: *ttl_s })?;
+        }
+        let everything = KeyRange::prefix("");
+        let mut count = 0;
+        for head in source.keys.range(&everything) {
+            let Some(entry) = head.at(source.revision) else { continue };
+            file.put(&Record::Entry(entry.clone()))?;
+            count += 1;
+        }
+        file.put(&Record::End { count })?;
+        file.finish()?;
+        fs::rename(&temporary, path)?;
+        sync_folder(path.parent().unwrap_or(Path::new(".")))
+    };
+    whole().map_err(|error| {
+        // Half a snapshot would only take space.
+        let _ = fs::remove_file(&temporary);
+        io_error(path)(error)
+    })
 }
 
 struct Writer {
@@ -63,7 +80,8 @@ struct Writer {
 impl Writer {
     fn create(path: &Path, revision: Revision) -> io::Result<Self> {
         let mut file = BufWriter::new(File::create(path)?);
-        file.write_all(&format::file_header(SNAPSHOT_MAGIC, revision))?;
+        let header = FileHeader { number: revision, length: 0 };
+        file.write_all(&header.encode(SNAPSHOT_MAGIC))?;
         Ok(Self { file, frame: vec![0; FRAME_HEADER], number: 1 })
     }
 
@@ -89,34 +107,77 @@ impl Writer {
     }
 }
 
-/// Reads the newest snapshot into an empty state; `false` if there is none.
+/// Reads the newest snapshot of a folder into an empty state; `false` if there is none.
 pub(super) fn read(folder: &Path, state: &mut State) -> Result<bool, StoreError> {
-    for (_, path) in numbered(folder, "snapshot-", ".tmp")? {
-        fs::remove_file(&path).map_err(io_error(&path))?;
-    }
     let Some((revision, path)) = numbered(folder, "snapshot-", ".snap")?.pop() else {
         return Ok(false);
     };
-    let data = fs::read(&path).map_err(io_error(&path))?;
-    let number = format::read_file_header(SNAPSHOT_MAGIC, &data);
-    if number.map_err(|what| corrupt(&path, 0, what))? != revision {
+    if read_file(&path, state)? != revision {
         return Err(corrupt(&path, 0, "the revision in the header is not that of the name"));
     }
+    Ok(true)
+}
+
+/// Reads a snapshot into an empty state; gives its revision. Holds one frame of it at a time.
+pub(super) fn read_file(path: &Path, state: &mut State) -> Result<Revision, StoreError> {
+    let file = File::open(path).map_err(io_error(path))?;
+    let mut reader = Reader { file: BufReader::with_capacity(CHUNK, file), path, at: 0 };
+    let header = reader.take(FILE_HEADER)?;
+    let header = FileHeader::decode(SNAPSHOT_MAGIC, &header);
+    let revision = header.map_err(|what| corrupt(path, 0, what))?.number;
     state.revision = revision;
     state.compacted = revision;
-    let (mut at, mut number, mut count, mut ended) = (FILE_HEADER, 1, 0, false);
-    loop {
-        match format::read_frame(&data, at, number) {
-            Frame::End if ended => return Ok(true),
-            Frame::End | Frame::Torn => return Err(corrupt(&path, at, "the file is cut short")),
-            Frame::Damaged(what) => return Err(corrupt(&path, at, what)),
-            Frame::Whole { payload, next } => {
-                for record in Records(payload) {
-                    let applied = record.and_then(|record| restore(state, record, &mut count));
-                    ended = applied.map_err(|what| corrupt(&path, at + FRAME_HEADER, what))?;
-                }
-                (at, number) = (next, number + 1);
+    let (mut number, mut count, mut ended) = (1, 0, false);
+    while !ended {
+        let at = reader.at;
+        let payload = reader.frame(number)?;
+        for record in Records(&payload) {
+            let applied = record.and_then(|record| restore(state, record, &mut count));
+            ended = applied.map_err(|what| corrupt(path, at + FRAME_HEADER, what))?;
+        }
+        number += 1;
+    }
+    match reader.file.fill_buf() {
+        Ok([]) => Ok(revision),
+        Ok(_) => Err(corrupt(path, reader.at, "something follows the end")),
+        Err(error) => Err(io_error(path)(error)),
+    }
+}
+
+/// Reads a snapshot's file from its beginning to its end.
+struct Reader<'a> {
+    file: BufReader<File>,
+    path: &'a Path,
+    at: usize,
+}
+
+impl Reader<'_> {
+    fn take(&mut self, length: usize) -> Result<Vec<u8>, StoreError> {
+        let mut bytes = vec![0; length];
+        match self.file.read_exact(&mut bytes) {
+            Ok(()) => self.at += length,
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                return Err(corrupt(self.path, self.at, "the file is cut short"));
             }
+            Err(error) => return Err(io_error(self.path)(error)),
+        }
+        Ok(bytes)
+    }
+
+    /// The payload of the next frame, which must have this number.
+    fn frame(&mut self, number: u64) -> Result<Vec<u8>, StoreError> {
+        let at = self.at;
+        let header = self.take(FRAME_HEADER)?;
+        let header = format::read_frame_header(&header);
+        let (length, found, checksum) = header
+            .ok_or_else(|| corrupt(self.path, at, "the checksum of a header does not match"))?;
+        if found != number || length > PAYLOAD_MAX {
+            return Err(corrupt(self.path, at, "a frame has a number out of order"));
+        }
+        let payload = self.take(length)?;
+        match crc32c::crc32c(&payload) == checksum {
+            true => Ok(payload),
+            false => Err(corrupt(self.path, at, "the checksum of a frame does not match")),
         }
     }
 }

@@ -1,24 +1,27 @@
-//! The one thread that writes: it decides writes in order, logs a batch of them with one fsync,
-//! and only then makes them visible and answers.
+//! The one thread that writes: it decides writes in order and logs a batch of them with one sync.
+//! Only then they become visible, and their callers are told.
 
 use std::{
-    path::PathBuf,
-    sync::Arc,
-    thread::{self, JoinHandle},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::{
+    compaction::Snapshots,
     format::{self, FRAME_HEADER, PAYLOAD_MAX, Record},
     log::Log,
-    snapshot,
+    pipeline::{Answer, Durable, Pipeline, Reply},
 };
 use crate::{
     StoreError,
     engine::{
         Engine,
-        draft::{Draft, Heads},
+        draft::{Draft, Heads, Hidden},
         leases,
         version::Version,
     },
@@ -28,8 +31,6 @@ use crate::{
 /// A batch is logged when it has so many writes or bytes, or nothing more is waiting.
 const BATCH_WRITES: usize = 4096;
 const BATCH_BYTES: usize = 8 << 20;
-
-pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
 /// What the thread is asked to do.
 pub(super) enum Command {
@@ -46,72 +47,89 @@ pub(super) fn check_size(write: &Write) -> Result<(), StoreError> {
         Operation::Put { value, .. } => value.len(),
         Operation::Delete => 0,
     };
-    if write.key.len() + value > PAYLOAD_MAX - BATCH_BYTES - 1024 {
-        return Err(StoreError::Invalid("the value is too large to be stored".into()));
+    check_bytes(write.key.len() + value)
+}
+
+fn check_bytes(bytes: usize) -> Result<(), StoreError> {
+    if bytes > PAYLOAD_MAX - BATCH_BYTES {
+        return Err(StoreError::Invalid("the write is too large to be stored".into()));
     }
     Ok(())
+}
+
+/// What a change takes in the log at most.
+fn logged_bytes(version: &Arc<Version>) -> usize {
+    version.entry.key.len() + version.entry.value.len() + 32
 }
 
 /// The thread's state.
 pub(super) struct Writer {
     engine: Arc<Engine>,
     log: Log,
-    folder: PathBuf,
-    snapshot_bytes_min: u64,
+    /// How far the log is written, for those who ask.
+    log_bytes: Arc<AtomicU64>,
+    pipeline: Pipeline,
+    snapshots: Snapshots,
+    /// The newest revision that is on disk.
+    revision: Revision,
     /// Why nothing is written any more.
     failed: Option<String>,
-    snapshot: Option<JoinHandle<()>>,
 }
 
 /// Writes that are decided and not yet logged.
 #[derive(Default)]
 struct Batch {
-    /// The newest versions, not yet visible, of the keys that this batch changes.
+    /// The newest versions of the keys that this batch changes.
     heads: Heads,
     /// The changes in the order of their revisions.
     versions: Vec<Arc<Version>>,
-    /// How many revisions they are.
-    revisions: u64,
     answers: Vec<Answer>,
     frame: Vec<u8>,
 }
 
-/// What is told to a caller once its write is durable.
-enum Answer {
-    Write(Reply<WriteOutcome>, WriteOutcome),
-    Transact(Reply<TransactionOutcome>, TransactionOutcome),
-}
-
-impl Answer {
-    fn send(self, logged: Result<(), StoreError>) {
-        match self {
-            Self::Write(reply, outcome) => drop(reply.send(logged.map(|()| outcome))),
-            Self::Transact(reply, outcome) => drop(reply.send(logged.map(|()| outcome))),
-        }
-    }
-}
-
 impl Batch {
+    fn new() -> Self {
+        Self { frame: vec![0; FRAME_HEADER], ..Self::default() }
+    }
+
     /// Takes in the changes of one write, which may be none.
     fn add(&mut self, versions: &[Arc<Version>], answer: Answer) {
         self.answers.push(answer);
         format::put_commit(&mut self.frame, versions);
-        self.revisions += u64::from(!versions.is_empty());
         for version in versions {
             self.heads.insert(version.entry.key.clone(), version.clone());
             self.versions.push(version.clone());
         }
     }
+
+    fn is_full(&self) -> bool {
+        self.answers.len() >= BATCH_WRITES || self.frame.len() >= BATCH_BYTES
+    }
+}
+
+/// What is decided and not visible: batches that are on disk already, and the one in hand.
+struct Undone<'a>(&'a Pipeline, &'a Heads);
+
+impl Hidden for Undone<'_> {
+    fn head(&self, key: &[u8]) -> Option<&Arc<Version>> {
+        self.1.head(key).or_else(|| self.0.head(key))
+    }
+
+    fn heads(&self) -> impl Iterator<Item = &Arc<Version>> {
+        self.0.heads().chain(self.1.heads())
+    }
 }
 
 impl Writer {
-    pub(super) fn new(
+    pub(super) fn start(
         engine: Arc<Engine>,
         log: Log,
-        folder: PathBuf,
-        snapshot_bytes_min: u64,
-    ) -> Self {
-        Self { engine, log, folder, snapshot_bytes_min, failed: None, snapshot: None }
+        snapshots: Snapshots,
+        log_bytes: Arc<AtomicU64>,
+    ) -> std::io::Result<Self> {
+        let pipeline = Pipeline::start(engine.clone())?;
+        let revision = engine.state.read().revision;
+        Ok(Self { engine, log, log_bytes, pipeline, snapshots, revision, failed: None })
     }
 
     /// Works until every sender is gone.
@@ -122,39 +140,49 @@ impl Writer {
                 write @ (Command::Write(..) | Command::Transact(..)) => {
                     waiting = self.write_batch(write, &mut commands);
                 }
-                Command::Compact(revision, reply) => {
-                    let _ = reply.send(self.compact(revision));
-                }
-                Command::Grant(id, ttl_s, reply) => {
-                    let _ = reply.send(self.grant(id, ttl_s));
-                }
-                Command::Revoke { id, only_expired, reply } => {
-                    let _ = reply.send(self.revoke(id, only_expired));
+                other => {
+                    // Decided on what is visible, and visible before the next write is decided.
+                    self.pipeline.drain();
+                    self.run_alone(other);
                 }
             }
         }
-        if let Err(error) = self.log.sync() {
-            tracing::error!(%error, "the log could not be synced at the end");
-        }
-        if let Some(snapshot) = self.snapshot.take() {
-            let _ = snapshot.join();
+        self.pipeline.drain();
+        self.snapshots.wait();
+        if self.failed.is_none()
+            && let Err(error) = self.log.close()
+        {
+            tracing::error!(%error, "the log could not be closed");
         }
     }
 
-    /// Decides a write and those that wait behind it, logs them together, and answers. Gives back
-    /// the first command that is not a write.
+    fn run_alone(&mut self, command: Command) {
+        match command {
+            Command::Compact(revision, reply) => drop(reply.send(self.compact(revision))),
+            Command::Grant(id, ttl_s, reply) => drop(reply.send(self.grant(id, ttl_s))),
+            Command::Revoke { id, only_expired, reply } => {
+                drop(reply.send(self.revoke(id, only_expired)));
+            }
+            Command::Write(..) | Command::Transact(..) => {
+                unreachable!("writes go into batches")
+            }
+        }
+    }
+
+    /// Decides a write and those that wait behind it, logs them together, and hands them on.
+    /// Gives back the first command that is not a write.
     fn write_batch(
         &mut self,
         first: Command,
         commands: &mut mpsc::Receiver<Command>,
     ) -> Option<Command> {
-        let mut batch = Batch { frame: vec![0; FRAME_HEADER], ..Batch::default() };
+        let mut batch = Batch::new();
         let mut next = Some(first);
         let mut waiting = None;
         while let Some(command) = next {
             waiting = self.decide(&mut batch, command);
-            let full = batch.answers.len() >= BATCH_WRITES || batch.frame.len() >= BATCH_BYTES;
-            next = if full || waiting.is_some() { None } else { commands.try_recv().ok() };
+            let last = batch.is_full() || waiting.is_some();
+            next = if last { None } else { commands.try_recv().ok() };
         }
         self.finish(batch);
         waiting
@@ -163,45 +191,55 @@ impl Writer {
     /// Takes a write into the batch; gives back a command that is none.
     fn decide(&self, batch: &mut Batch, command: Command) -> Option<Command> {
         let state = self.engine.state.read();
-        let draft = Draft::new(&state, &batch.heads, state.revision + batch.revisions);
+        let newest = batch.versions.last().map_or(self.revision, |last| last.entry.mod_revision);
+        let undone = Undone(&self.pipeline, &batch.heads);
+        let draft = Draft::new(&state, &undone, newest);
         match command {
-            Command::Write(write, reply) => match draft.write(write) {
-                Err(error) => drop(reply.send(Err(error))),
-                Ok((outcome, version)) => {
-                    batch.add(version.as_slice(), Answer::Write(reply, outcome));
+            Command::Write(write, reply) => {
+                let decided = draft.write(write);
+                drop(state);
+                match decided {
+                    Err(error) => drop(reply.send(Err(error))),
+                    Ok((outcome, version)) => {
+                        batch.add(version.as_slice(), Answer::Write(reply, outcome));
+                    }
                 }
-            },
-            Command::Transact(transaction, reply) => match draft.transact(transaction) {
-                Err(error) => drop(reply.send(Err(error))),
-                Ok((outcome, versions)) => {
-                    batch.add(&versions, Answer::Transact(reply, outcome));
+            }
+            Command::Transact(transaction, reply) => {
+                let decided = draft.transact(transaction).and_then(|(outcome, versions)| {
+                    check_bytes(versions.iter().map(logged_bytes).sum())?;
+                    Ok((outcome, versions))
+                });
+                drop(state);
+                match decided {
+                    Err(error) => drop(reply.send(Err(error))),
+                    Ok((outcome, versions)) => {
+                        batch.add(&versions, Answer::Transact(reply, outcome));
+                    }
                 }
-            },
+            }
             other => return Some(other),
         }
         None
     }
 
     fn finish(&mut self, mut batch: Batch) {
-        let logged = match batch.versions.last() {
-            // Outcomes that change nothing were decided on what is durable already.
-            None => Ok(()),
-            Some(last) => self.append(&mut batch.frame, last.entry.mod_revision),
-        };
-        if let Err(error) = logged {
-            let mut first = Some(error);
-            for answer in batch.answers {
-                answer.send(Err(first.take().unwrap_or_else(|| self.refusal())));
+        // Outcomes that change nothing were decided on what is on disk already.
+        if let Some(last) = batch.versions.last() {
+            let revision = last.entry.mod_revision;
+            if let Err(error) = self.append(&mut batch.frame, revision) {
+                let refusal = || match &error {
+                    StoreError::NoSpace(path) => StoreError::NoSpace(path.clone()),
+                    StoreError::Invalid(what) => StoreError::Invalid(what.clone()),
+                    _ => self.refusal(),
+                };
+                batch.answers.into_iter().for_each(|answer| answer.send(Err(refusal())));
+                return;
             }
-            return;
+            self.revision = revision;
         }
-        let same =
-            |a: &Arc<Version>, b: &Arc<Version>| a.entry.mod_revision == b.entry.mod_revision;
-        for versions in batch.versions.chunk_by(same) {
-            // One lock for each, so that readers are never kept out for a whole batch.
-            self.engine.state.write().commit(versions);
-        }
-        batch.answers.into_iter().for_each(|answer| answer.send(Ok(())));
+        let Batch { heads, versions, answers, .. } = batch;
+        self.pipeline.hand_over(Durable { versions, answers }, heads);
     }
 
     fn refusal(&self) -> StoreError {
@@ -213,19 +251,26 @@ impl Writer {
         if self.failed.is_some() {
             return Err(self.refusal());
         }
+        if frame.len() > PAYLOAD_MAX {
+            return Err(StoreError::Invalid("too much is changed at once".into()));
+        }
+        self.log.reserve(frame.len()).inspect_err(|error| {
+            tracing::warn!(%error, "there is no room for a write in the log");
+        })?;
         self.log.append(frame, revision).inspect_err(|error| {
-            // What a failed write or fsync left on the disk is unknown, and trying again proves
+            // What a failed write or sync left on the disk is unknown, and trying again proves
             // nothing: the kernel may have dropped the pages.
             tracing::error!(%error, "the log cannot be written: the store takes no more writes");
             self.failed = Some(error.to_string());
-        })
+        })?;
+        self.log_bytes.store(self.log.bytes(), Ordering::Relaxed);
+        Ok(())
     }
 
     fn append_record(&mut self, record: &Record) -> Result<(), StoreError> {
         let mut frame = vec![0; FRAME_HEADER];
         format::put_record(&mut frame, record);
-        let revision = self.engine.state.read().revision;
-        self.append(&mut frame, revision)
+        self.append(&mut frame, self.revision)
     }
 
     fn grant(&mut self, id: Option<LeaseId>, ttl_s: i64) -> Result<LeaseId, StoreError> {
@@ -242,15 +287,15 @@ impl Writer {
             if only_expired && !state.leases.is_expired(id) {
                 return Ok(false);
             }
-            state.revocation(id, state.revision + 1)
+            state.revocation(id, self.revision + 1)
         };
         let Some(deletions) = deletions else { return Ok(false) };
         let mut frame = vec![0; FRAME_HEADER];
         format::put_commit(&mut frame, &deletions);
         format::put_record(&mut frame, &Record::Revoke { id });
-        let current = self.engine.state.read().revision;
-        let revision = deletions.first().map_or(current, |first| first.entry.mod_revision);
+        let revision = self.revision + u64::from(!deletions.is_empty());
         self.append(&mut frame, revision)?;
+        self.revision = revision;
         let mut state = self.engine.state.write();
         state.commit(&deletions);
         state.leases.remove(id);
@@ -260,33 +305,10 @@ impl Writer {
     fn compact(&mut self, revision: Revision) -> Result<(), StoreError> {
         self.engine.state.read().check_compact(revision)?;
         self.append_record(&Record::Compact { revision })?;
-        while self.engine.compact_step(revision) {}
-        self.start_snapshot(revision);
+        while self.engine.compact_step(revision) {
+            thread::yield_now();
+        }
+        self.snapshots.start(&self.engine, &mut self.log, revision);
         Ok(())
-    }
-
-    /// Gives space back once enough of the log is superfluous.
-    fn start_snapshot(&mut self, revision: Revision) {
-        let running = self.snapshot.as_ref().is_some_and(|thread| !thread.is_finished());
-        if running || self.log.reclaimable(revision) < self.snapshot_bytes_min.max(1) {
-            return;
-        }
-        let source = {
-            let state = self.engine.state.read();
-            let leases = state.leases.iter().collect();
-            snapshot::Source { revision, keys: state.keys.clone(), leases }
-        };
-        let superfluous = self.log.take_superfluous(revision);
-        let folder = self.folder.clone();
-        let work = move || {
-            if let Err(error) = snapshot::write(&folder, &source, &superfluous) {
-                // Nothing is lost: the log that the snapshot was to replace is still there.
-                tracing::error!(%error, "a snapshot could not be written");
-            }
-        };
-        match thread::Builder::new().name("orch-snapshot".into()).spawn(work) {
-            Ok(thread) => self.snapshot = Some(thread),
-            Err(error) => tracing::error!(%error, "a snapshot could not be started"),
-        }
     }
 }

@@ -22,29 +22,58 @@ use crate::{
     },
 };
 
-/// The newest versions of keys that were decided and are not visible yet.
+/// The newest versions of some keys.
 pub(crate) type Heads = HashMap<Bytes, Arc<Version>, foldhash::fast::FixedState>;
 
+/// Changes that were decided on top of a state and are not visible in it yet.
+pub(crate) trait Hidden {
+    /// The newest version of a key among them.
+    fn head(&self, key: &[u8]) -> Option<&Arc<Version>>;
+
+    /// Their newest versions; where a key comes twice, the later one is the newer.
+    fn heads(&self) -> impl Iterator<Item = &Arc<Version>>;
+}
+
+/// Nothing: every change is visible when it is decided.
+impl Hidden for () {
+    fn head(&self, _: &[u8]) -> Option<&Arc<Version>> {
+        None
+    }
+
+    fn heads(&self) -> impl Iterator<Item = &Arc<Version>> {
+        std::iter::empty()
+    }
+}
+
+impl Hidden for Heads {
+    fn head(&self, key: &[u8]) -> Option<&Arc<Version>> {
+        if self.is_empty() { None } else { self.get(key) }
+    }
+
+    fn heads(&self) -> impl Iterator<Item = &Arc<Version>> {
+        self.values()
+    }
+}
+
 /// A state with the changes that were decided on top of it, and those of the write in hand.
-pub(crate) struct Draft<'a> {
+pub(crate) struct Draft<'a, H> {
     state: &'a State,
-    heads: &'a Heads,
+    hidden: &'a H,
     /// The newest revision that was decided.
     revision: Revision,
     own: Heads,
     versions: Vec<Arc<Version>>,
 }
 
-impl<'a> Draft<'a> {
-    /// Begins the write that follows `revision`; `heads` are the changes since `state`.
-    pub(crate) fn new(state: &'a State, heads: &'a Heads, revision: Revision) -> Self {
-        Self { state, heads, revision, own: Heads::default(), versions: Vec::new() }
+impl<'a, H: Hidden> Draft<'a, H> {
+    /// Begins the write that follows `revision`, which `hidden` leads to from `state`.
+    pub(crate) fn new(state: &'a State, hidden: &'a H, revision: Revision) -> Self {
+        Self { state, hidden, revision, own: Heads::default(), versions: Vec::new() }
     }
 
     fn head(&self, key: &[u8]) -> Option<&Arc<Version>> {
-        let own = if self.own.is_empty() { None } else { self.own.get(key) };
-        let decided = || if self.heads.is_empty() { None } else { self.heads.get(key) };
-        own.or_else(decided).or_else(|| self.state.keys.get(key))
+        let hidden = || self.hidden.head(key);
+        self.own.head(key).or_else(hidden).or_else(|| self.state.keys.get(key))
     }
 
     /// Decides a write of one key; gives the change, if it makes one.
@@ -105,11 +134,14 @@ impl<'a> Draft<'a> {
         })
     }
 
+    /// Compares with what was there before the whole transaction, as etcd does, also where an
+    /// inner one comes behind changes of the outer.
     fn holds(&self, compare: &Compare) -> bool {
+        let before = Self::new(self.state, self.hidden, self.revision);
         if let Some(key) = compare.range.single() {
-            return compare.holds(self.head(key).and_then(|head| head.live()));
+            return compare.holds(before.head(key).and_then(|head| head.live()));
         }
-        let found = self.live(&compare.range);
+        let found = before.live(&compare.range);
         match found.is_empty() {
             true => compare.holds(None),
             false => found.iter().all(|head| compare.holds(head.live())),
@@ -118,8 +150,12 @@ impl<'a> Draft<'a> {
 
     fn range(&self, request: &RangeRequest) -> Result<RangeResponse, StoreError> {
         let current = self.revision + u64::from(!self.versions.is_empty());
-        let at = readable(request.revision, current, self.state.compacted)?;
-        if self.own.is_empty() && self.heads.is_empty() {
+        let at = match request.revision.filter(|at| *at > 0) {
+            // The revision of the transaction itself cannot be asked for by its number.
+            Some(at) => readable(Some(at), self.revision, self.state.compacted)?,
+            None => current,
+        };
+        if self.own.is_empty() && self.hidden.heads().next().is_none() {
             return Ok(self.state.source().range(request, at));
         }
         let heads = self.all(&request.range);
@@ -178,9 +214,9 @@ impl<'a> Draft<'a> {
         let visible = self.state.keys.range(range).cloned();
         let mut found: BTreeMap<Bytes, Arc<Version>> =
             visible.map(|head| (head.entry.key.clone(), head)).collect();
-        for (key, head) in self.heads.iter().chain(&self.own) {
-            if range.contains(key) {
-                found.insert(key.clone(), head.clone());
+        for head in self.hidden.heads().chain(self.own.values()) {
+            if range.contains(&head.entry.key) {
+                found.insert(head.entry.key.clone(), head.clone());
             }
         }
         found.into_values().collect()
