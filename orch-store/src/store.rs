@@ -2,6 +2,7 @@
 
 mod entry;
 mod lease;
+mod pages;
 mod transaction;
 mod watch;
 mod write;
@@ -13,6 +14,7 @@ use async_trait::async_trait;
 pub use self::{
     entry::{Entry, KeyRange, RangeRequest, RangeResponse},
     lease::{LeaseId, LeaseReader, LeaseStatus, Leases},
+    pages::pages,
     transaction::{
         Compare, Operand, Operator, Put, PutLease, Step, StepResult, Transaction,
         TransactionOutcome,
