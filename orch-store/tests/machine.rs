@@ -1,8 +1,12 @@
 //! Tests that need something that the machine may lack, or a process of their own. What is
 //! missing is named, and the test is counted as ignored.
 
+#[path = "machine/kill.rs"]
+mod kill;
+#[path = "machine/model.rs"]
+mod model;
+
 use std::{
-    io::{BufRead as _, BufReader, Write as _},
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -14,24 +18,19 @@ use futures::StreamExt as _;
 use libtest_mimic::{Arguments, Failed, Trial};
 use orch_core::testing::rounds;
 use orch_store::{
-    DurableOptions, DurableStore, EtcdOptions, EtcdStore, KeyRange, RangeRequest, Store,
-    StoreReader, WatchItem, WatchRequest, Write, WriteOutcome, testing,
+    EtcdOptions, EtcdStore, KeyRange, Store, StoreReader, WatchItem, WatchRequest, Write, testing,
 };
 
-/// Set for the child that writes until it is killed: the folder.
-const WRITER: &str = "ORCH_STORE_TEST_WRITER";
-const KILLS: u32 = 5;
 const TIMEOUT: Duration = Duration::from_secs(120);
 
 fn main() {
-    if let Some(folder) = std::env::var_os(WRITER) {
-        runtime().block_on(write_until_killed(Path::new(&folder)));
+    if runtime().block_on(kill::write_if_asked_to()) {
         return;
     }
     let arguments = Arguments::from_args();
     let etcd = find("etcd");
     let trials = vec![
-        Trial::test("durable_survives_kill_9", || run(survives_kill_9())),
+        Trial::test("durable_survives_kill_9", || run(kill::survives_kill_9())),
         Trial::test("etcd_conforms", || run(etcd_conforms())).with_ignored_flag(etcd.is_none()),
         Trial::test("etcd_watch_outlives_a_restart", || run(watch_outlives_a_restart()))
             .with_ignored_flag(etcd.is_none()),
@@ -54,63 +53,6 @@ fn run(test: impl Future<Output = ()>) -> Result<(), Failed> {
 fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
-}
-
-/// Four writers that say what was acknowledged, a compaction now and then.
-async fn write_until_killed(folder: &Path) {
-    let options = DurableOptions {
-        segment_bytes: 64 << 10,
-        snapshot_bytes_min: 64 << 10,
-        ..DurableOptions::default()
-    };
-    let store = DurableStore::open(folder, options).unwrap();
-    let writer = async |id: u64| {
-        for number in 0u64.. {
-            let value = vec![b'x'; 300];
-            let key = format!("/{id}/{}", number % 50);
-            let outcome = store.write(Write::put(key.clone(), value)).await.unwrap();
-            let WriteOutcome::Committed { revision, .. } = outcome else { unreachable!() };
-            // One write call for a line, so that a killed process leaves no half of one inside.
-            let line = format!("{revision} {key}\n");
-            std::io::stdout().lock().write_all(line.as_bytes()).unwrap();
-            if revision % 500 == 0 {
-                store.compact(revision - 100).await.unwrap();
-            }
-        }
-    };
-    tokio::join!(writer(0), writer(1), writer(2), writer(3));
-}
-
-async fn survives_kill_9() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut newest = 1;
-    for round in 0..rounds(KILLS) {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .env(WRITER, folder.path())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut acknowledged: Vec<String> = Vec::new();
-        for line in lines.by_ref().take(400 + 733 * (round % KILLS) as usize) {
-            acknowledged.push(line.unwrap());
-        }
-        child.kill().unwrap();
-        acknowledged.extend(lines.map_while(Result::ok));
-        child.wait().unwrap();
-        let store = DurableStore::open(folder.path(), DurableOptions::default()).unwrap();
-        let everything = store.range(RangeRequest::new(KeyRange::prefix("/"))).await.unwrap();
-        for line in acknowledged {
-            let Some((revision, key)) = line.split_once(' ') else { continue };
-            let revision: u64 = revision.parse().unwrap();
-            assert!(revision > newest, "revision {revision} was given twice");
-            let entry = everything.entries.iter().find(|entry| entry.key == key);
-            let entry = entry.unwrap_or_else(|| panic!("{key} of revision {revision} is lost"));
-            assert!(entry.mod_revision >= revision, "revision {revision} of {key} is lost");
-            assert_eq!(entry.value.len(), 300, "half of a write is visible");
-        }
-        newest = store.revision();
-    }
 }
 
 /// An etcd of one member on free ports, ended with the test.
