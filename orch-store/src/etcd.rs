@@ -172,7 +172,8 @@ impl Store for EtcdStore {
     }
 
     async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
-        let message = pb::CompactionRequest { revision: message::signed(revision), physical: false };
+        let message =
+            pb::CompactionRequest { revision: message::signed(revision), physical: false };
         let attempt =
             |mut clients: Clients| async move { clients.kv.compact(message).await.map(drop) };
         self.inner.call(Call::compact(revision), attempt).await

@@ -1,24 +1,30 @@
 //! Tests that need something that the machine may lack, or a process of their own. What is
 //! missing is named, and the test is counted as ignored.
+//!
+//! `ORCH_TEST_ROUNDS=100 cargo test -p orch-store --test machine` is the long form: 500 kills of
+//! the durable store and 100 rounds of faults in an etcd cluster.
 
+#[path = "machine/cluster.rs"]
+mod cluster;
+#[path = "machine/etcd.rs"]
+mod etcd;
 #[path = "machine/kill.rs"]
 mod kill;
+#[path = "machine/load.rs"]
+mod load;
 #[path = "machine/model.rs"]
 mod model;
+#[path = "machine/proxy.rs"]
+mod proxy;
+#[path = "machine/single.rs"]
+mod single;
 
-use std::{
-    net::TcpListener,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    sync::Arc,
-    time::Duration,
-};
+use std::time::Duration;
 
-use futures::StreamExt as _;
 use libtest_mimic::{Arguments, Failed, Trial};
-use orch_core::testing::rounds;
-use orch_store::{
-    EtcdOptions, EtcdStore, KeyRange, Store, StoreReader, WatchItem, WatchRequest, Write, testing,
+use orch_core::testing::{
+    require::{Requirement, missing},
+    rounds,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -28,15 +34,34 @@ fn main() {
         return;
     }
     let arguments = Arguments::from_args();
-    let etcd = find("etcd");
+    let etcd = missing(&[Requirement::Etcd]);
+    let etcdctl = missing(&[Requirement::Etcd, Requirement::Command("etcdctl")]);
+    let with_etcd = |trial: Trial| trial.with_ignored_flag(etcd.is_some());
+    let with_etcdctl = |trial: Trial| trial.with_ignored_flag(etcdctl.is_some());
     let trials = vec![
         Trial::test("durable_survives_kill_9", || run(kill::survives_kill_9())),
-        Trial::test("etcd_conforms", || run(etcd_conforms())).with_ignored_flag(etcd.is_none()),
-        Trial::test("etcd_watch_outlives_a_restart", || run(watch_outlives_a_restart()))
-            .with_ignored_flag(etcd.is_none()),
+        with_etcd(Trial::test("etcd_conforms", || run(single::conforms()))),
+        with_etcd(Trial::test("etcd_watch_outlives_a_restart", || {
+            run(single::watch_outlives_a_restart())
+        })),
+        with_etcd(Trial::test("etcd_compaction_during_a_break_is_told", || {
+            run(single::compaction_during_a_break_is_told())
+        })),
+        with_etcd(Trial::test("etcd_slow_watcher_holds_up_nobody", || {
+            run(single::a_slow_watcher_holds_up_nobody())
+        })),
+        with_etcd(Trial::test("etcd_tls_with_client_certificates", || {
+            run(single::tls_with_client_certificates())
+        })),
+        with_etcdctl(Trial::test("etcd_authentication_survives_tokens", || {
+            run(single::authentication_survives_tokens())
+        })),
+        with_etcdctl(Trial::test("etcd_cluster_survives_faults", || {
+            run(cluster::survives_faults())
+        })),
     ];
-    if etcd.is_none() {
-        eprintln!("skipped: etcd is not installed (Debian: apt-get install etcd-server)");
+    if let Some(why) = etcd.or(etcdctl) {
+        eprintln!("skipped: {why} (Debian: apt-get install etcd-server etcd-client)");
     }
     libtest_mimic::run(&arguments, trials).exit();
 }
@@ -48,100 +73,4 @@ fn runtime() -> tokio::runtime::Runtime {
 fn run(test: impl Future<Output = ()>) -> Result<(), Failed> {
     runtime().block_on(async { tokio::time::timeout(TIMEOUT * rounds(1), test).await })?;
     Ok(())
-}
-
-fn find(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
-}
-
-/// An etcd of one member on free ports, ended with the test.
-struct Etcd {
-    child: Child,
-    folder: PathBuf,
-    client: String,
-    peer: String,
-}
-
-impl Etcd {
-    fn start(folder: &Path) -> Self {
-        let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-        let [client, peer] = listeners.map(|l| format!("http://{}", l.local_addr().unwrap()));
-        let child = Self::spawn(folder, &client, &peer);
-        Self { child, folder: folder.to_owned(), client, peer }
-    }
-
-    fn spawn(folder: &Path, client: &str, peer: &str) -> Child {
-        let cluster = format!("default={peer}");
-        let arguments = [
-            ("--data-dir", folder.to_str().unwrap()),
-            ("--listen-client-urls", client),
-            ("--advertise-client-urls", client),
-            ("--listen-peer-urls", peer),
-            ("--initial-advertise-peer-urls", peer),
-            ("--initial-cluster", &cluster),
-        ];
-        let mut command = Command::new("etcd");
-        for (name, value) in arguments {
-            command.arg(name).arg(value);
-        }
-        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
-    }
-
-    async fn connect(&self) -> EtcdStore {
-        let mut attempts = tokio::time::interval(Duration::from_millis(100));
-        loop {
-            attempts.tick().await;
-            if let Ok(store) = EtcdStore::connect(EtcdOptions::new(&*self.client)).await {
-                return store;
-            }
-        }
-    }
-
-    fn stop(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    fn restart(&mut self) {
-        self.child = Self::spawn(&self.folder, &self.client, &self.peer);
-    }
-}
-
-impl Drop for Etcd {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-async fn etcd_conforms() {
-    let folder = tempfile::tempdir().unwrap();
-    let etcd = Etcd::start(folder.path());
-    let store = etcd.connect().await;
-    testing::conformance(Arc::new(store.clone())).await;
-    testing::lease_conformance(&store).await;
-}
-
-async fn watch_outlives_a_restart() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut etcd = Etcd::start(folder.path());
-    let store = etcd.connect().await;
-    let request = WatchRequest { range: KeyRange::prefix("/r/"), from: None };
-    let mut watch = store.watch(request).await.unwrap();
-    store.write(Write::put("/r/1", "before")).await.unwrap();
-    etcd.stop();
-    assert!(store.write(Write::put("/r/x", "down")).await.is_err());
-    etcd.restart();
-    let store = etcd.connect().await;
-    for name in ["/r/2", "/r/3"] {
-        store.write(Write::put(name, "after")).await.unwrap();
-    }
-    let mut keys = Vec::new();
-    while keys.len() < 3 {
-        if let WatchItem::Events(events) = watch.next().await.unwrap().unwrap() {
-            keys.extend(events.iter().map(|event| event.entry.key.clone()));
-        }
-    }
-    assert_eq!(keys, ["/r/1", "/r/2", "/r/3"]);
 }

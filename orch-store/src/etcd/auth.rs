@@ -60,7 +60,8 @@ impl Auth {
 /// Puts on every call what etcd looks for.
 #[derive(Clone, Debug)]
 pub(super) struct Headers {
-    pub(super) auth: Arc<Auth>,
+    /// `None` for the call that gets a token: with one that has ended, older etcds refuse it.
+    pub(super) auth: Option<Arc<Auth>>,
 }
 
 impl Interceptor for Headers {
@@ -69,7 +70,7 @@ impl Interceptor for Headers {
         // A member that knows no leader must refuse a call and end a watch at once: another member
         // may know one, while a call that was taken in would end as a write of unknown outcome.
         metadata.insert("hasleader", MetadataValue::from_static("true"));
-        if let Some(token) = self.auth.token.lock().1.clone() {
+        if let Some(token) = self.auth.as_ref().and_then(|auth| auth.token.lock().1.clone()) {
             metadata.insert("token", token);
         }
         Ok(request)
@@ -84,7 +85,7 @@ mod tests {
     fn tokens_are_sent_and_never_printed() {
         let credentials = EtcdCredentials { user: "ann".into(), password: "hunter2".into() };
         let auth = Arc::new(Auth::new(Some(credentials)));
-        let mut headers = Headers { auth: auth.clone() };
+        let mut headers = Headers { auth: Some(auth.clone()) };
         let request = headers.call(Request::new(())).unwrap();
         assert!(request.metadata().get("token").is_none());
         auth.accept(Some("secret.7")).unwrap();

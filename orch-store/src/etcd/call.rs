@@ -44,9 +44,7 @@ impl Inner {
         let deadline = Instant::now() + self.options.request_timeout;
         let generation = self.auth.generation();
         match self.somewhere(call, deadline, &attempt).await {
-            Err(failure)
-                if failure.cause == Cause::Token && self.auth.credentials().is_some() =>
-            {
+            Err(failure) if failure.cause == Cause::Token && self.auth.credentials().is_some() => {
                 self.renew_token(generation, deadline).await?;
                 self.somewhere(call, deadline, &attempt).await
             }

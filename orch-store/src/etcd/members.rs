@@ -53,8 +53,9 @@ pub(super) struct Clients {
 
 impl Clients {
     fn new(index: usize, endpoint: &Endpoint, auth: &Arc<Auth>) -> Self {
-        let headers = Headers { auth: auth.clone() };
-        let connection = InterceptedService::new(endpoint.connect_lazy(), headers);
+        let channel = endpoint.connect_lazy();
+        let with = |auth| InterceptedService::new(channel.clone(), Headers { auth });
+        let connection = with(Some(auth.clone()));
         // How large an answer is, is decided by what was asked for and what is stored.
         let unlimited = usize::MAX;
         Self {
@@ -62,8 +63,8 @@ impl Clients {
             kv: KvClient::new(connection.clone()).max_decoding_message_size(unlimited),
             lease: LeaseClient::new(connection.clone()).max_decoding_message_size(unlimited),
             watch: WatchClient::new(connection.clone()).max_decoding_message_size(unlimited),
-            maintenance: MaintenanceClient::new(connection.clone()),
-            auth: AuthClient::new(connection),
+            maintenance: MaintenanceClient::new(connection),
+            auth: AuthClient::new(with(None)),
         }
     }
 }

@@ -22,10 +22,21 @@ const TOGETHER: [&str; 4] = ["t/0", "t/1", "t/2", "t/3"];
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Op {
     /// Creates (`guard` 0) or updates a key.
-    Put { key: Bytes, guard: Revision, value: Bytes, lease: Option<LeaseId> },
-    Delete { key: Bytes, guard: Revision },
+    Put {
+        key: Bytes,
+        guard: Revision,
+        value: Bytes,
+        lease: Option<LeaseId>,
+    },
+    Delete {
+        key: Bytes,
+        guard: Revision,
+    },
     /// Sets the keys that belong together to one number.
-    Together { guard: Revision, value: Bytes },
+    Together {
+        guard: Revision,
+        value: Bytes,
+    },
     Grant(LeaseId),
     Revoke(LeaseId),
     Compact(Revision),
@@ -90,7 +101,9 @@ impl Model {
         let lease = self.leases.iter().nth(random.below(3) as usize).copied();
         let key = self.key(&format!("k/{}", random.below(12)));
         match (random.below(16), lease) {
-            (0..=2, _) => Op::Together { guard: self.guard(&self.key(TOGETHER[0])), value: value() },
+            (0..=2, _) => {
+                Op::Together { guard: self.guard(&self.key(TOGETHER[0])), value: value() }
+            }
             (3..=4, _) if self.keys.contains_key(&key) => {
                 Op::Delete { guard: self.guard(&key), key }
             }
