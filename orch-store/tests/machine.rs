@@ -6,6 +6,8 @@
 
 #[path = "machine/cluster.rs"]
 mod cluster;
+#[path = "machine/differential.rs"]
+mod differential;
 #[path = "machine/etcd.rs"]
 mod etcd;
 #[path = "machine/kill.rs"]
@@ -50,6 +52,10 @@ fn main() {
         with_etcd(Trial::test("etcd_slow_watcher_holds_up_nobody", || {
             run(single::a_slow_watcher_holds_up_nobody())
         })),
+        with_etcd(Trial::test("etcd_no_space_is_an_unknown_outcome", || {
+            run(single::no_space_is_an_unknown_outcome())
+        })),
+        with_etcd(Trial::test("etcd_agrees_with_memory", || run(differential::agrees()))),
         with_etcd(Trial::test("etcd_tls_with_client_certificates", || {
             run(single::tls_with_client_certificates())
         })),

@@ -273,18 +273,8 @@ impl Watch {
         self.whole_revisions(answer.fragment)
     }
 
-    /// What there is of whole revisions. etcd goes by whole revisions, too, except where it cuts a
-    /// message into fragments: then more of the last one may follow.
     fn whole_revisions(&mut self, more_follows: bool) -> Result<Option<WatchItem>, StoreError> {
-        let Some(last) = self.partial.last().map(|event| event.entry.mod_revision) else {
-            return Ok(None);
-        };
-        let whole = match more_follows {
-            true => self.partial.partition_point(|event| event.entry.mod_revision < last),
-            false => self.partial.len(),
-        };
-        let rest = self.partial.split_off(whole);
-        let events = mem::replace(&mut self.partial, rest);
+        let events = take_whole(&mut self.partial, more_follows);
         if let Some(event) = events.iter().find(|event| lost_its_past(event)) {
             let requested = event.entry.mod_revision;
             return Err(StoreError::Compacted { requested, compacted: 0 });
@@ -295,8 +285,67 @@ impl Watch {
     }
 }
 
+/// Takes what there is of whole revisions. etcd goes by whole revisions, too, except where it cuts
+/// a message into fragments: then more of the last one may follow.
+fn take_whole(partial: &mut Vec<Event>, more_follows: bool) -> Vec<Event> {
+    let Some(last) = partial.last().map(|event| event.entry.mod_revision) else {
+        return Vec::new();
+    };
+    let whole = match more_follows {
+        true => partial.partition_point(|event| event.entry.mod_revision < last),
+        false => partial.len(),
+    };
+    let rest = partial.split_off(whole);
+    mem::replace(partial, rest)
+}
+
 /// Whether there must have been an entry before, and etcd could not find it any more.
 fn lost_its_past(event: &Event) -> bool {
     let is_first = event.kind == EventKind::Put && event.entry.version == 1;
     event.previous.is_none() && !is_first
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Entry;
+
+    fn event(revision: Revision, version: u64, kind: EventKind) -> Event {
+        let entry = Entry {
+            key: "k".into(),
+            value: "v".into(),
+            create_revision: 1,
+            mod_revision: revision,
+            version,
+            lease: None,
+        };
+        Event { kind, entry, previous: None }
+    }
+
+    #[test]
+    fn fragments_are_put_together_by_revisions() {
+        let check = |fragments: &[(&[Revision], bool)], expected: &[&[Revision]]| {
+            let mut partial = Vec::new();
+            for ((revisions, more), expected) in fragments.iter().zip(expected) {
+                partial.extend(revisions.iter().map(|r| event(*r, 1, EventKind::Put)));
+                let whole = take_whole(&mut partial, *more);
+                let whole: Vec<_> = whole.iter().map(|event| event.entry.mod_revision).collect();
+                assert_eq!(whole, *expected, "{fragments:?}");
+            }
+            assert!(partial.is_empty(), "{fragments:?}");
+        };
+        check(&[(&[4, 4, 5], false)], &[&[4, 4, 5]]);
+        check(&[(&[4, 4, 5], true), (&[5, 6], false)], &[&[4, 4], &[5, 5, 6]]);
+        check(&[(&[4, 4], true), (&[4], true), (&[4, 5], false)], &[&[], &[], &[4, 4, 4, 4, 5]]);
+        check(&[(&[4], true), (&[], false)], &[&[], &[4]]);
+        check(&[(&[4], true), (&[6], true), (&[7], false)], &[&[], &[4], &[6, 7]]);
+        check(&[(&[], false)], &[&[]]);
+    }
+
+    #[test]
+    fn an_event_without_its_past_is_known() {
+        assert!(!lost_its_past(&event(4, 1, EventKind::Put)));
+        assert!(lost_its_past(&event(4, 2, EventKind::Put)));
+        assert!(lost_its_past(&event(4, 0, EventKind::Delete)));
+    }
 }
