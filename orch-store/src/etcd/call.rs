@@ -59,7 +59,13 @@ impl Inner {
         deadline: Instant,
     ) -> Result<(), Failure> {
         let Some(credentials) = self.auth.credentials() else { return Ok(()) };
-        let _one = self.auth.renewal.lock().await;
+        // Renewing is not the call: whatever happens to it, the call was not made.
+        let not_made = |failure: Failure| match failure.cause {
+            Cause::Lost => Failure { cause: Cause::NotExecuted, ..failure },
+            _ => failure,
+        };
+        let one = timeout_at(deadline, self.auth.renewal.lock()).await;
+        let _one = one.map_err(|_| not_made(Failure::timed_out()))?;
         if self.auth.generation() != stale {
             return Ok(());
         }
@@ -67,11 +73,6 @@ impl Inner {
             let name = credentials.user.clone();
             let request = pb::AuthenticateRequest { name, password: credentials.password.clone() };
             clients.auth.authenticate(request).await.map(Response::into_inner)
-        };
-        // Renewing is not the call: whatever happens to it, the call was not made.
-        let not_made = |failure: Failure| match failure.cause {
-            Cause::Lost => Failure { cause: Cause::NotExecuted, ..failure },
-            _ => failure,
         };
         match self.somewhere(Call::read(0), deadline, &attempt).await {
             Ok(answer) => Ok(self.auth.accept(Some(&answer.token))?),

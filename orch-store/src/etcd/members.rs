@@ -160,21 +160,19 @@ impl Members {
         Some(Opened { member })
     }
 
-    /// `true` if it was well before.
-    fn mark(&self, index: usize, failed: bool) -> bool {
+    /// Puts down that a member let somebody down; `true` if it was well before.
+    fn fail(&self, index: usize) -> bool {
         let mut health = self.all[index].health.lock();
-        if failed {
-            // It may come back as another version.
-            health.ordered_progress = None;
-        }
-        !std::mem::replace(&mut health.failed, failed)
+        // It may come back as another version.
+        health.ordered_progress = None;
+        !std::mem::replace(&mut health.failed, true)
     }
 }
 
 impl Inner {
     /// A member let a call or a watch down: others are asked until it says that it is well.
     pub(super) fn member_failed(self: &Arc<Self>, index: usize) {
-        if self.members.count() > 1 && self.members.mark(index, true) {
+        if self.members.fail(index) {
             tokio::spawn(recover(Arc::downgrade(self), index));
         }
     }
@@ -233,7 +231,7 @@ async fn recover(store: std::sync::Weak<Inner>, index: usize) {
         };
         if well {
             if let Some(inner) = store.upgrade() {
-                inner.members.mark(index, false);
+                inner.members.all[index].health.lock().failed = false;
             }
             return;
         }
@@ -288,7 +286,7 @@ mod tests {
         assert_eq!(chosen(&[]), Some(0));
         drop((others, busy, open));
         // One that failed is asked only when nobody else is left.
-        assert!(members.mark(1, true) && !members.mark(1, true));
+        assert!(members.fail(1) && !members.fail(1));
         assert!((0..6).all(|_| chosen(&[]) != Some(1)));
         assert_eq!(chosen(&[0, 2]), Some(1));
         assert_eq!(chosen(&[0, 1, 2]), None);

@@ -135,12 +135,21 @@ fn endpoint(address: &str, options: &EtcdOptions) -> Result<Endpoint, StoreError
         .tcp_nodelay(true);
     match (endpoint.uri().scheme_str(), &options.tls) {
         (Some("http"), _) => Ok(endpoint),
+        (Some("https"), Some(tls)) if !holds_certificate(&tls.ca_pem) => {
+            Err(invalid("`ca_pem` holds no certificate"))
+        }
         (Some("https"), Some(tls)) => {
             endpoint.tls_config(tls.config()).map_err(|error| invalid(&error_chain(&error)))
         }
         (Some("https"), None) => Err(invalid("https needs the option `tls`")),
         _ => Err(invalid("neither http nor https")),
     }
+}
+
+/// TLS itself would take what holds none for nobody to be trusted.
+fn holds_certificate(pem: &[u8]) -> bool {
+    const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
+    pem.windows(BEGIN.len()).any(|window| window == BEGIN)
 }
 
 /// An error with its causes in one line.

@@ -192,7 +192,8 @@ pub(crate) async fn tls_with_client_certificates() {
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::new();
     let etcd = start_with_tls(folder.path(), &authority);
-    let identity = Some(authority.sign("client"));
+    let client = authority.sign("client");
+    let identity = Some(client.clone());
     let options = |tls| EtcdOptions { tls: Some(tls), ..etcd.options() };
     let store = connect(options(EtcdTls { identity: identity.clone(), ..authority.trust() })).await;
     let mut seen = watch(&store, "/tls/").await;
@@ -217,8 +218,13 @@ pub(crate) async fn tls_with_client_certificates() {
         assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{why}: {refused:?}");
     }
     let nothing = EtcdTls { identity, ..EtcdTls::new("no certificate") };
-    let refused = EtcdStore::connect(options(nothing)).await;
-    assert!(refused.is_err(), "{refused:?}");
+    let key_pem = b"no key".to_vec();
+    let no_key = EtcdIdentity { key_pem, ..client };
+    let no_key = EtcdTls { identity: Some(no_key), ..authority.trust() };
+    for tls in [nothing, no_key] {
+        let refused = EtcdStore::connect(options(tls)).await;
+        assert!(matches!(refused, Err(StoreError::Invalid(_))), "{refused:?}");
+    }
 }
 
 /// A user `app` that may do everything under `/a/`.
