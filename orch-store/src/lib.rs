@@ -17,7 +17,7 @@ pub mod testing;
 
 pub use durable::{Durability, DurableOptions, DurableStore};
 pub use error::StoreError;
-pub use etcd::{EtcdOptions, EtcdStore};
+pub use etcd::{EtcdCredentials, EtcdIdentity, EtcdOptions, EtcdStore, EtcdTls};
 pub use faulty::{Faults, FaultyStore};
 pub use memory::{MemoryOptions, MemoryStore};
 pub use snapshot::Snapshot;

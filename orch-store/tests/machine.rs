@@ -1,43 +1,73 @@
 //! Tests that need something that the machine may lack, or a process of their own. What is
 //! missing is named, and the test is counted as ignored.
+//!
+//! `ORCH_TEST_ROUNDS=100 cargo test -p orch-store --test machine` is the long form: 500 kills of
+//! the durable store and 100 rounds of faults in an etcd cluster.
 
-use std::{
-    io::{BufRead as _, BufReader, Write as _},
-    net::TcpListener,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    sync::Arc,
-    time::Duration,
-};
+#[path = "machine/cluster.rs"]
+mod cluster;
+#[path = "machine/differential.rs"]
+mod differential;
+#[path = "machine/etcd.rs"]
+mod etcd;
+#[path = "machine/kill.rs"]
+mod kill;
+#[path = "machine/load.rs"]
+mod load;
+#[path = "machine/model.rs"]
+mod model;
+#[path = "machine/proxy.rs"]
+mod proxy;
+#[path = "machine/single.rs"]
+mod single;
 
-use futures::StreamExt as _;
+use std::time::Duration;
+
 use libtest_mimic::{Arguments, Failed, Trial};
-use orch_core::testing::rounds;
-use orch_store::{
-    DurableOptions, DurableStore, EtcdOptions, EtcdStore, KeyRange, RangeRequest, Store,
-    StoreReader, WatchItem, WatchRequest, Write, WriteOutcome, testing,
+use orch_core::testing::{
+    require::{Requirement, missing},
+    rounds,
 };
 
-/// Set for the child that writes until it is killed: the folder.
-const WRITER: &str = "ORCH_STORE_TEST_WRITER";
-const KILLS: u32 = 5;
 const TIMEOUT: Duration = Duration::from_secs(120);
 
 fn main() {
-    if let Some(folder) = std::env::var_os(WRITER) {
-        runtime().block_on(write_until_killed(Path::new(&folder)));
+    if runtime().block_on(kill::write_if_asked_to()) {
         return;
     }
     let arguments = Arguments::from_args();
-    let etcd = find("etcd");
+    let etcd = missing(&[Requirement::Etcd]);
+    let etcdctl = missing(&[Requirement::Etcd, Requirement::Command("etcdctl")]);
+    let with_etcd = |trial: Trial| trial.with_ignored_flag(etcd.is_some());
+    let with_etcdctl = |trial: Trial| trial.with_ignored_flag(etcdctl.is_some());
     let trials = vec![
-        Trial::test("durable_survives_kill_9", || run(survives_kill_9())),
-        Trial::test("etcd_conforms", || run(etcd_conforms())).with_ignored_flag(etcd.is_none()),
-        Trial::test("etcd_watch_outlives_a_restart", || run(watch_outlives_a_restart()))
-            .with_ignored_flag(etcd.is_none()),
+        Trial::test("durable_survives_kill_9", || run(kill::survives_kill_9())),
+        with_etcd(Trial::test("etcd_conforms", || run(single::conforms()))),
+        with_etcd(Trial::test("etcd_watch_outlives_a_restart", || {
+            run(single::watch_outlives_a_restart())
+        })),
+        with_etcd(Trial::test("etcd_compaction_during_a_break_is_told", || {
+            run(single::compaction_during_a_break_is_told())
+        })),
+        with_etcd(Trial::test("etcd_slow_watcher_holds_up_nobody", || {
+            run(single::a_slow_watcher_holds_up_nobody())
+        })),
+        with_etcd(Trial::test("etcd_no_space_is_an_unknown_outcome", || {
+            run(single::no_space_is_an_unknown_outcome())
+        })),
+        with_etcd(Trial::test("etcd_agrees_with_memory", || run(differential::agrees()))),
+        with_etcd(Trial::test("etcd_tls_with_client_certificates", || {
+            run(single::tls_with_client_certificates())
+        })),
+        with_etcdctl(Trial::test("etcd_authentication_survives_tokens", || {
+            run(single::authentication_survives_tokens())
+        })),
+        with_etcdctl(Trial::test("etcd_cluster_survives_faults", || {
+            run(cluster::survives_faults())
+        })),
     ];
-    if etcd.is_none() {
-        eprintln!("skipped: etcd is not installed (Debian: apt-get install etcd-server)");
+    if let Some(why) = etcd.or(etcdctl) {
+        eprintln!("skipped: {why} (Debian: apt-get install etcd-server etcd-client)");
     }
     libtest_mimic::run(&arguments, trials).exit();
 }
@@ -49,157 +79,4 @@ fn runtime() -> tokio::runtime::Runtime {
 fn run(test: impl Future<Output = ()>) -> Result<(), Failed> {
     runtime().block_on(async { tokio::time::timeout(TIMEOUT * rounds(1), test).await })?;
     Ok(())
-}
-
-fn find(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
-}
-
-/// Four writers that say what was acknowledged, a compaction now and then.
-async fn write_until_killed(folder: &Path) {
-    let options = DurableOptions {
-        segment_bytes: 64 << 10,
-        snapshot_bytes_min: 64 << 10,
-        ..DurableOptions::default()
-    };
-    let store = DurableStore::open(folder, options).unwrap();
-    let writer = async |id: u64| {
-        for number in 0u64.. {
-            let value = vec![b'x'; 300];
-            let key = format!("/{id}/{}", number % 50);
-            let outcome = store.write(Write::put(key.clone(), value)).await.unwrap();
-            let WriteOutcome::Committed { revision, .. } = outcome else { unreachable!() };
-            // One write call for a line, so that a killed process leaves no half of one inside.
-            let line = format!("{revision} {key}\n");
-            std::io::stdout().lock().write_all(line.as_bytes()).unwrap();
-            if revision % 500 == 0 {
-                store.compact(revision - 100).await.unwrap();
-            }
-        }
-    };
-    tokio::join!(writer(0), writer(1), writer(2), writer(3));
-}
-
-async fn survives_kill_9() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut newest = 1;
-    for round in 0..rounds(KILLS) {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .env(WRITER, folder.path())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut acknowledged: Vec<String> = Vec::new();
-        for line in lines.by_ref().take(400 + 733 * (round % KILLS) as usize) {
-            acknowledged.push(line.unwrap());
-        }
-        child.kill().unwrap();
-        acknowledged.extend(lines.map_while(Result::ok));
-        child.wait().unwrap();
-        let store = DurableStore::open(folder.path(), DurableOptions::default()).unwrap();
-        let everything = store.range(RangeRequest::new(KeyRange::prefix("/"))).await.unwrap();
-        for line in acknowledged {
-            let Some((revision, key)) = line.split_once(' ') else { continue };
-            let revision: u64 = revision.parse().unwrap();
-            assert!(revision > newest, "revision {revision} was given twice");
-            let entry = everything.entries.iter().find(|entry| entry.key == key);
-            let entry = entry.unwrap_or_else(|| panic!("{key} of revision {revision} is lost"));
-            assert!(entry.mod_revision >= revision, "revision {revision} of {key} is lost");
-            assert_eq!(entry.value.len(), 300, "half of a write is visible");
-        }
-        newest = store.revision();
-    }
-}
-
-/// An etcd of one member on free ports, ended with the test.
-struct Etcd {
-    child: Child,
-    folder: PathBuf,
-    client: String,
-    peer: String,
-}
-
-impl Etcd {
-    fn start(folder: &Path) -> Self {
-        let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-        let [client, peer] = listeners.map(|l| format!("http://{}", l.local_addr().unwrap()));
-        let child = Self::spawn(folder, &client, &peer);
-        Self { child, folder: folder.to_owned(), client, peer }
-    }
-
-    fn spawn(folder: &Path, client: &str, peer: &str) -> Child {
-        let cluster = format!("default={peer}");
-        let arguments = [
-            ("--data-dir", folder.to_str().unwrap()),
-            ("--listen-client-urls", client),
-            ("--advertise-client-urls", client),
-            ("--listen-peer-urls", peer),
-            ("--initial-advertise-peer-urls", peer),
-            ("--initial-cluster", &cluster),
-        ];
-        let mut command = Command::new("etcd");
-        for (name, value) in arguments {
-            command.arg(name).arg(value);
-        }
-        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
-    }
-
-    async fn connect(&self) -> EtcdStore {
-        let mut attempts = tokio::time::interval(Duration::from_millis(100));
-        loop {
-            attempts.tick().await;
-            if let Ok(store) = EtcdStore::connect(EtcdOptions::new(&*self.client)).await {
-                return store;
-            }
-        }
-    }
-
-    fn stop(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    fn restart(&mut self) {
-        self.child = Self::spawn(&self.folder, &self.client, &self.peer);
-    }
-}
-
-impl Drop for Etcd {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-async fn etcd_conforms() {
-    let folder = tempfile::tempdir().unwrap();
-    let etcd = Etcd::start(folder.path());
-    let store = etcd.connect().await;
-    testing::conformance(Arc::new(store.clone())).await;
-    testing::lease_conformance(&store).await;
-}
-
-async fn watch_outlives_a_restart() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut etcd = Etcd::start(folder.path());
-    let store = etcd.connect().await;
-    let request = WatchRequest { range: KeyRange::prefix("/r/"), from: None };
-    let mut watch = store.watch(request).await.unwrap();
-    store.write(Write::put("/r/1", "before")).await.unwrap();
-    etcd.stop();
-    assert!(store.write(Write::put("/r/x", "down")).await.is_err());
-    etcd.restart();
-    let store = etcd.connect().await;
-    for name in ["/r/2", "/r/3"] {
-        store.write(Write::put(name, "after")).await.unwrap();
-    }
-    let mut keys = Vec::new();
-    while keys.len() < 3 {
-        if let WatchItem::Events(events) = watch.next().await.unwrap().unwrap() {
-            keys.extend(events.iter().map(|event| event.entry.key.clone()));
-        }
-    }
-    assert_eq!(keys, ["/r/1", "/r/2", "/r/3"]);
 }
