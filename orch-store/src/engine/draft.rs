@@ -101,11 +101,14 @@ impl<'a> Draft<'a> {
         })
     }
 
+    /// Compares with what was there before the whole transaction, as etcd does, also where an
+    /// inner one comes behind changes of the outer.
     fn holds(&self, compare: &Compare) -> bool {
+        let before = Self::new(self.state, self.heads, self.revision);
         if let Some(key) = compare.range.single() {
-            return compare.holds(self.head(key).and_then(|head| head.live()));
+            return compare.holds(before.head(key).and_then(|head| head.live()));
         }
-        let found = self.live(&compare.range);
+        let found = before.live(&compare.range);
         match found.is_empty() {
             true => compare.holds(None),
             false => found.iter().all(|head| compare.holds(head.live())),
@@ -114,7 +117,11 @@ impl<'a> Draft<'a> {
 
     fn range(&self, request: &RangeRequest) -> Result<RangeResponse, StoreError> {
         let current = self.revision + u64::from(!self.versions.is_empty());
-        let at = self.state.readable(request.revision, current)?;
+        let at = match request.revision.filter(|at| *at > 0) {
+            // The revision of the transaction itself cannot be asked for by its number.
+            Some(at) => self.state.readable(Some(at), self.revision)?,
+            None => current,
+        };
         if self.own.is_empty() && self.heads.is_empty() {
             return Ok(answer::range(&self.state.keys, request, at, current));
         }
