@@ -11,8 +11,8 @@
 //! may write meanwhile. What a store does in time it does in tokio's: a paused runtime suits
 //! stores that work wholly inside it.
 
-//pub mod history;
-//mod linearizable;
+pub mod history;
+mod linearizable;
 mod model;
 pub mod parts;
 mod space;
@@ -21,7 +21,7 @@ mod watcher;
 use std::sync::Arc;
 
 pub use self::{
-    //linearizable::{Workload, linearizability},
+    linearizable::{Workload, linearizability},
     model::Model,
 };
 use crate::store::{LeasedStore, Store};

@@ -108,7 +108,7 @@ impl Model {
             return;
         }
         let mut keys = self.keys().clone();
-        decision::apply(&mut keys, &events);
+        apply(&mut keys, &events);
         self.states.push(keys);
         self.changes.push(events);
     }

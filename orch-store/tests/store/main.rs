@@ -1,4 +1,6 @@
 //! The stores' public behaviour.
 
 mod conformance;
+mod history;
+mod linearizability;
 mod watches;

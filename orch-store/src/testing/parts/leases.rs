@@ -5,8 +5,8 @@ use bytes::Bytes;
 use crate::{
     StoreError,
     store::{
-        EventKind, LeaseId, LeaseStatus, LeasedStore, Leases, Operand, Operation, Operator,
-        Precondition, Put, PutLease, Step, Transaction, Write,
+        EventKind, LeaseId, LeaseStatus, LeasedStore, Operand, Operation, Operator, Precondition,
+        Put, PutLease, Step, Transaction, Write,
     },
     testing::{
         space::{Space, all, always, compare, key},
