@@ -48,6 +48,21 @@ fn durable_is_linearizable() {
     });
 }
 
+/// The judge's work grows with the history, not with the ways through it.
+#[test]
+fn thousands_of_calls_are_judged() {
+    runtime().block_on(async {
+        let environment = Environment::system();
+        let truth = Arc::new(MemoryStore::default());
+        let faults = Faults { unknown: 0.2, ..Faults::default() };
+        let store = Arc::new(FaultyStore::new(truth.clone(), environment, faults));
+        let workload = Workload { clients: 16, calls: 300, keys: 6, ..Workload::default() };
+        let history = linearizability(store, truth, 1, workload).await;
+        let (calls, unknown) = (history.calls.len(), history.unknown());
+        assert!(calls == 4800 && unknown > 400, "{unknown} of {calls} unknown");
+    });
+}
+
 /// A course over a faulty store, all of it decided by the seed.
 async fn faulty(seed: u64) -> History {
     let environment = Environment::seeded(Default::default(), seed);

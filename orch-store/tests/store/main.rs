@@ -1,6 +1,7 @@
 //! The stores' public behaviour.
 
 mod conformance;
+mod crosscheck;
 mod history;
 mod linearizability;
 mod watches;
