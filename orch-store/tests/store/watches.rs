@@ -75,3 +75,13 @@ async fn a_silent_watch_tells_its_progress() {
     drop(store);
     assert!(matches!(silent.next().await, Some(Err(StoreError::Unavailable(_)))));
 }
+
+#[tokio::test]
+async fn a_watch_of_an_empty_store_may_begin_at_its_first_revision() {
+    let store = MemoryStore::default();
+    let request = WatchRequest { range: KeyRange::prefix("/"), from: Some(1) };
+    let mut watch = store.watch(request).await.unwrap();
+    assert!(watch.next().now_or_never().is_none());
+    store.write(Write::put("/k", "x")).await.unwrap();
+    assert_eq!(take(&mut watch, 1).await[0].entry.mod_revision, 2);
+}
