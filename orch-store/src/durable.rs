@@ -172,7 +172,11 @@ impl DurableStore {
         let (commands, receiver) = mpsc::channel(options.queue.max(1));
         let minimum = options.snapshot_bytes_min;
         let writer = Writer::new(engine.clone(), log, folder.to_owned(), minimum);
+        // Deadlines of leases are in the runtime's time, which may be virtual, also where the
+        // thread sets and judges them.
+        let runtime = tokio::runtime::Handle::try_current().ok();
         let run = move || {
+            let _time = runtime.as_ref().map(tokio::runtime::Handle::enter);
             writer.run(receiver);
             drop(lock);
         };
