@@ -4,4 +4,5 @@ mod conformance;
 mod crosscheck;
 mod history;
 mod linearizability;
+mod model;
 mod watches;
