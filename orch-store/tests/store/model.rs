@@ -63,8 +63,8 @@ proptest! {
                 environment: environment(),
                 ..DurableOptions::default()
             };
-            let open = || DurableStore::open(folder.path(), options.clone()).unwrap();
-            let mut harness = Harness::new(open());
+            let open = || DurableStore::open(folder.path(), options.clone());
+            let mut harness = Harness::new(open().unwrap());
             for operation in operations {
                 match operation {
                     Operation::Reopen => harness = harness.reopen(open).await,

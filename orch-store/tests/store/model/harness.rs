@@ -117,6 +117,18 @@ impl Watcher {
     }
 }
 
+/// Opens a store that was dropped. Its own task holds it for a moment longer if that has just ended
+/// a lease.
+async fn opened<S>(open: impl Fn() -> Result<S, StoreError>) -> S {
+    for _ in 0..TURNS {
+        match open() {
+            Err(StoreError::Locked(_)) => tokio::task::yield_now().await,
+            opened => return opened.unwrap(),
+        }
+    }
+    panic!("a store that was dropped holds its folder");
+}
+
 /// A store and the model.
 pub(super) struct Harness<S> {
     store: S,
@@ -278,15 +290,15 @@ impl<S: LeasedStore> Harness<S> {
     }
 
     /// Closes the store and opens it anew.
-    pub(super) async fn reopen(self, open: impl FnOnce() -> S) -> Self {
+    pub(super) async fn reopen(self, open: impl Fn() -> Result<S, StoreError>) -> Self {
         let Self { store, mut model, watchers, _still } = self;
         drop(store);
         for watcher in watchers {
             watcher.outlive(&model).await;
         }
         model.reopen();
-        let watchers = Vec::new();
-        let mut reopened = Self { store: open(), model, watchers, _still };
+        let (store, watchers) = (opened(open).await, Vec::new());
+        let mut reopened = Self { store, model, watchers, _still };
         let (newest, compacted) = (reopened.model.revision(), reopened.model.compacted());
         for revision in [newest, compacted.max(1), (newest + compacted).div_ceil(2)] {
             let everything = KeyRange::prefix("");
