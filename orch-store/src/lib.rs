@@ -17,6 +17,6 @@ pub mod testing;
 pub use durable::{Durability, DurableOptions, DurableStore};
 pub use error::StoreError;
 pub use etcd::{EtcdOptions, EtcdStore};
-pub use faulty::{Faults, FaultyStore};
+pub use faulty::{Control, Failure, Faults, FaultyStore, Struck};
 pub use memory::{MemoryOptions, MemoryStore};
 pub use store::*;

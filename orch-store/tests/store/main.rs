@@ -2,6 +2,7 @@
 
 mod conformance;
 mod crosscheck;
+mod faulty;
 mod history;
 mod linearizability;
 mod model;

@@ -42,11 +42,11 @@ fn fill_in(transaction: &mut Transaction, newest: Revision) {
 
 /// The same answer, or an error that says the same.
 fn same<T: PartialEq + std::fmt::Debug>(
-    told: Result<T, StoreError>,
-    expected: Result<T, StoreError>,
+    told: &Result<T, StoreError>,
+    expected: &Result<T, StoreError>,
     what: &dyn std::fmt::Debug,
 ) {
-    match (&told, &expected) {
+    match (told, expected) {
         (Ok(told), Ok(expected)) => assert_eq!(told, expected, "{what:?}"),
         // The words are the store's own.
         (Err(StoreError::Invalid(_)), Err(StoreError::Invalid(_))) => {}
@@ -164,12 +164,12 @@ impl<S: LeasedStore> Harness<S> {
             Operation::Range(question) => {
                 let request = request(&question, Some(newest));
                 let expected = self.model.range(&request);
-                same(self.store.range(request.clone()).await, expected, &request);
+                same(&self.store.range(request.clone()).await, &expected, &request);
             }
             Operation::Compact(back) => {
                 let revision = revision(newest, back);
                 let expected = self.model.compact(revision);
-                same(self.store.compact(revision).await, expected, &revision);
+                same(&self.store.compact(revision).await, &expected, &revision);
             }
             Operation::Watch { range, back } => {
                 let from = back.map(|back| revision(newest, back));
@@ -192,7 +192,7 @@ impl<S: LeasedStore> Harness<S> {
 
     async fn write(&mut self, write: Write) {
         let expected = self.model.write(&write);
-        same(self.store.write(write.clone()).await, expected, &write);
+        same(&self.store.write(write.clone()).await, &expected, &write);
     }
 
     async fn transact(&mut self, transaction: Transaction) {
@@ -206,7 +206,7 @@ impl<S: LeasedStore> Harness<S> {
             return;
         }
         self.model = after;
-        same(self.store.transact(transaction.clone()).await, expected, &transaction);
+        same(&self.store.transact(transaction.clone()).await, &expected, &transaction);
     }
 
     async fn watch(&mut self, range: KeyRange, from: Option<Revision>) {
@@ -235,7 +235,7 @@ impl<S: LeasedStore> Harness<S> {
         match operation {
             Operation::Grant { id, ttl_s } => {
                 let expected = self.model.grant(id, ttl_s).map(|()| id);
-                same(self.store.grant(Some(id), ttl_s).await, expected, &("grant", id));
+                same(&self.store.grant(Some(id), ttl_s).await, &expected, &("grant", id));
             }
             Operation::KeepAlive(id) => {
                 assert_eq!(self.store.keep_alive(id).await.unwrap(), self.model.keep_alive(id));
@@ -284,7 +284,7 @@ impl<S: LeasedStore> Harness<S> {
         for revision in 1..=self.model.revision() + 1 {
             let everything = KeyRange::prefix("");
             let at = RangeRequest { revision: Some(revision), ..RangeRequest::new(everything) };
-            same(self.store.range(at.clone()).await, self.model.range(&at), &at);
+            same(&self.store.range(at.clone()).await, &self.model.range(&at), &at);
         }
         self.compare_leases().await;
     }
@@ -303,7 +303,7 @@ impl<S: LeasedStore> Harness<S> {
         for revision in [newest, compacted.max(1), (newest + compacted).div_ceil(2)] {
             let everything = KeyRange::prefix("");
             let at = RangeRequest { revision: Some(revision), ..RangeRequest::new(everything) };
-            same(reopened.store.range(at.clone()).await, reopened.model.range(&at), &at);
+            same(&reopened.store.range(at.clone()).await, &reopened.model.range(&at), &at);
         }
         reopened.watch(KeyRange::prefix(""), Some(compacted + 1)).await;
         reopened.read(0, usize::MAX);
