@@ -8,8 +8,8 @@
 //!
 //! The conformance suite works in a key space of its own (`/conformance/`), so that a store that
 //! holds something, such as a shared etcd, can be examined; but it compacts it, and nobody else
-//! may write meanwhile. What a store does in time it does in tokio's: a paused runtime suits
-//! stores that work wholly inside it.
+//! may write meanwhile. It needs a tokio runtime with time, and gives up on a watch that has been
+//! silent for a minute; a paused runtime suits only stores that work wholly inside it.
 
 pub mod history;
 mod linearizable;

@@ -22,7 +22,7 @@ pub use self::{
     comparisons::comparisons,
     concurrency::concurrency,
     leases::{lease_expiry, lease_transactions, leases},
-    progress::{progress, progress_order},
+    progress::progress,
     ranges::ranges,
     refusals::refusals,
     slow_watches::slow_watches,

@@ -19,14 +19,12 @@ fn narrow() -> MemoryStore {
 async fn memory_conforms() {
     let store = Arc::new(MemoryStore::default());
     testing::conformance(store.clone()).await;
-    parts::progress_order(&*store).await;
 }
 
 #[tokio::test]
 async fn memory_with_the_smallest_buffer_conforms() {
     let store = Arc::new(narrow());
     testing::conformance(store.clone()).await;
-    parts::progress_order(&*store).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -41,7 +39,6 @@ async fn durable_conforms() {
     let options = DurableOptions { segment_bytes: 2048, snapshot_bytes_min: 1, ..<_>::default() };
     let store = DurableStore::open(folder.path(), options.clone()).unwrap();
     testing::conformance(Arc::new(store.clone())).await;
-    parts::progress_order(&store).await;
     testing::lease_conformance(&store).await;
     let revision = store.revision();
     drop(store);
@@ -53,7 +50,6 @@ async fn faulty_without_faults_conforms() {
     let environment = Environment::system();
     let store = FaultyStore::new(Arc::new(MemoryStore::default()), environment, Faults::default());
     testing::conformance(Arc::new(store.clone())).await;
-    parts::progress_order(&store).await;
     testing::lease_conformance(&store).await;
 }
 

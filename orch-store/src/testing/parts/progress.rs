@@ -8,7 +8,8 @@ use crate::{
     },
 };
 
-/// Progress that was asked for comes, with a revision as new as the store's.
+/// Progress that was asked for comes, with a revision as new as the store's, and never before the
+/// changes up to it.
 ///
 /// # Panics
 /// If the store does not keep the contract.
@@ -24,6 +25,7 @@ pub async fn progress(store: &dyn Store) {
     let newest = space.put("quiet/1", "x").await;
     assert_eq!(quiet.batch().await[0].entry.mod_revision, newest);
     await_progress(space, &mut quiet, newest).await;
+    order(space).await;
 }
 
 /// Asks until the answer is as new as `newest`.
@@ -38,16 +40,9 @@ async fn await_progress(space: Space<'_>, watcher: &mut Watcher, newest: Revisio
     }
 }
 
-/// Progress never runs ahead of changes: what comes behind it is newer. Asked for while changes
-/// wait to be read.
-///
-/// Not part of [`conformance`](crate::testing::conformance), because etcd itself keeps this only
-/// from 3.4.25 and 3.5.8 on (etcd-io/etcd#15220).
-///
-/// # Panics
-/// If the store does not keep the contract.
-pub async fn progress_order(store: &dyn Store) {
-    let space = Space::cleared(store).await;
+/// Progress never runs ahead of changes, also where it is asked for while some wait to be read:
+/// what comes behind it is newer.
+async fn order(space: Space<'_>) {
     let mut watcher = space.watch(all(), None).await;
     let mut newest = 0;
     for number in 0..200 {

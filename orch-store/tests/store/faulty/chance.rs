@@ -62,11 +62,14 @@ async fn course(faults: Faults, seed: u64) -> (Vec<String>, Struck) {
     (told, store.control().struck())
 }
 
+/// How often a fault has struck.
+type Count = fn(&Struck) -> u64;
+
 #[tokio::test(start_paused = true)]
 async fn every_fault_strikes_and_is_repeatable_from_its_seed() {
     let faults = Faults::default;
     let delay_max = Duration::from_millis(100);
-    let cases: [(&str, Faults, fn(&Struck) -> u64); 9] = [
+    let cases: [(&str, Faults, Count); 9] = [
         ("unavailable", Faults { unavailable: 0.1, ..faults() }, |s| s.unavailable),
         ("conflict", Faults { conflict: 0.2, ..faults() }, |s| s.conflicts),
         ("unknown, done", Faults { unknown: 0.2, ..faults() }, |s| s.unknown_done),
