@@ -74,7 +74,7 @@ async fn faulty(seed: u64) -> History {
         watch_stall: 0.05,
         stall: Duration::from_millis(200),
         delay_max: Duration::from_millis(20),
-        crash_after: Some(50 + seed),
+        crash_after: Some(50 + seed % 100),
         ..Faults::default()
     };
     let store = FaultyStore::new(truth.clone(), environment.clone(), faults);
