@@ -1,9 +1,9 @@
 //! Misbehaviour on demand.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, pin::pin, sync::Arc};
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use super::unavailable;
 use crate::{StoreError, store::Revision};
@@ -62,6 +62,7 @@ struct State {
     failures: VecDeque<Failure>,
     compact_next: bool,
     repeat_next: Revision,
+    signals: Signals,
     struck: Struck,
 }
 
@@ -69,13 +70,36 @@ struct State {
 #[derive(Debug)]
 pub(super) struct Shared {
     state: Mutex<State>,
-    pub(super) signals: watch::Sender<Signals>,
+    /// Wakes watches in the order in which they wait (a tokio `watch` channel does so at random,
+    /// and a seed's course would not be the same again).
+    signalled: Notify,
 }
 
 impl Shared {
     pub(super) fn new(crash_after: Option<u64>) -> Self {
         let state = State { calls_left: crash_after, ..State::default() };
-        Self { state: Mutex::new(state), signals: watch::Sender::new(Signals::default()) }
+        Self { state: Mutex::new(state), signalled: Notify::new() }
+    }
+
+    pub(super) fn signals(&self) -> Signals {
+        self.state.lock().signals
+    }
+
+    /// Waits until the signals are others than these.
+    pub(super) async fn other_signals(&self, known: Signals) {
+        loop {
+            let mut signalled = pin!(self.signalled.notified());
+            signalled.as_mut().enable();
+            if self.signals() != known {
+                return;
+            }
+            signalled.await;
+        }
+    }
+
+    fn signal(&self, change: impl FnOnce(&mut Signals)) {
+        change(&mut self.state.lock().signals);
+        self.signalled.notify_waiters();
     }
 
     /// Lets a call in, unless the store is down, or goes down before it.
@@ -86,7 +110,8 @@ impl Shared {
                 state.calls_left = None;
                 state.crashed = true;
                 state.struck.crashes += 1;
-                self.signals.send_modify(|signals| signals.generation += 1);
+                state.signals.generation += 1;
+                self.signalled.notify_waiters();
             }
             Some(left) => *left -= 1,
             None => {}
@@ -140,18 +165,18 @@ impl Control {
     /// Every watch that is open ends with [`StoreError::Unavailable`], whether or not it has
     /// something to deliver.
     pub fn drop_watches(&self) {
-        self.shared.signals.send_modify(|signals| signals.generation += 1);
+        self.shared.signal(|signals| signals.generation += 1);
     }
 
     /// Watches deliver nothing any more, those that are opened later neither, until
     /// [`release_watches`](Self::release_watches). They lose nothing.
     pub fn stall_watches(&self) {
-        self.shared.signals.send_modify(|signals| signals.stalled = true);
+        self.shared.signal(|signals| signals.stalled = true);
     }
 
     /// Ends what [`stall_watches`](Self::stall_watches) began.
     pub fn release_watches(&self) {
-        self.shared.signals.send_modify(|signals| signals.stalled = false);
+        self.shared.signal(|signals| signals.stalled = false);
     }
 
     /// The store is compacted at its newest revision right before the next range at an old

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use futures::{StreamExt as _, stream};
-use tokio::sync::watch;
 
 use super::{
     Chance,
@@ -19,9 +18,8 @@ use crate::{
 pub(super) struct Connection {
     chance: Chance,
     shared: Arc<Shared>,
-    signals: watch::Receiver<Signals>,
-    /// It breaks when there is a newer one.
-    generation: u64,
+    /// What it has been told. It breaks when there is a newer generation than at its beginning.
+    known: Signals,
 }
 
 type Item = Result<WatchItem, StoreError>;
@@ -29,9 +27,8 @@ type Item = Result<WatchItem, StoreError>;
 impl Connection {
     /// A connection that breaks with all others that are open from now on.
     pub(super) fn open(chance: &Chance, shared: &Arc<Shared>) -> Self {
-        let signals = shared.signals.subscribe();
-        let generation = signals.borrow().generation;
-        Self { chance: chance.clone(), shared: shared.clone(), signals, generation }
+        let known = shared.signals();
+        Self { chance: chance.clone(), shared: shared.clone(), known }
     }
 
     /// The items that come out at its other end.
@@ -52,8 +49,7 @@ impl Connection {
             }
             tokio::select! {
                 biased;
-                // A sender lives in `shared`, so this is never closed.
-                _ = self.signals.changed() => {}
+                () = self.shared.other_signals(self.known) => {}
                 item = items.next() => break item?,
             }
         };
@@ -82,7 +78,7 @@ impl Connection {
             }
             tokio::select! {
                 biased;
-                _ = self.signals.changed() => {}
+                () = self.shared.other_signals(self.known) => {}
                 () = &mut held => return self.released().await,
             }
         }
@@ -91,14 +87,15 @@ impl Connection {
     /// Waits as long as watches are stalled; gives the end of a connection that is broken.
     async fn released(&mut self) -> Option<Item> {
         loop {
-            let signals = *self.signals.borrow_and_update();
-            if signals.generation != self.generation {
+            let signals = self.shared.signals();
+            if signals.generation != self.known.generation {
                 return Some(self.broken());
             }
+            self.known = signals;
             if !signals.stalled {
                 return None;
             }
-            let _never_closed = self.signals.changed().await;
+            self.shared.other_signals(signals).await;
         }
     }
 

@@ -5,9 +5,9 @@ mod client;
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures::StreamExt as _;
+use futures::{StreamExt as _, future};
 use orch_core::random::{Random, SeededRandom};
-use tokio::task::JoinSet;
+use tokio::{sync::oneshot, task::JoinSet};
 
 use self::client::Client;
 use super::history::{self, History, Recorder};
@@ -61,9 +61,12 @@ pub async fn linearizability(
 ) -> History {
     let recorder = Recorder::start(store, truth, PREFIX).await.expect("the truth can be read");
     let random = SeededRandom::new(seed);
-    let mut watchers = JoinSet::new();
+    let (mut watchers, mut open) = (JoinSet::new(), Vec::new());
     for number in 0..workload.watchers {
-        watchers.spawn(follow(recorder.clone(), range(number, &random, workload.keys)));
+        let (begun, has_begun) = oneshot::channel();
+        let range = range(number, &random, workload.keys);
+        watchers.spawn(follow(recorder.clone(), range, begun));
+        open.push(has_begun);
     }
     let mut clients = JoinSet::new();
     for number in 0..workload.clients {
@@ -71,6 +74,9 @@ pub async fn linearizability(
         clients.spawn(Client::new(recorder.clone(), number, random, workload).run());
     }
     clients.join_all().await;
+    // Watchers begin whenever it is their turn, but one that began behind the mark would wait for
+    // it for ever.
+    future::join_all(open).await;
     recorder.mark().await.expect("the truth can be written");
     let ended = tokio::time::timeout(PATIENCE, watchers.join_all()).await;
     assert!(ended.is_ok(), "seed {seed}: a watcher has not been told of the end: {recorder:?}");
@@ -94,19 +100,22 @@ fn range(number: u32, random: &SeededRandom, keys: u32) -> KeyRange {
     }
 }
 
-/// Follows a range until the mark, over as many watches as it takes.
-async fn follow(recorder: Recorder<dyn Store>, range: KeyRange) {
+/// Follows a range until the mark, over as many watches as it takes; tells when it has begun.
+async fn follow(recorder: Recorder<dyn Store>, range: KeyRange, begun: oneshot::Sender<()>) {
     let mark = recorder.mark_key();
-    let mut from = None;
+    let (mut from, mut begun) = (None, Some(begun));
     loop {
         let request = WatchRequest { range: range.clone(), from };
-        let Ok(mut items) = recorder.watch(request).await else {
+        let watch = recorder.watch(request).await;
+        // What was missed is judged only of one who knows where to begin.
+        from = from.or(Some(recorder.started_at() + 1));
+        if let Some(begun) = begun.take() {
+            let _somebody_waits = begun.send(());
+        }
+        let Ok(mut items) = watch else {
             tokio::task::yield_now().await;
-            // What was missed is judged only of one who knows where to begin.
-            from = from.or(Some(recorder.started_at() + 1));
             continue;
         };
-        from = from.or(Some(recorder.started_at() + 1));
         while let Some(Ok(item)) = items.next().await {
             match item {
                 WatchItem::Progress(revision) => from = from.max(Some(revision + 1)),
