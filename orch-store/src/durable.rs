@@ -69,7 +69,7 @@ use std::{
     fs::{self, File, TryLockError},
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
@@ -77,11 +77,8 @@ use std::{
 };
 
 use async_trait::async_trait;
-use orch_core::Environment;
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::Instant,
-};
+use orch_core::{Environment, clock::Clock};
+use tokio::sync::{mpsc, oneshot};
 
 use self::{
     compaction::Snapshots,
@@ -205,7 +202,11 @@ impl DurableStore {
         let snapshots = Snapshots::new(folder.to_owned(), minimum);
         let writer = Writer::start(engine.clone(), log, snapshots, log_bytes.clone());
         let writer = writer.map_err(io_error(folder))?;
+        // Deadlines of leases are in the runtime's time, which may be virtual, also where the
+        // thread sets and judges them.
+        let runtime = tokio::runtime::Handle::try_current().ok();
         let run = move || {
+            let _time = runtime.as_ref().map(tokio::runtime::Handle::enter);
             writer.run(receiver);
             drop(lock);
         };
@@ -247,7 +248,15 @@ impl DurableStore {
     }
 
     fn wake_expirer(&self) {
-        self.inner.expirer.wake(Arc::downgrade(&self.inner), self.inner.engine.environment());
+        let Inner { engine, commands, .. } = &*self.inner;
+        if let Some(commands) = commands {
+            let ending = Ending {
+                engine: Arc::downgrade(engine),
+                commands: commands.downgrade(),
+                clock: engine.environment().clock.clone(),
+            };
+            self.inner.expirer.wake(ending, engine.environment());
+        }
     }
 }
 
@@ -391,13 +400,42 @@ impl Leases for DurableStore {
     }
 }
 
+/// What ends the leases in time. It holds the writer's queue only while it puts something in, so
+/// that the store can be closed at any moment.
+struct Ending {
+    engine: Weak<Engine>,
+    commands: mpsc::WeakSender<Command>,
+    clock: Arc<dyn Clock>,
+}
+
+/// How long it waits when the writer's queue is full.
+const FULL_PAUSE: Duration = Duration::from_millis(10);
+
 #[async_trait]
-impl Expire for Inner {
-    fn next_deadline(&self) -> Option<(Instant, LeaseId)> {
-        self.engine.state.read().leases.next_deadline()
+impl Expire for Ending {
+    fn engine(&self) -> Option<Arc<Engine>> {
+        self.engine.upgrade()
     }
 
     async fn expire(&self, id: LeaseId) -> Result<(), StoreError> {
-        self.ask(|reply| Command::Revoke { id, only_expired: true, reply }).await.map(drop)
+        loop {
+            let (reply, answer) = oneshot::channel();
+            let command = Command::Revoke { id, only_expired: true, reply };
+            let sent = self.commands.upgrade().map(|commands| commands.try_send(command));
+            match sent {
+                Some(Ok(())) => {
+                    return answer
+                        .await
+                        .map_err(|error| StoreError::Unknown(error.into()))?
+                        .map(drop);
+                }
+                Some(Err(mpsc::error::TrySendError::Full(_))) => {
+                    self.clock.sleep(FULL_PAUSE).await;
+                }
+                None | Some(Err(mpsc::error::TrySendError::Closed(_))) => {
+                    return Err(StoreError::Unavailable("the store is shut down".into()));
+                }
+            }
+        }
     }
 }

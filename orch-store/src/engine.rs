@@ -145,9 +145,13 @@ impl Engine {
         }
         if next <= state.revision {
             // Held for this step only: a slow watcher keeps nothing that a compaction forgets.
-            let history = state.history.clone();
+            let (history, revision) = (state.history.clone(), state.revision);
             drop(state);
             let start = first_after(&history, next - 1);
+            if start == history.len() {
+                // Revision 1, which nobody wrote.
+                return Ok(CatchUp::Nothing { next: revision + 1, more: false });
+            }
             return Ok(replay(&history, start, range));
         }
         drop(state);

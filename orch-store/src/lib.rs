@@ -18,7 +18,7 @@ pub mod testing;
 pub use durable::{Durability, DurableOptions, DurableStore};
 pub use error::StoreError;
 pub use etcd::{EtcdCredentials, EtcdIdentity, EtcdOptions, EtcdStore, EtcdTls};
-pub use faulty::{Faults, FaultyStore};
+pub use faulty::{Control, Failure, Faults, FaultyStore, Struck};
 pub use memory::{MemoryOptions, MemoryStore};
 pub use snapshot::Snapshot;
 pub use store::*;

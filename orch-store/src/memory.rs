@@ -7,7 +7,6 @@ use std::{
 
 use async_trait::async_trait;
 use orch_core::Environment;
-use tokio::time::Instant;
 
 use crate::{
     Snapshot, StoreError,
@@ -147,17 +146,8 @@ impl MemoryStore {
     }
 
     fn wake_expirer(&self) {
-        let store: Weak<Inner> = Arc::downgrade(&self.inner);
-        self.inner.expirer.wake(store, self.inner.engine.environment());
-    }
-}
-
-impl Inner {
-    fn end_lease(state: &mut State, id: LeaseId) -> bool {
-        let Some(deletions) = state.revocation(id, state.revision + 1) else { return false };
-        state.commit(&deletions);
-        state.leases.remove(id);
-        true
+        let engine = &self.inner.engine;
+        self.inner.expirer.wake(Ending(Arc::downgrade(engine)), engine.environment());
     }
 }
 
@@ -247,20 +237,25 @@ impl Leases for MemoryStore {
     }
 
     async fn revoke(&self, id: LeaseId) -> Result<bool, StoreError> {
-        Ok(Inner::end_lease(&mut self.inner.engine.state.write(), id))
+        Ok(self.inner.engine.state.write().end_lease(id))
     }
 }
 
+/// What ends the leases in time.
+struct Ending(Weak<Engine>);
+
 #[async_trait]
-impl Expire for Inner {
-    fn next_deadline(&self) -> Option<(Instant, LeaseId)> {
-        self.engine.state.read().leases.next_deadline()
+impl Expire for Ending {
+    fn engine(&self) -> Option<Arc<Engine>> {
+        self.0.upgrade()
     }
 
     async fn expire(&self, id: LeaseId) -> Result<(), StoreError> {
-        let mut state = self.engine.state.write();
-        if state.leases.is_expired(id) {
-            Self::end_lease(&mut state, id);
+        if let Some(engine) = self.engine() {
+            let mut state = engine.state.write();
+            if state.leases.is_expired(id) {
+                state.end_lease(id);
+            }
         }
         Ok(())
     }

@@ -1,9 +1,6 @@
 //! Leases: which exist, until when, and which keys hang on them.
 
-use std::{
-    sync::{Arc, Weak},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -12,6 +9,7 @@ use orch_core::{Environment, random::Random};
 use parking_lot::Mutex;
 use tokio::{sync::Notify, task::AbortHandle, time::Instant};
 
+use super::Engine;
 use crate::{
     StoreError,
     store::{LeaseId, LeaseStatus},
@@ -149,11 +147,11 @@ impl LeaseTable {
     }
 }
 
-/// What the expiry task needs of a store.
+/// What the expiry task needs of a store. It must not keep the store open.
 #[async_trait]
 pub(crate) trait Expire: Send + Sync + 'static {
-    /// The lease that ends next.
-    fn next_deadline(&self) -> Option<(Instant, LeaseId)>;
+    /// The engine, as long as the store is open.
+    fn engine(&self) -> Option<Arc<Engine>>;
 
     /// Revokes a lease if its time is still over. An error ends the task.
     async fn expire(&self, id: LeaseId) -> Result<(), StoreError>;
@@ -169,7 +167,7 @@ pub(crate) struct Expirer {
 
 impl Expirer {
     /// Makes sure that the task runs and looks at the deadlines again.
-    pub(crate) fn wake<S: Expire>(&self, store: Weak<S>, environment: &Environment) {
+    pub(crate) fn wake(&self, store: impl Expire, environment: &Environment) {
         let mut task = self.task.lock();
         if task.as_ref().is_none_or(AbortHandle::is_finished) {
             let run = run(store, self.changed.clone(), environment.clone());
@@ -187,9 +185,10 @@ impl Drop for Expirer {
     }
 }
 
-async fn run<S: Expire>(store: Weak<S>, changed: Arc<Notify>, environment: Environment) {
+async fn run(store: impl Expire, changed: Arc<Notify>, environment: Environment) {
     loop {
-        let Some(next) = store.upgrade().map(|store| store.next_deadline()) else { return };
+        let next = store.engine().map(|engine| engine.state.read().leases.next_deadline());
+        let Some(next) = next else { return };
         let Some((deadline, id)) = next else {
             changed.notified().await;
             continue;
@@ -202,7 +201,6 @@ async fn run<S: Expire>(store: Weak<S>, changed: Arc<Notify>, environment: Envir
             }
             continue;
         }
-        let Some(store) = store.upgrade() else { return };
         if let Err(error) = store.expire(id).await {
             tracing::warn!(lease = id, %error, "a lease could not be ended");
             return;

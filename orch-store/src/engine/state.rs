@@ -95,6 +95,14 @@ impl State {
         Some(heads.map(|head| Version::tombstone(revision, head)).collect())
     }
 
+    /// Ends a lease and deletes its keys, as one revision; `false` if there was no such lease.
+    pub(crate) fn end_lease(&mut self, id: i64) -> bool {
+        let Some(deletions) = self.revocation(id, self.revision + 1) else { return false };
+        self.commit(&deletions);
+        self.leases.remove(id);
+        true
+    }
+
     /// The same store with a future of its own, in constant time. Nobody watches it yet.
     pub(crate) fn fork(&self) -> Self {
         Self {

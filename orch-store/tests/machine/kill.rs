@@ -59,9 +59,13 @@ async fn write_until_killed(folder: &Path, seed: u64, round: u32) {
             }
         }
     };
-    let writer = async |writer| {
-        let random = decisions(seed, round, writer);
-        let mut model = Model::read(&store, writer).await;
+    // All of them before the first write: what they decide depends on where the store stood.
+    let mut models = Vec::new();
+    for writer in 0..WRITERS {
+        models.push(Model::read(&store, writer).await);
+    }
+    let writer = async |(writer, mut model): (usize, Model)| {
+        let random = decisions(seed, round, writer as u32);
         loop {
             let op = model.next(&random, round);
             let revision = model.perform(&store, &op).await;
@@ -69,7 +73,7 @@ async fn write_until_killed(folder: &Path, seed: u64, round: u32) {
             model.apply(&op, revision);
         }
     };
-    future::join(watcher, future::join_all((0..WRITERS).map(writer))).await;
+    future::join(watcher, future::join_all(models.into_iter().enumerate().map(writer))).await;
 }
 
 fn same_revision(one: &Event, next: &Event) -> bool {

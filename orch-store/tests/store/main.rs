@@ -1,0 +1,9 @@
+//! The stores' public behaviour.
+
+mod conformance;
+mod crosscheck;
+mod faulty;
+mod history;
+mod linearizability;
+mod model;
+mod watches;
