@@ -41,6 +41,7 @@
 //!
 //! Source: etcd's `server/etcdserver/api/v3rpc`, `server/etcdserver/txn`.
 
+mod authority;
 mod cluster;
 mod convert;
 mod hash;

@@ -16,7 +16,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use super::{EtcdService, ServeError, shared::Shared, tls};
+use super::{EtcdService, ServeError, authority::AuthorityRepair, shared::Shared, tls};
 
 /// How much a client may send on one stream, and on one connection, before it is read: enough for
 /// the largest request, and for many small ones.
@@ -140,8 +140,9 @@ impl Connection {
             .max_concurrent_streams(shared.options.connection_streams_max)
             .keep_alive_interval(shared.options.keepalive_interval)
             .keep_alive_timeout(PING_TIMEOUT);
+        let io = TokioIo::new(AuthorityRepair::new(io));
         let service = hyper::service::service_fn(move |request| service.route(request));
-        let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
+        let mut connection = pin!(builder.serve_connection(io, service));
         let result = tokio::select! {
             result = connection.as_mut() => result,
             () = shared.stopping.cancelled() => {

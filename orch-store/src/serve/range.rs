@@ -113,15 +113,17 @@ fn passes(request: &pb::RangeRequest, entry: &Entry) -> bool {
         && within(entry.create_revision, request.min_create_revision, request.max_create_revision)
 }
 
+/// Stable in both directions, as etcd's is for short answers: ties stay in the order of keys.
 fn sort(entries: &mut [Entry], treatment: &Treatment) {
-    match treatment.target {
-        SortTarget::Key => entries.sort_by(|a, b| a.key.cmp(&b.key)),
-        SortTarget::Version => entries.sort_by_key(|entry| entry.version),
-        SortTarget::Create => entries.sort_by_key(|entry| entry.create_revision),
-        SortTarget::Mod => entries.sort_by_key(|entry| entry.mod_revision),
-        SortTarget::Value => entries.sort_by(|a, b| a.value.cmp(&b.value)),
-    }
-    if treatment.order == SortOrder::Descend {
-        entries.reverse();
+    let order = |a: &Entry, b: &Entry| match treatment.target {
+        SortTarget::Key => a.key.cmp(&b.key),
+        SortTarget::Version => a.version.cmp(&b.version),
+        SortTarget::Create => a.create_revision.cmp(&b.create_revision),
+        SortTarget::Mod => a.mod_revision.cmp(&b.mod_revision),
+        SortTarget::Value => a.value.cmp(&b.value),
+    };
+    match treatment.order {
+        SortOrder::Descend => entries.sort_by(|a, b| order(b, a)),
+        SortOrder::None | SortOrder::Ascend => entries.sort_by(order),
     }
 }
