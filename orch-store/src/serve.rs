@@ -30,6 +30,8 @@
 //! # }
 //! ```
 //!
+//! A snapshot of etcd, or one of this server, is taken into an empty store by [`import_snapshot`].
+//!
 //! # What differs from etcd
 //! - There is one member and no Raft: the term is constant, the Raft indexes are the revision.
 //! - A watch that begins at exactly the compacted revision may be refused as compacted.
@@ -47,6 +49,7 @@ mod convert;
 mod hash;
 mod http;
 mod image;
+mod import;
 mod kv;
 mod lease;
 mod listener;
@@ -69,6 +72,7 @@ use tokio::net::TcpListener;
 
 use self::shared::Shared;
 pub use self::{
+    import::{ImportError, Imported, import_snapshot},
     options::{ServeOptions, ServerTls},
     service::EtcdService,
 };

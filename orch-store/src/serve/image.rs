@@ -10,6 +10,7 @@
 //! Source: `server/storage/schema`, `server/storage/mvcc/revision.go`.
 
 mod bolt;
+pub(super) mod reader;
 
 use std::{fs::File, io, io::Seek as _, sync::Arc};
 
@@ -47,11 +48,11 @@ pub(super) struct Image {
 
 /// `leasepb.Lease`.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
-struct StoredLease {
+pub(super) struct StoredLease {
     #[prost(int64, tag = "1")]
-    id: i64,
+    pub(super) id: i64,
     #[prost(int64, tag = "2")]
-    ttl_s: i64,
+    pub(super) ttl_s: i64,
 }
 
 /// What an image is made of. Values are shared with the store, not copied.

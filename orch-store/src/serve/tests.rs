@@ -2,6 +2,7 @@
 
 mod against_etcd;
 mod http;
+mod import;
 mod kubernetes;
 mod kv;
 mod lease;

@@ -10,7 +10,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 
 use super::{ServeError, ServerTls};
 
-fn refuse(what: &'static str, why: impl ToString) -> ServeError {
+fn refuse(what: &'static str, why: impl std::fmt::Display) -> ServeError {
     ServeError::Tls { what, why: why.to_string() }
 }
 

@@ -1,4 +1,5 @@
-//! Writes bbolt databases, once and from front to back: what a snapshot of etcd is.
+//! bbolt databases, which snapshots of etcd are: their format, and a writer that writes one once
+//! and from front to back.
 //!
 //! # The format (bbolt's version 2)
 //! All integers are little-endian. The file is a row of pages of 4096 bytes, numbered from 0. A
@@ -42,8 +43,8 @@ pub(super) const ELEMENT: usize = 16;
 pub(super) const META: usize = 64;
 pub(super) const BRANCH_KIND: u16 = 1;
 pub(super) const LEAF_KIND: u16 = 2;
-pub(super) const META_KIND: u16 = 4;
-pub(super) const FREE_LIST_KIND: u16 = 16;
+const META_KIND: u16 = 4;
+const FREE_LIST_KIND: u16 = 16;
 pub(super) const BUCKET_FLAG: u32 = 1;
 pub(super) const MAGIC: u32 = 0xED0C_DAED;
 pub(super) const VERSION: u32 = 2;
@@ -85,7 +86,7 @@ impl<W: Write + Seek> BoltWriter<W> {
             let (key, value) = (key.as_ref(), value.as_ref());
             if page.count() > 0 && !page.has_room(key.len() + value.len()) {
                 let full = std::mem::replace(&mut page, Page::new(LEAF_KIND));
-                children.push(self.write_page(full)?);
+                children.push(self.write_page(&full)?);
             }
             page.add_leaf(0, key, value);
         }
@@ -93,7 +94,7 @@ impl<W: Write + Seek> BoltWriter<W> {
         let value = if empty {
             bucket_value(0, &page.encode(0)[..PAGE_HEADER])
         } else {
-            children.push(self.write_page(page)?);
+            children.push(self.write_page(&page)?);
             bucket_value(self.write_branches(children)?, &[])
         };
         self.buckets.push((name.as_bytes().to_vec(), value));
@@ -109,14 +110,14 @@ impl<W: Write + Seek> BoltWriter<W> {
                 for (key, number) in family {
                     page.add_branch(&key, number);
                 }
-                parents.push(self.write_page(page)?);
+                parents.push(self.write_page(&page)?);
             }
             children = parents;
         }
         Ok(children.first().map_or(0, |(_, number)| *number))
     }
 
-    fn write_page(&mut self, page: Page) -> io::Result<Child> {
+    fn write_page(&mut self, page: &Page) -> io::Result<Child> {
         let number = self.pages;
         let first = page.first_key().to_vec();
         let bytes = page.encode(number);
@@ -133,7 +134,7 @@ impl<W: Write + Seek> BoltWriter<W> {
         for (name, value) in &buckets {
             root.add_leaf(BUCKET_FLAG, name, value);
         }
-        let (_, root) = self.write_page(root)?;
+        let (_, root) = self.write_page(&root)?;
         let pages = self.pages;
         self.out.seek(SeekFrom::Start(0))?;
         for transaction in 0..2 {

@@ -288,9 +288,9 @@ async fn compare_with(etcd: Etcd, seed: u64) {
         let ours = soon("an answer", ask(&server.channel, invented.clone())).await;
         assert_eq!(ours, theirs, "request {number} of seed {seed}: {invented:?}");
         if theirs.is_ok() {
-            answered += 1
+            answered += 1;
         } else {
-            refused += 1
+            refused += 1;
         }
         let newest = server.kv().range(range("a", "")).await.unwrap().into_inner();
         inventor.revision = newest.header.unwrap().revision;
