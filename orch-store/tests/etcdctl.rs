@@ -7,7 +7,7 @@ use std::{
     path::Path,
     process::{Child, ChildStdout, Command, Output, Stdio},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -17,7 +17,7 @@ use orch_store::{
     serve::{EtcdServer, ServeOptions},
 };
 use tempfile::TempDir;
-use tokio::{net::TcpListener, runtime::Runtime, sync::oneshot};
+use tokio::{net::TcpListener, runtime::Runtime, sync::oneshot, time::Instant};
 
 /// No command and no line takes longer.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -458,7 +458,7 @@ fn etcd_starts_on_a_large_snapshot() {
     served.runtime.block_on(async {
         let store = orch_store::EtcdStore::connect(store).await.unwrap();
         let put = async |number: usize| {
-            let length = if number % 100 == 0 { 20_000 } else { 10 + number % 300 };
+            let length = if number.is_multiple_of(100) { 20_000 } else { 10 + number % 300 };
             let value = vec![b'a' + (number % 26) as u8; length];
             let write = orch_store::Write::put(format!("/many/{number:06}"), value);
             orch_store::Store::write(&store, write).await.unwrap();
