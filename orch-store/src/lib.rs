@@ -1,8 +1,9 @@
 #![doc = include_str!("../README.md")]
 //!
 //! The modules: [`store`] is the contract; [`memory`], [`durable`] and [`etcd`] keep it;
-//! [`faulty`] breaks it on purpose; [`testing`] proves it. The memory and the durable store share
-//! one engine, so they cannot differ in what they mean.
+//! [`faulty`] breaks it on purpose; [`testing`] proves it; [`serve`] offers any of them
+//! to etcd's clients. The memory and the durable store share one engine, so they cannot differ in
+//! what they mean.
 
 pub mod durable;
 mod engine;
@@ -11,6 +12,7 @@ pub mod etcd;
 pub mod faulty;
 pub mod memory;
 mod protocol;
+pub mod serve;
 mod snapshot;
 pub mod store;
 pub mod testing;

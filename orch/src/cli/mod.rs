@@ -6,6 +6,8 @@ use clap::{Parser, Subcommand};
 
 mod choices;
 mod failure;
+mod foreground;
+mod store;
 mod up;
 
 pub(crate) use failure::Failure;
@@ -22,6 +24,8 @@ pub(crate) struct Arguments {
 enum Command {
     /// Bring up a cluster in the foreground; Ctrl-C or SIGTERM stops it.
     Up(up::UpArguments),
+    /// The store by itself, without a cluster
+    Store(store::StoreArguments),
 }
 
 /// The exit code of a command line that cannot be understood.
@@ -39,7 +43,11 @@ pub(crate) fn refuse(error: &clap::Error) -> ExitCode {
     let what: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
     let what = what.join(" ");
     let what = what.strip_prefix("error: ").unwrap_or(&what);
-    eprintln!("orch: {}", Failure::new(what, "see `orch up --help`"));
+    let command = match std::env::args().nth(1).as_deref() {
+        Some("store") => "store serve",
+        _ => "up",
+    };
+    eprintln!("orch: {}", Failure::new(what, format!("see `orch {command} --help`")));
     ExitCode::from(USAGE)
 }
 
@@ -47,5 +55,6 @@ pub(crate) fn refuse(error: &clap::Error) -> ExitCode {
 pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     match arguments.command {
         Command::Up(arguments) => up::run(arguments),
+        Command::Store(arguments) => store::run(arguments),
     }
 }

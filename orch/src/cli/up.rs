@@ -1,12 +1,6 @@
 //! `orch up`.
 
-use std::{
-    io::{IsTerminal, Write as _},
-    net::SocketAddr,
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
 use orch::{
@@ -14,12 +8,11 @@ use orch::{
     api::serve::{KubeconfigEntry, Pki, write_kubeconfig},
     core::Environment,
 };
-use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 use super::{
     Failure,
     choices::{Off, ProxyChoice, RuntimeChoice, StoreChoice},
+    foreground::{self, Signals},
 };
 
 mod machine;
@@ -67,21 +60,8 @@ pub(crate) struct UpArguments {
 
 /// Runs a cluster until a signal stops it.
 pub(super) fn run(arguments: UpArguments) -> Result<(), Failure> {
-    let filter = EnvFilter::try_new(&arguments.log)
-        .map_err(|error| Failure::new(format!("--log {:?}: {error}", arguments.log), "try info"))?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::of(&error, "the system gives no threads"))?;
-    let result = runtime.block_on(up(arguments));
-    // Blocking reads, such as a log that is followed, do not keep the process alive.
-    runtime.shutdown_background();
-    result
+    foreground::log_to_standard_error(&arguments.log)?;
+    foreground::run(up(arguments))
 }
 
 async fn up(arguments: UpArguments) -> Result<(), Failure> {
@@ -136,7 +116,7 @@ fn write_config(
 ) -> Result<PathBuf, Failure> {
     let path = arguments.kubeconfig.clone().unwrap_or_else(|| machine.folder.join("kubeconfig"));
     let address = cluster.address().unwrap_or(arguments.listen);
-    let server = format!("https://{}", machine::reachable(address));
+    let server = format!("https://{}", foreground::reachable(address));
     let entry = KubeconfigEntry {
         cluster: "orch",
         user: "orch-admin",
@@ -158,32 +138,5 @@ fn announce(nodes_ready: bool, took: Duration, kubeconfig: &std::path::Path) {
         took.as_secs_f64(),
         kubeconfig.display()
     );
-    // Whoever closed our output does not want to read it.
-    let mut out = std::io::stdout();
-    let _closed = writeln!(out, "{line}").and_then(|()| out.flush());
-}
-
-/// SIGINT and SIGTERM, heard from the very start.
-struct Signals {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self, Failure> {
-        let listen = |kind| {
-            signal(kind).map_err(|error| Failure::of(&error, "signals cannot be handled here"))
-        };
-        Ok(Self {
-            interrupt: listen(SignalKind::interrupt())?,
-            terminate: listen(SignalKind::terminate())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
+    foreground::say(&line);
 }
