@@ -1,12 +1,13 @@
-//! The durable store beside etcd, on the same disk in one run:
+//! The durable store beside etcd, on the same disk in one run, in process and served as etcd:
 //! `cargo bench -p orch-store --bench beside_etcd [-- SECONDS]`.
 //!
-//! Every writer waits for each of its answers. Rounds alternate between the stores; medians are
-//! printed. Without etcd on the machine, only our own stores are measured, and that is said.
+//! Every writer waits for each of its answers. The served store and etcd are processes of their own,
+//! with the same client. Rounds alternate between the stores; medians are printed. Without etcd on the machine, only our own stores are measured, and that is said.
 
 mod etcd;
 mod load;
 mod report;
+mod served;
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,6 +18,7 @@ use self::{
     etcd::Etcd,
     load::{Outcome, puts},
     report::{Figures, print},
+    served::Served,
 };
 
 const WRITERS: [usize; 3] = [1, 64, 1000];
@@ -29,6 +31,9 @@ fn main() {
     let seconds = std::env::args().skip(1).find_map(|argument| argument.parse().ok());
     let duration = Duration::from_secs_f64(seconds.unwrap_or(3.0));
     let runtime = Runtime::new().expect("a runtime");
+    if let Some(folder) = served::asked_to_serve() {
+        return runtime.block_on(served::serve(&folder));
+    }
     for writers in WRITERS {
         let mut figures = Figures::default();
         for _ in 0..ROUNDS {
@@ -45,6 +50,12 @@ async fn round(writers: usize, duration: Duration, figures: &mut Figures) {
     let stores: Vec<Arc<dyn Store>> = vec![Arc::new(durable)];
     figures.add("durable, in process", measure(stores, writers, duration).await);
 
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    {
+        let served = Served::start(folder.path());
+        let stores = connect(served.url(), writers).await;
+        figures.add("durable, served", measure(stores, writers, duration).await);
+    }
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
     if let Some(etcd) = Etcd::start(folder.path()).await {
         figures.add("etcd", measure(connect(etcd.url(), writers).await, writers, duration).await);
