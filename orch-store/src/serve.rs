@@ -45,6 +45,7 @@
 
 mod authority;
 mod cluster;
+mod connection;
 mod convert;
 mod hash;
 mod http;

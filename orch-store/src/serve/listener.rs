@@ -1,33 +1,12 @@
-//! The accept loop: TLS, HTTP/2 and HTTP/1.1 on one port, an orderly end.
+//! The accept loop, and an orderly end.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto,
-};
 use rustls::ServerConfig;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-    task::JoinSet,
-    time::timeout,
-};
+use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet, time::timeout};
 use tokio_rustls::TlsAcceptor;
 
-use super::{EtcdService, ServeError, authority::AuthorityRepair, shared::Shared, tls};
-
-/// How much a client may send on one stream, and on one connection, before it is read: enough for
-/// the largest request, and for many small ones.
-const STREAM_WINDOW: u32 = 2 << 20;
-const CONNECTION_WINDOW: u32 = 16 << 20;
-
-/// How much of one stream's responses is held for a client that does not read.
-const SEND_BUFFER: usize = 1 << 20;
-
-/// How long a client may take to answer a ping.
-const PING_TIMEOUT: Duration = Duration::from_secs(20);
+use super::{EtcdService, ServeError, connection::Connection, shared::Shared, tls};
 
 /// The pause after a connection could not be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -94,64 +73,6 @@ async fn accept(
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
-        }
-    }
-}
-
-struct Connection {
-    shared: Arc<Shared>,
-    acceptor: Option<TlsAcceptor>,
-    service: EtcdService,
-}
-
-impl Connection {
-    /// Shakes hands if need be, then serves the connection to its end.
-    async fn run(self, stream: TcpStream) {
-        // Where the option cannot be set, the connection works all the same.
-        let _ = stream.set_nodelay(true);
-        let Some(acceptor) = self.acceptor.clone() else {
-            return self.http(stream).await;
-        };
-        let handshake = timeout(self.shared.options.handshake_timeout, acceptor.accept(stream));
-        let handshaken = tokio::select! {
-            () = self.shared.stopping.cancelled() => return,
-            handshaken = handshake => handshaken,
-        };
-        match handshaken {
-            Ok(Ok(stream)) => self.http(stream).await,
-            Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
-            Err(_elapsed) => tracing::debug!("TLS handshake took too long"),
-        }
-    }
-
-    async fn http(self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
-        let Self { shared, service, .. } = self;
-        let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(shared.options.handshake_timeout);
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_send_buf_size(SEND_BUFFER)
-            .max_concurrent_streams(shared.options.connection_streams_max)
-            .keep_alive_interval(shared.options.keepalive_interval)
-            .keep_alive_timeout(PING_TIMEOUT);
-        let io = TokioIo::new(AuthorityRepair::new(io));
-        let service = hyper::service::service_fn(move |request| service.route(request));
-        let mut connection = pin!(builder.serve_connection(io, service));
-        let result = tokio::select! {
-            result = connection.as_mut() => result,
-            () = shared.stopping.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        };
-        if let Err(error) = result {
-            tracing::debug!(error, "a connection ended");
         }
     }
 }
