@@ -114,8 +114,8 @@ impl EtcdServer {
     /// The requests' handler, as a tower service from HTTP request to HTTP response: cheap to
     /// clone, never fails, always ready. It can be the fallback service of an axum router.
     ///
-    /// Watches and keep-alives of clones end when every handle of this server and of its services
-    /// is told to by [`serve`](Self::serve), or with their connection.
+    /// Its watches and keep-alives end with their connection, or when [`serve`](Self::serve) of the
+    /// same server ends.
     pub fn service(&self) -> EtcdService {
         EtcdService::new(self.shared.clone())
     }

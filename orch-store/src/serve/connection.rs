@@ -30,7 +30,7 @@ const STREAM_WINDOW: u32 = 2 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
 
 /// How much of one stream's responses is held for a client that does not read.
-const SEND_BUFFER: usize = 1 << 20;
+const SEND_BUFFER: usize = 256 << 10;
 
 /// How long a client may take to answer a ping.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);

@@ -1,6 +1,6 @@
 //! What all services of one server share.
 
-use std::{path::PathBuf, sync::Arc, sync::OnceLock, time::Duration};
+use std::{path::Path, sync::Arc, sync::OnceLock, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -123,8 +123,7 @@ impl Shared {
             return Ok(size.unwrap_or(0));
         }
         let known = *self.size.lock();
-        if let Some((at, size)) = known.filter(|(at, _)| at.elapsed() < SIZE_AGE_MAX) {
-            let _ = at;
+        if let Some((_, size)) = known.filter(|(at, _)| at.elapsed() < SIZE_AGE_MAX) {
             return Ok(size);
         }
         let mut size = 0;
@@ -139,7 +138,7 @@ impl Shared {
 }
 
 /// The sum of the sizes of a folder's files; what vanishes meanwhile counts for nothing.
-fn folder_size(folder: &PathBuf) -> u64 {
+fn folder_size(folder: &Path) -> u64 {
     let Ok(files) = std::fs::read_dir(folder) else { return 0 };
     let sizes = files.filter_map(|file| file.ok()?.metadata().ok());
     sizes.filter(|metadata| metadata.is_file()).map(|metadata| metadata.len()).sum()

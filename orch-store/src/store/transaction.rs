@@ -10,8 +10,9 @@ use crate::StoreError;
 /// If every comparison holds, the steps of `success`, otherwise those of `failure`; atomic, and
 /// all changes as one revision.
 ///
-/// Steps run in order, and a range sees the changes of the steps before it. A key must not be
-/// changed twice on any one way through the transaction: that is [`StoreError::Invalid`], as in
+/// Every comparison, those of inner transactions included, is made with what was there before the
+/// whole. Steps run in order, and a range sees the changes of the steps before it. A key must not
+/// be changed twice on any one way through the transaction: that is [`StoreError::Invalid`], as in
 /// etcd ("duplicate key given in txn request").
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Transaction {

@@ -12,6 +12,7 @@ mod containerd;
 mod cri;
 mod manifests;
 mod process;
+mod store;
 mod stores;
 
 fn main() {
@@ -20,6 +21,7 @@ fn main() {
     let modules = [
         process::trials(),
         bad_input::trials(),
+        store::trials(),
         stores::trials(),
         cri::trials(),
         manifests::trials(),

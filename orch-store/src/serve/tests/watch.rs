@@ -250,7 +250,17 @@ async fn large_responses_are_divided() {
 
 #[tokio::test]
 async fn progress_is_never_ahead_of_what_was_delivered() {
-    let server = Server::start().await;
+    progress_over(Server::start().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nor_with_a_store_that_writes_on_a_thread_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = crate::DurableStore::open(folder.path(), <_>::default()).unwrap();
+    progress_over(Server::over(Arc::new(store), ServeOptions::default()).await).await;
+}
+
+async fn progress_over(server: Server) {
     let mut client = Client::open(&server).await;
     // Without a watch there is no progress to tell, and the request is passed over.
     client.ask_for_progress().await;

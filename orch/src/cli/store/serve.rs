@@ -9,11 +9,12 @@ use std::{
 
 use clap::Args;
 use orch::store::{
-    DurableOptions, DurableStore, LeasedStore, MemoryStore, StoreError,
+    DurableOptions, DurableStore, LeasedStore, MemoryStore,
     serve::{EtcdServer, ServeError, ServeOptions, ServerTls},
 };
 use tokio::net::TcpListener;
 
+use super::folder;
 use crate::cli::{
     Failure,
     foreground::{self, Signals, reachable},
@@ -70,15 +71,8 @@ async fn open(folder: Option<&Path>) -> Result<Arc<dyn LeasedStore>, Failure> {
     let Some(folder) = folder.map(Path::to_owned) else {
         return Ok(Arc::new(MemoryStore::default()));
     };
-    let opened = DurableStore::open(&folder, DurableOptions::default());
-    let store = opened.map_err(|error| {
-        let mend = match error {
-            StoreError::Locked(_) => "stop the other orch, or choose another --data-dir",
-            StoreError::Corrupt(_) => "restore the folder from a backup, or start anew in another",
-            _ => "choose a folder that can be written with --data-dir DIR",
-        };
-        Failure::of(&error, mend)
-    })?;
+    let store = DurableStore::open(&folder, DurableOptions::default());
+    let store = store.map_err(|error| folder::not_opened(&error))?;
     Ok(Arc::new(store))
 }
 
