@@ -346,20 +346,29 @@ struct Etcd {
 
 impl Etcd {
     fn start(folder: &Path) -> Self {
+        // Somebody else may take a port between its choice and its use; etcd ends then.
+        (0..5).find_map(|_| Self::start_once(folder)).expect("etcd starts")
+    }
+
+    /// An etcd that answers; `None` if it ends instead.
+    fn start_once(folder: &Path) -> Option<Self> {
         let free = || StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let (client, peer) = (free().to_string(), format!("http://{}", free()));
         let url = format!("http://{client}");
         let mut command = Command::new("etcd");
-        command.arg("--data-dir").arg(folder);
+        command.arg("--data-dir").arg(folder).arg("--unsafe-no-fsync");
         command.args(["--listen-client-urls", &url, "--advertise-client-urls", &url]);
-        command.args(["--listen-peer-urls", &peer, "--unsafe-no-fsync"]);
+        command.args(["--listen-peer-urls", &peer]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let etcd = Self { child: command.spawn().unwrap(), endpoint: client };
+        let mut etcd = Self { child: command.spawn().unwrap(), endpoint: client };
         let deadline = Instant::now() + DEADLINE;
         while !etcd.command(&["get", "x"]).output().unwrap().status.success() {
+            if etcd.child.try_wait().unwrap().is_some() {
+                return None;
+            }
             assert!(Instant::now() < deadline, "etcd does not answer");
         }
-        etcd
+        Some(etcd)
     }
 
     fn command(&self, arguments: &[&str]) -> Command {

@@ -2,7 +2,7 @@
 //! them. Needs an `etcd` on the machine.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
@@ -40,6 +40,17 @@ fn find_etcd() -> Option<PathBuf> {
 }
 
 async fn start(program: PathBuf) -> Etcd {
+    // Somebody else may take a port between its choice and its use; etcd ends then.
+    for _ in 0..5 {
+        if let Some(etcd) = soon("etcd", start_once(&program)).await {
+            return etcd;
+        }
+    }
+    panic!("etcd does not start");
+}
+
+/// An etcd that answers; `None` if it ends instead.
+async fn start_once(program: &Path) -> Option<Etcd> {
     let folder = tempfile::tempdir().unwrap();
     let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (client, peer) = (free(), format!("http://{}", free()));
@@ -51,15 +62,15 @@ async fn start(program: PathBuf) -> Etcd {
     command.args(["--initial-cluster", &format!("default={peer}")]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let child = command.spawn().unwrap();
-    let etcd = Etcd { child, channel: channel(client), _folder: folder };
+    let mut etcd = Etcd { child, channel: channel(client), _folder: folder };
     let mut attempts = tokio::time::interval(Duration::from_millis(50));
-    soon("etcd", async {
-        while KvClient::new(etcd.channel.clone()).range(range("a", "")).await.is_err() {
-            attempts.tick().await;
+    while KvClient::new(etcd.channel.clone()).range(range("a", "")).await.is_err() {
+        if etcd.child.try_wait().unwrap().is_some() {
+            return None;
         }
-    })
-    .await;
-    etcd
+        attempts.tick().await;
+    }
+    Some(etcd)
 }
 
 /// One request of any kind.
