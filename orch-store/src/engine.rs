@@ -14,7 +14,7 @@ use std::{sync::Arc, time::Duration};
 
 use imbl::Vector;
 use orch_core::Environment;
-use parking_lot::RwLock;
+use parking_lot::{RwLock, RwLockWriteGuard};
 
 pub(crate) use self::state::State;
 use self::{
@@ -37,6 +37,11 @@ const REPLAY_BATCH: usize = 1024;
 
 /// So many changes of the past are looked at before others get their turn.
 const REPLAY_SCAN: usize = 65_536;
+
+/// How often a change tries to get the lock before its thread sleeps, and how many turns of the
+/// processor's pause lie between: some microseconds in all.
+const LOCK_ATTEMPTS: u32 = 200;
+const LOCK_PAUSE: u32 = 8;
 
 /// How watches of an engine behave.
 #[derive(Clone, Copy, Debug)]
@@ -86,6 +91,20 @@ impl Engine {
 
     pub(crate) fn environment(&self) -> &Environment {
         &self.environment
+    }
+
+    /// Takes the lock for a change. Waits actively for a moment first: a change is made in less time
+    /// than a thread needs to fall asleep and wake.
+    pub(crate) fn lock(&self) -> RwLockWriteGuard<'_, State> {
+        for _ in 0..LOCK_ATTEMPTS {
+            if let Some(state) = self.state.try_write() {
+                return state;
+            }
+            for _ in 0..LOCK_PAUSE {
+                std::hint::spin_loop();
+            }
+        }
+        self.state.write()
     }
 
     /// A store of its own that begins as this one is.

@@ -171,7 +171,7 @@ impl StoreReader for MemoryStore {
 impl Store for MemoryStore {
     async fn write(&self, write: Write) -> Result<WriteOutcome, StoreError> {
         engine::check_write(&write)?;
-        let state = &mut *self.inner.engine.state.write();
+        let state = &mut *self.inner.engine.lock();
         let (outcome, version) = Draft::new(state, &(), state.revision).write(write)?;
         state.commit(version.as_slice());
         Ok(outcome)
@@ -179,7 +179,7 @@ impl Store for MemoryStore {
 
     async fn transact(&self, transaction: Transaction) -> Result<TransactionOutcome, StoreError> {
         transaction.check()?;
-        let state = &mut *self.inner.engine.state.write();
+        let state = &mut *self.inner.engine.lock();
         let draft = Draft::new(state, &(), state.revision);
         let (outcome, versions) = draft.transact(transaction)?;
         state.commit(&versions);

@@ -10,6 +10,8 @@ mod cluster;
 mod differential;
 #[path = "machine/etcd.rs"]
 mod etcd;
+#[path = "machine/full.rs"]
+mod full;
 #[path = "machine/kill.rs"]
 mod kill;
 #[path = "machine/load.rs"]
@@ -40,8 +42,11 @@ fn main() {
     let etcdctl = missing(&[Requirement::Etcd, Requirement::Command("etcdctl")]);
     let with_etcd = |trial: Trial| trial.with_ignored_flag(etcd.is_some());
     let with_etcdctl = |trial: Trial| trial.with_ignored_flag(etcdctl.is_some());
+    let root = missing(&[Requirement::Root, Requirement::Command("mount")]);
     let trials = vec![
         Trial::test("durable_survives_kill_9", || run(kill::survives_kill_9())),
+        Trial::test("durable_survives_a_full_disk", || run(full::a_full_disk_is_survived()))
+            .with_ignored_flag(root.is_some()),
         with_etcd(Trial::test("etcd_conforms", || run(single::conforms()))),
         with_etcd(Trial::test("etcd_watch_outlives_a_restart", || {
             run(single::watch_outlives_a_restart())
@@ -68,6 +73,9 @@ fn main() {
     ];
     if let Some(why) = etcd.or(etcdctl) {
         eprintln!("skipped: {why} (Debian: apt-get install etcd-server etcd-client)");
+    }
+    if let Some(why) = root {
+        eprintln!("skipped: {why}");
     }
     libtest_mimic::run(&arguments, trials).exit();
 }

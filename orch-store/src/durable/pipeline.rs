@@ -63,7 +63,7 @@ impl Durable {
             |a: &Arc<Version>, b: &Arc<Version>| a.entry.mod_revision == b.entry.mod_revision;
         let mut revisions = self.versions.chunk_by(same).peekable();
         while revisions.peek().is_some() {
-            let mut state = engine.state.write();
+            let mut state = engine.lock();
             revisions.by_ref().take(COMMIT_STEP).for_each(|versions| state.commit(versions));
         }
         self.answers.into_iter().for_each(|answer| answer.send(Ok(())));
