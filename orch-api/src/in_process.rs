@@ -25,9 +25,10 @@ impl ApiServer {
     /// Every resource that can be listed, in the version that is stored: what garbage collection
     /// and the emptying of namespaces go through.
     pub fn resource_types(&self) -> Vec<ResourceType> {
-        let versions = self.inner.catalog.group_versions().iter();
+        let catalog = self.inner.customs.last_known();
+        let versions = catalog.group_versions().iter();
         let resources = versions.flat_map(|version| &version.resources);
-        let kept = resources.filter(|r| !r.converts() && r.verbs.has("list"));
+        let kept = resources.filter(|r| r.is_stored() && r.verbs.has("list"));
         kept.map(|resource| resource.of.clone()).collect()
     }
 

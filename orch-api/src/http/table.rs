@@ -17,7 +17,10 @@ use super::{
     options::Query,
     respond,
 };
-use crate::{catalog::Resource, connect::BoxBody, strategy::Strategy};
+use crate::{
+    catalog::{Behaviour, Resource},
+    connect::BoxBody,
+};
 
 /// Bodies from this size on are compressed for clients that take it, as upstream does.
 const GZIP_MIN: usize = 128 << 10;
@@ -115,7 +118,7 @@ enum Include {
 
 /// Prints the rows of one kind.
 pub(super) struct Rows {
-    strategy: &'static dyn Strategy,
+    strategy: Behaviour,
     include: Include,
     now: jiff::Timestamp,
 }
@@ -135,7 +138,7 @@ impl Rows {
                 return Err(ApiError::bad_request(why));
             }
         };
-        let strategy = crate::server::strategy(&resource.stored);
+        let strategy = resource.behaviour();
         Ok(Self { strategy, include, now: exchange.server.environment.clock.now() })
     }
 
@@ -160,7 +163,10 @@ impl Rows {
                 "description": column.description, "priority": column.priority,
             })
         };
-        self.strategy.columns().iter().map(column).collect()
+        match &self.strategy {
+            Behaviour::BuiltIn(strategy) => strategy.columns().iter().map(column).collect(),
+            Behaviour::Custom(version) => version.column_definitions(),
+        }
     }
 
     fn row(&self, object: &Object) -> Value {
