@@ -6,16 +6,17 @@ use std::sync::{Arc, Weak};
 
 use futures::StreamExt;
 use orch_core::{
-    Client, ClientError, ResourceType, Target,
+    ApiError, Client, ClientError, ResourceType, Target,
     client::{
         DeleteOptions, ListOptions, PatchKind, Read, ReadReply, WatchEvent, WatchOptions, Write,
         WriteOptions,
     },
 };
+use orch_store::{self as store, KeyRange, Operation, Precondition, RangeRequest};
 use serde_json::{Value, json};
 
 use super::{definition::Definition, hook::DEFINITIONS};
-use crate::server::Inner;
+use crate::{cache::store_error, server::Inner};
 
 /// What holds a definition until its objects are gone.
 pub(crate) const FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
@@ -26,12 +27,29 @@ impl Inner {
     pub(super) fn empty(&self, definition: Arc<Definition>) {
         let (client, own) = (self.own_client(), self.weak());
         tokio::spawn(async move {
-            if let Err(error) = empty(&client, &definition).await {
+            if let Err(error) = empty(&own, &client, &definition).await {
                 let name = &definition.name;
                 tracing::warn!(%name, %error, "a resource could not be emptied");
             }
             finished(&own, &definition.name);
         });
+    }
+}
+
+impl Inner {
+    /// Takes all objects of a resource out of the store.
+    async fn drop_objects(&self, prefix: &str) -> Result<(), ApiError> {
+        let range = KeyRange::prefix(prefix.to_owned().into_bytes());
+        let found = self.store.range(RangeRequest::new(range)).await.map_err(store_error)?;
+        for entry in found.entries {
+            let write = store::Write {
+                key: entry.key,
+                precondition: Precondition::ModRevision(entry.mod_revision),
+                operation: Operation::Delete,
+            };
+            self.store.write(write).await.map_err(store_error)?;
+        }
+        Ok(())
     }
 }
 
@@ -41,11 +59,23 @@ fn finished(own: &Weak<Inner>, name: &str) {
     }
 }
 
-async fn empty(client: &Arc<dyn Client>, definition: &Definition) -> Result<(), ClientError> {
-    // A definition may serve no version at all; its objects then cannot be reached, and stay.
-    if let Some(resource) = definition.resources.first() {
-        while let Some(revision) = delete_all(client, &resource.of).await? {
-            wait_for_deletion(client, &resource.of, revision).await?;
+async fn empty(
+    own: &Weak<Inner>,
+    client: &Arc<dyn Client>,
+    definition: &Definition,
+) -> Result<(), ClientError> {
+    match definition.resources.first() {
+        Some(resource) => {
+            while let Some(revision) = delete_all(client, &resource.of).await? {
+                wait_for_deletion(client, &resource.of, revision).await?;
+            }
+        }
+        // Nobody reaches the objects of a resource that no version serves, so nobody could take
+        // their finalizers.
+        None => {
+            if let Some(inner) = own.upgrade() {
+                inner.drop_objects(&definition.prefix).await?;
+            }
         }
     }
     release(client, &definition.name).await

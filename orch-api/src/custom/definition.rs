@@ -9,7 +9,7 @@ use orch_core::{Object, ResourceType, Scope};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::version::CustomVersion;
+use super::{FINALIZER, version::CustomVersion};
 use crate::catalog::{Resource, Subresource, Verbs};
 
 /// A definition that is established, compiled.
@@ -20,7 +20,7 @@ pub(super) struct Definition {
     /// Where its objects lie in the store.
     pub(super) prefix: String,
     /// It is being deleted, and its objects have to go before.
-    pub(super) terminating: bool,
+    pub(super) waits: bool,
     /// Its versions that are served, the most preferred one first.
     pub(super) resources: Vec<Arc<Resource>>,
 }
@@ -46,7 +46,7 @@ impl Definition {
             name: value["metadata"]["name"].as_str()?.to_owned(),
             revision: object.revision()?,
             prefix: prefix(&stored),
-            terminating,
+            waits: terminating && is_held(&value),
             resources,
         })
     }
@@ -55,6 +55,12 @@ impl Definition {
     pub(super) fn versions(&self) -> impl Iterator<Item = &str> {
         self.resources.iter().map(|resource| &*resource.of.version)
     }
+}
+
+/// Whether a definition is held until its objects are gone.
+fn is_held(definition: &Value) -> bool {
+    let finalizers = definition["metadata"]["finalizers"].as_array().into_iter().flatten();
+    finalizers.filter_map(Value::as_str).any(|name| name == FINALIZER)
 }
 
 fn prefix(of: &ResourceType) -> String {

@@ -55,12 +55,19 @@ struct Current {
 }
 
 /// What a change of the definitions asks for besides.
-#[derive(Default)]
 struct Consequences {
     /// Where the resources lie that are served no more, or in other versions.
     ended: Vec<String>,
     /// The definitions whose objects have to go.
     emptied: Vec<Arc<Definition>>,
+}
+
+impl Current {
+    /// The definitions whose objects have to go and that nobody sees to.
+    fn claim_emptying(&mut self) -> Vec<Arc<Definition>> {
+        let going = self.definitions.values().filter(|definition| definition.waits);
+        going.filter(|definition| self.emptied.insert(definition.name.clone())).cloned().collect()
+    }
 }
 
 impl Customs {
@@ -84,7 +91,8 @@ impl Customs {
         let mut current = self.current.lock();
         let (revision, objects) = collection.newer_than(current.revision)?;
         let Some(objects) = objects else {
-            return Some((current.catalog.clone(), Consequences::default()));
+            let emptied = current.claim_emptying();
+            return Some((current.catalog.clone(), Consequences { ended: Vec::new(), emptied }));
         };
         let mut definitions = BTreeMap::new();
         for object in objects {
@@ -95,22 +103,18 @@ impl Customs {
                 definitions.insert(name, definition);
             }
         }
-        let mut consequences = Consequences::default();
+        let mut ended = Vec::new();
         for (name, old) in &current.definitions {
             let goes_on = |new: &&Arc<Definition>| new.versions().eq(old.versions());
             if definitions.get(name).filter(goes_on).is_none() {
-                consequences.ended.push(old.prefix.clone());
-            }
-        }
-        for (name, definition) in definitions.iter().filter(|(_, one)| one.terminating) {
-            if current.emptied.insert(name.clone()) {
-                consequences.emptied.push(definition.clone());
+                ended.push(old.prefix.clone());
             }
         }
         current.revision = Some(revision);
         current.catalog = Arc::new(self.built_in.with(group_versions(&definitions)));
         current.definitions = definitions;
-        Some((current.catalog.clone(), consequences))
+        let emptied = current.claim_emptying();
+        Some((current.catalog.clone(), Consequences { ended, emptied }))
     }
 
     /// The objects of a definition are gone, or could not be deleted for now.

@@ -20,6 +20,7 @@ pub(super) struct Rules {
     ty: Option<String>,
     int_or_string: bool,
     nullable: bool,
+    embedded: bool,
     format: Option<String>,
     allowed: Vec<Value>,
     pattern: Option<(String, Regex)>,
@@ -77,6 +78,7 @@ impl Rules {
             ty: text("type").filter(|ty| !ty.is_empty()),
             int_or_string: flag("x-kubernetes-int-or-string"),
             nullable: flag("nullable"),
+            embedded: flag("x-kubernetes-embedded-resource"),
             format: text("format").filter(|format| !format.is_empty()),
             allowed: list(schema, "enum").cloned().collect(),
             pattern: pattern.and_then(|text| Some((text.clone(), Regex::new(&text).ok()?))),
@@ -92,19 +94,27 @@ impl Rules {
         }
     }
 
-    /// What is wrong with a whole object. Its metadata is the server's to check.
-    pub(super) fn check_object(&self, object: &Value) -> Vec<FieldError> {
-        self.check_value(object, "")
+    /// What is wrong with a whole object. Its metadata is the server's to check, and what an
+    /// update leaves as it was may be wrong: the schema may be younger.
+    ///
+    /// Source: KEP-4008, `k8s.io/apiextensions-apiserver/pkg/apiserver/validation/ratcheting.go`.
+    pub(super) fn check_object(&self, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        self.check(object, old, "", &mut errors);
+        errors
     }
 
     /// What is wrong with a value at a path.
     pub(super) fn check_value(&self, value: &Value, path: &str) -> Vec<FieldError> {
         let mut errors = Vec::new();
-        self.check(value, path, &mut errors);
+        self.check(value, None, path, &mut errors);
         errors
     }
 
-    fn check(&self, value: &Value, path: &str, errors: &mut Vec<FieldError>) {
+    fn check(&self, value: &Value, old: Option<&Value>, path: &str, errors: &mut Vec<FieldError>) {
+        if old == Some(value) {
+            return;
+        }
         if value.is_null() && (self.nullable || self.ty.is_none() && !self.int_or_string) {
             return;
         }
@@ -117,8 +127,8 @@ impl Rules {
         match value {
             Value::String(text) => self.check_text(text, path, errors),
             Value::Number(number) => self.bounds.check_number(number, path, errors),
-            Value::Array(items) => self.check_list(items, path, errors),
-            Value::Object(fields) => self.check_fields(fields, path, errors),
+            Value::Array(items) => self.check_list(items, old, path, errors),
+            Value::Object(fields) => self.check_fields(fields, old, path, errors),
             _ => {}
         }
         self.combined.check(value, path, errors);
@@ -165,7 +175,13 @@ impl Rules {
         }
     }
 
-    fn check_list(&self, items: &[Value], path: &str, errors: &mut Vec<FieldError>) {
+    fn check_list(
+        &self,
+        items: &[Value],
+        old: Option<&Value>,
+        path: &str,
+        errors: &mut Vec<FieldError>,
+    ) {
         let (least, most) = self.bounds.items;
         let length = items.len() as u64;
         if let Some(most) = most.filter(|most| length > *most) {
@@ -183,11 +199,18 @@ impl Rules {
         self.keys.check(items, path, errors);
         let Some(rules) = &self.items else { return };
         for (at, item) in items.iter().enumerate() {
-            rules.check(item, &format!("{path}[{at}]"), errors);
+            let old = self.keys.same_item(item, old);
+            rules.check(item, old, &format!("{path}[{at}]"), errors);
         }
     }
 
-    fn check_fields(&self, fields: &Map<String, Value>, path: &str, errors: &mut Vec<FieldError>) {
+    fn check_fields(
+        &self,
+        fields: &Map<String, Value>,
+        old: Option<&Value>,
+        path: &str,
+        errors: &mut Vec<FieldError>,
+    ) {
         let (least, most) = self.bounds.properties;
         let length = fields.len() as u64;
         if let Some(most) = most.filter(|most| length > *most) {
@@ -201,12 +224,18 @@ impl Rules {
         for name in self.required.iter().filter(|name| !fields.contains_key(*name)) {
             errors.push(FieldError::required(below(path, name), ""));
         }
+        let unsaid =
+            |name: &&str| fields.get(*name).and_then(Value::as_str).is_none_or(str::is_empty);
+        for name in ["apiVersion", "kind"].iter().filter(|name| self.embedded && unsaid(name)) {
+            errors.push(FieldError::required(below(path, name), "must not be empty"));
+        }
         for (name, value) in fields {
             if path.is_empty() && name == "metadata" {
                 continue;
             }
             if let Some(rules) = self.properties.get(name).or(self.additional.as_deref()) {
-                rules.check(value, &below(path, name), errors);
+                let old = old.and_then(|old| old.get(name));
+                rules.check(value, old, &below(path, name), errors);
             }
         }
     }
@@ -293,6 +322,14 @@ impl Keys {
         }
     }
 
+    /// The item of the old list that has this one's key; lists without keys have no such.
+    fn same_item<'a>(&self, item: &Value, old: Option<&'a Value>) -> Option<&'a Value> {
+        let Self::Fields(_) = self else { return None };
+        let key = self.key(item)?;
+        let old = old?.as_array()?;
+        old.iter().find(|old| self.key(old).as_ref() == Some(&key))
+    }
+
     fn check(&self, items: &[Value], path: &str, errors: &mut Vec<FieldError>) {
         let mut seen = std::collections::HashSet::new();
         for (at, item) in items.iter().enumerate() {
@@ -339,7 +376,7 @@ impl Combined {
         }
         if !self.all_of.iter().all(|rules| fits(&rules)) {
             refuse("validate all the schemas (allOf)");
-            self.all_of.iter().for_each(|rules| rules.check(value, path, errors));
+            self.all_of.iter().for_each(|rules| errors.extend(rules.check_value(value, path)));
         }
     }
 }
@@ -413,7 +450,8 @@ mod tests {
         let rules = Rules::of(&schema);
         let check = |value: Value, expected: &[&str]| {
             let object = json!({"metadata": {"name": 7}, "v": value});
-            let found: Vec<_> = rules.check_object(&object).iter().map(|e| e.to_string()).collect();
+            let found: Vec<_> =
+                rules.check_object(&object, None).iter().map(|e| e.to_string()).collect();
             assert_eq!(found, expected);
         };
         check(json!({"must": "aa", "n": 4, "e": "x", "port": "http", "nil": null}), &[]);

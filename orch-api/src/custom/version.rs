@@ -83,19 +83,6 @@ impl CustomVersion {
     pub(crate) fn selects(&self, field: &str) -> bool {
         self.selectable.iter().any(|(name, _)| name == field)
     }
-
-    fn check(&self, object: &Value) -> Vec<FieldError> {
-        let mut object = object;
-        let without;
-        // A client sees no defaults of the status until something is in it.
-        if object.get("status").is_some_and(Value::is_null) {
-            let mut value = object.clone();
-            carry(&mut value, &Value::Null, "status");
-            without = value;
-            object = &without;
-        }
-        self.rules.check_object(object)
-    }
 }
 
 impl Strategy for CustomVersion {
@@ -145,11 +132,15 @@ impl Strategy for CustomVersion {
     }
 
     fn validate(&self, object: &Value) -> Vec<FieldError> {
-        self.check(object)
+        self.rules.check_object(object, None)
     }
 
-    fn validate_status_update(&self, new: &Value, _old: &Value) -> Vec<FieldError> {
-        self.check(new)
+    fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        self.rules.check_object(new, Some(old))
+    }
+
+    fn validate_status_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        self.rules.check_object(new, Some(old))
     }
 
     fn allows_unconditional_update(&self) -> bool {

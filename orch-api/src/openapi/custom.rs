@@ -36,7 +36,7 @@ pub(super) fn object(kind: &Kind, schema: &Value, metadata: Value, dialect: Dial
 }
 
 /// The schema of a list of objects.
-pub(super) fn list(kind: &Kind, item: Value, metadata: Value) -> Value {
+pub(super) fn list(kind: &Kind, item: &Value, metadata: Value) -> Value {
     let (group, version, of) = kind;
     let mut properties = json!({"items": {
         "type": "array", "items": item, "description": format!("List of {of}."),

@@ -53,7 +53,7 @@ impl Schemas {
         if !self.made.contains_key(name.as_str()) {
             let (own, of_list) = (self.meta("ObjectMeta"), self.meta("ListMeta"));
             let object = custom::object(&endpoint.kind, schema, own, self.dialect);
-            let items = custom::list(&endpoint.kind, self.named(&name), of_list);
+            let items = custom::list(&endpoint.kind, &self.named(&name), of_list);
             self.made.insert(name.clone().into(), object);
             self.made.insert(list.clone().into(), items);
         }

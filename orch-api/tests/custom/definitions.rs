@@ -1,16 +1,17 @@
 //! Definitions: their status, what they make the server serve, and how they go.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{
     Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, WatchParams,
 };
+use orch_store::MemoryStore;
 use serde_json::{Value, json};
 
 use super::support::{
-    call, define, definitions, objects, plain, refusal, resource, server, typed, widget,
+    call, define, definitions, objects, over, plain, refusal, resource, server, typed, widget,
 };
 
 fn condition(definition: &CustomResourceDefinition, kind: &str) -> (String, String) {
@@ -143,7 +144,7 @@ async fn definitions_that_are_wrong_are_refused_in_upstreams_words() {
     check(
         |d| {
             d["spec"]["conversion"] =
-                json!({"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"]}})
+                json!({"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"]}});
         },
         "webhook conversion is not supported by this server yet",
     )
@@ -299,4 +300,70 @@ async fn openapi_publishes_the_schema() {
     let all = call(&client, "GET", "/openapi/v2", "application/json").await.unwrap();
     let schema = &all["definitions"]["com.example.v1.Widget"];
     assert_eq!(schema["properties"]["spec"]["properties"]["size"]["type"], "integer");
+}
+
+#[tokio::test]
+async fn objects_that_no_version_serves_go_with_their_definition() {
+    let (_server, client) = server().await;
+    define(&client, plain()).await;
+    objects(&client).create(&PostParams::default(), &widget("a", json!({}))).await.unwrap();
+    let all = definitions(&client);
+    let mut versions = plain()["spec"]["versions"].clone();
+    versions[0]["served"] = false.into();
+    let patch = Patch::Merge(json!({"spec": {"versions": versions}}));
+    all.patch("widgets.example.com", &PatchParams::default(), &patch).await.unwrap();
+    assert_eq!(refusal(objects(&client).get("a").await).0, 404);
+    let mut changes = all.watch(&WatchParams::default(), "0").await.unwrap().boxed();
+    all.delete("widgets.example.com", &DeleteParams::default()).await.unwrap();
+    let gone = async {
+        while let Some(Ok(event)) = changes.next().await {
+            if matches!(event, kube::api::WatchEvent::Deleted(_)) {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), gone).await.unwrap();
+    define(&client, plain()).await;
+    assert!(objects(&client).list(&ListParams::default()).await.unwrap().items.is_empty());
+}
+
+#[tokio::test]
+async fn controllers_learn_of_what_is_defined() {
+    let (server, client) = server().await;
+    define(&client, plain()).await;
+    let types = server.newest_resource_types().await.unwrap();
+    let found: Vec<_> = types.iter().filter(|of| of.group == "example.com").collect();
+    assert_eq!(found.len(), 1);
+    assert_eq!((&*found[0].plural, &*found[0].version), ("widgets", "v1"));
+    assert_eq!(types, server.resource_types());
+}
+
+#[tokio::test]
+async fn another_server_goes_on_with_a_deletion() {
+    let store = Arc::new(MemoryStore::default());
+    let first = over(store.clone()).await;
+    define(&first, plain()).await;
+    let mut held = widget("held", json!({}));
+    held.metadata.finalizers = Some(vec!["example.com/hold".into()]);
+    objects(&first).create(&PostParams::default(), &held).await.unwrap();
+    definitions(&first).delete("widgets.example.com", &DeleteParams::default()).await.unwrap();
+    drop(first);
+
+    let second = over(store).await;
+    let all = definitions(&second);
+    let mut changes = all.watch(&WatchParams::default(), "0").await.unwrap().boxed();
+    let patch = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    let widgets = objects(&second);
+    // The first server may not have asked it to go before it ended.
+    let deleted = widgets.delete("held", &DeleteParams::default()).await;
+    deleted.unwrap();
+    widgets.patch("held", &PatchParams::default(), &patch).await.unwrap();
+    let gone = async {
+        while let Some(Ok(event)) = changes.next().await {
+            if matches!(event, kube::api::WatchEvent::Deleted(_)) {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), gone).await.unwrap();
 }

@@ -1,9 +1,9 @@
 //! What a schema does to objects: pruning, defaults, checks.
 
-use kube::api::PostParams;
+use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
-use super::support::{define, objects, refusal, server, widget, widgets};
+use super::support::{define, definitions, objects, refusal, server, widget, widgets};
 
 fn rich() -> Value {
     widgets(json!({
@@ -75,4 +75,24 @@ async fn values_are_checked_and_nothing_wrong_is_stored() {
     check(json!({"list": [{"name": "a"}, {"name": "a"}]}), "spec.list[1]: Duplicate value").await;
     check(json!({"labels": {"a": 1}}), "spec.labels.a in body must be of type string").await;
     assert!(objects(&client).get_opt("a").await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn what_an_update_leaves_as_it_was_may_break_a_younger_rule() {
+    let (_server, client) = server().await;
+    let spec = |least: i64| {
+        json!({"size": {"type": "integer", "minimum": least},
+        "note": {"type": "string"}})
+    };
+    define(&client, widgets(spec(0))).await;
+    let all = objects(&client);
+    all.create(&PostParams::default(), &widget("a", json!({"size": 1}))).await.unwrap();
+    let stricter = widgets(spec(5))["spec"]["versions"].clone();
+    let patch = Patch::Merge(json!({"spec": {"versions": stricter}}));
+    let params = PatchParams::default();
+    definitions(&client).patch("widgets.example.com", &params, &patch).await.unwrap();
+    let change = |spec: Value| Patch::Merge(json!({"spec": spec}));
+    all.patch("a", &params, &change(json!({"note": "still"}))).await.unwrap();
+    let (code, message) = refusal(all.patch("a", &params, &change(json!({"size": 2}))).await);
+    assert!(code == 422 && message.contains("greater than or equal to 5"), "{message}");
 }

@@ -27,14 +27,28 @@ pub(super) fn client(server: &ApiServer) -> Client {
 pub(super) async fn server() -> (ApiServer, Client) {
     let server = ApiServer::new(Arc::new(MemoryStore::default()));
     let client = client(&server);
-    let namespaces: Api<Namespace> = Api::all(client.clone());
-    let default = typed(json!({"metadata": {"name": "default"}}));
-    namespaces.create(&PostParams::default(), &default).await.unwrap();
+    make_namespace(&client).await;
     (server, client)
 }
 
+/// A client of a server of its own over a store, in which a namespace is or will be.
+pub(super) async fn over(store: Arc<MemoryStore>) -> Client {
+    let client = client(&ApiServer::new(store));
+    make_namespace(&client).await;
+    client
+}
+
+async fn make_namespace(client: &Client) {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let default = typed(json!({"metadata": {"name": "default"}}));
+    if namespaces.get_opt("default").await.unwrap().is_none() {
+        namespaces.create(&PostParams::default(), &default).await.unwrap();
+    }
+}
+
 /// A definition of `widgets.example.com` with a schema for `spec` and `status`.
-pub(super) fn widgets(spec: Value) -> Value {
+pub(super) fn widgets(spec: impl Into<Value>) -> Value {
+    let spec: Value = spec.into();
     json!({
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
         "metadata": {"name": "widgets.example.com"},
@@ -77,7 +91,8 @@ pub(super) fn objects(client: &Client) -> Api<DynamicObject> {
     Api::default_namespaced_with(client.clone(), &resource("v1"))
 }
 
-pub(super) fn widget(name: &str, spec: Value) -> DynamicObject {
+pub(super) fn widget(name: &str, spec: impl Into<Value>) -> DynamicObject {
+    let spec: Value = spec.into();
     typed(json!({
         "apiVersion": "example.com/v1", "kind": "Widget",
         "metadata": {"name": name}, "spec": spec,
