@@ -118,6 +118,14 @@ impl Deref for Behaviour {
 }
 
 impl Resource {
+    /// What a list of the kind calls itself.
+    pub(crate) fn list_kind(&self) -> Cow<'_, str> {
+        match self.custom.as_ref().and_then(|version| version.list_kind()) {
+            Some(kind) => Cow::Borrowed(kind),
+            None => Cow::Owned(format!("{}List", self.of.kind)),
+        }
+    }
+
     /// The behaviour of the kind.
     pub(crate) fn behaviour(&self) -> Behaviour {
         match &self.custom {

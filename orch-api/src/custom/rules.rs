@@ -7,9 +7,15 @@ use std::collections::BTreeMap;
 
 use orch_core::status::{FieldError, FieldErrorType};
 use regex::Regex;
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Value};
 
 use super::formats;
+
+mod bounds;
+mod keys;
+
+use bounds::Bounds;
+use keys::Keys;
 
 /// Upstream names the place of what several schemas together refuse in the message only.
 const NOWHERE: &str = "<nil>";
@@ -31,27 +37,6 @@ pub(super) struct Rules {
     items: Option<Box<Rules>>,
     keys: Keys,
     combined: Combined,
-}
-
-/// Limits of numbers, texts, lists and maps.
-#[derive(Debug, Default)]
-struct Bounds {
-    minimum: Option<(Number, bool)>,
-    maximum: Option<(Number, bool)>,
-    multiple_of: Option<Number>,
-    length: (Option<u64>, Option<u64>),
-    items: (Option<u64>, Option<u64>),
-    properties: (Option<u64>, Option<u64>),
-    unique: bool,
-}
-
-/// What must differ between the items of a list.
-#[derive(Debug, Default)]
-enum Keys {
-    #[default]
-    Nothing,
-    Whole,
-    Fields(Vec<(String, Option<Value>)>),
 }
 
 #[derive(Debug, Default)]
@@ -145,7 +130,7 @@ impl Rules {
         if !fits {
             let wanted = self.ty.as_deref().filter(|_| !self.int_or_string);
             let wanted = wanted.unwrap_or("integer,string");
-            let why = format!("{} in body must be of type {wanted}: \"{is}\"", shown(path));
+            let why = format!("{} in body must be of type {wanted}: \"{is}\"", path);
             errors.push(mistyped(path, Value::from(is), why));
         }
         fits
@@ -158,19 +143,19 @@ impl Rules {
             errors.push(FieldError::too_long(field(path), usize::try_from(most).unwrap_or(0)));
         }
         if let Some(least) = least.filter(|least| length < *least) {
-            let why = format!("{} in body should be at least {least} chars long", shown(path));
+            let why = format!("{} in body should be at least {least} chars long", path);
             errors.push(FieldError::invalid(field(path), text, why));
         }
         if let Some((source, pattern)) = &self.pattern
             && !pattern.is_match(text)
         {
-            let why = format!("{} in body should match '{source}'", shown(path));
+            let why = format!("{} in body should match '{source}'", path);
             errors.push(FieldError::invalid(field(path), text, why));
         }
         if let Some(format) = &self.format
             && !formats::fits(format, text)
         {
-            let why = format!("{} in body must be of type {format}: {text:?}", shown(path));
+            let why = format!("{} in body must be of type {format}: {text:?}", path);
             errors.push(mistyped(path, Value::from(text), why));
         }
     }
@@ -189,11 +174,11 @@ impl Rules {
             errors.push(FieldError::too_many(field(path), items.len(), most));
         }
         if let Some(least) = least.filter(|least| length < *least) {
-            let why = format!("{} in body should have at least {least} items", shown(path));
+            let why = format!("{} in body should have at least {least} items", path);
             errors.push(FieldError::invalid(field(path), length, why));
         }
         if self.bounds.unique && (1..items.len()).any(|at| items[..at].contains(&items[at])) {
-            let why = format!("{} in body shouldn't contain duplicates", shown(path));
+            let why = format!("{} in body shouldn't contain duplicates", path);
             errors.push(FieldError::invalid(field(path), Value::from(items), why));
         }
         self.keys.check(items, path, errors);
@@ -218,7 +203,7 @@ impl Rules {
             errors.push(FieldError::too_many(field(path), fields.len(), most));
         }
         if let Some(least) = least.filter(|least| length < *least) {
-            let why = format!("{} in body should have at least {least} properties", shown(path));
+            let why = format!("{} in body should have at least {least} properties", path);
             errors.push(FieldError::invalid(field(path), length, why));
         }
         for name in self.required.iter().filter(|name| !fields.contains_key(*name)) {
@@ -245,103 +230,6 @@ impl Rules {
     }
 }
 
-impl Bounds {
-    fn of(schema: &Value) -> Self {
-        let number = |name: &str| match schema.get(name) {
-            Some(Value::Number(number)) => Some(number.clone()),
-            _ => None,
-        };
-        let flag = |name: &str| schema.get(name).and_then(Value::as_bool).unwrap_or_default();
-        let count = |name: &str| schema.get(name).and_then(Value::as_u64);
-        Self {
-            minimum: number("minimum").map(|limit| (limit, flag("exclusiveMinimum"))),
-            maximum: number("maximum").map(|limit| (limit, flag("exclusiveMaximum"))),
-            multiple_of: number("multipleOf"),
-            length: (count("minLength"), count("maxLength")),
-            items: (count("minItems"), count("maxItems")),
-            properties: (count("minProperties"), count("maxProperties")),
-            unique: flag("uniqueItems"),
-        }
-    }
-
-    fn check_number(&self, number: &Number, path: &str, errors: &mut Vec<FieldError>) {
-        let Some(value) = number.as_f64() else { return };
-        let mut wrong = |why: String| {
-            let why = format!("{} in body should be {why}", shown(path));
-            errors.push(FieldError::invalid(field(path), number.clone(), why));
-        };
-        if let Some((limit, exclusive)) = &self.maximum {
-            let most = limit.as_f64().unwrap_or(f64::INFINITY);
-            if *exclusive && value >= most {
-                wrong(format!("less than {limit}"));
-            } else if value > most {
-                wrong(format!("less than or equal to {limit}"));
-            }
-        }
-        if let Some((limit, exclusive)) = &self.minimum {
-            let least = limit.as_f64().unwrap_or(f64::NEG_INFINITY);
-            if *exclusive && value <= least {
-                wrong(format!("greater than {limit}"));
-            } else if value < least {
-                wrong(format!("greater than or equal to {limit}"));
-            }
-        }
-        if let Some(step) = &self.multiple_of
-            && let Some(of) = step.as_f64().filter(|of| *of > 0.0)
-            && (value / of).fract() != 0.0
-        {
-            wrong(format!("a multiple of {step}"));
-        }
-    }
-}
-
-impl Keys {
-    fn of(schema: &Value) -> Self {
-        match schema.get("x-kubernetes-list-type").and_then(Value::as_str) {
-            Some("set") => Self::Whole,
-            Some("map") => {
-                let default = |name: &str| schema["items"]["properties"][name].get("default");
-                let keys = list(schema, "x-kubernetes-list-map-keys").filter_map(Value::as_str);
-                Self::Fields(keys.map(|key| (key.to_owned(), default(key).cloned())).collect())
-            }
-            _ => Self::Nothing,
-        }
-    }
-
-    fn key<'a>(&'a self, item: &'a Value) -> Option<Value> {
-        match self {
-            Self::Nothing => None,
-            Self::Whole => Some(item.clone()),
-            Self::Fields(names) => {
-                let field = |(name, default): &(String, Option<Value>)| {
-                    let value = item.get(name).or(default.as_ref())?;
-                    Some((name.clone(), value.clone()))
-                };
-                Some(Value::Object(names.iter().filter_map(field).collect()))
-            }
-        }
-    }
-
-    /// The item of the old list that has this one's key; lists without keys have no such.
-    fn same_item<'a>(&self, item: &Value, old: Option<&'a Value>) -> Option<&'a Value> {
-        let Self::Fields(_) = self else { return None };
-        let key = self.key(item)?;
-        let old = old?.as_array()?;
-        old.iter().find(|old| self.key(old).as_ref() == Some(&key))
-    }
-
-    fn check(&self, items: &[Value], path: &str, errors: &mut Vec<FieldError>) {
-        let mut seen = std::collections::HashSet::new();
-        for (at, item) in items.iter().enumerate() {
-            if let Some(key) = self.key(item)
-                && !seen.insert(key.to_string())
-            {
-                errors.push(FieldError::duplicate(format!("{path}[{at}]"), key));
-            }
-        }
-    }
-}
-
 impl Combined {
     fn of(schema: &Value) -> Self {
         let all = |name: &str| list(schema, name).map(Rules::of).collect();
@@ -355,7 +243,7 @@ impl Combined {
 
     fn check(&self, value: &Value, path: &str, errors: &mut Vec<FieldError>) {
         let mut refuse = |why: &str| {
-            let why = format!("\"{}\" must {why}", shown(path));
+            let why = format!("\"{}\" must {why}", path);
             errors.push(FieldError::invalid(NOWHERE, "", why));
         };
         let fits = |rules: &&Rules| rules.accepts(value, path);
@@ -407,10 +295,6 @@ fn below(path: &str, name: &str) -> String {
 /// The path as a field error has it: upstream's of the whole object is nothing.
 fn field(path: &str) -> &str {
     if path.is_empty() { NOWHERE } else { path }
-}
-
-fn shown(path: &str) -> &str {
-    path
 }
 
 fn mistyped(path: &str, value: Value, detail: String) -> FieldError {

@@ -1,7 +1,8 @@
 //! Whether a definition's schema is structural.
 //!
 //! Source: `k8s.io/apiextensions-apiserver/pkg/apiserver/schema/validation.go`, and
-//! `pkg/apis/apiextensions/validation/validation.go`, `ValidateCustomResourceDefinitionOpenAPISchema`.
+//! `pkg/apis/apiextensions/validation/validation.go`,
+//! `ValidateCustomResourceDefinitionOpenAPISchema`.
 
 use orch_core::{schema::Structural, status::FieldError};
 use regex::Regex;

@@ -14,6 +14,7 @@ use crate::strategy::{ScaleFields, Strategy, carry};
 /// A version of a definition, compiled.
 #[derive(Debug)]
 pub(crate) struct CustomVersion {
+    list_kind: Option<String>,
     schema: Value,
     structural: Structural,
     rules: Rules,
@@ -37,6 +38,7 @@ impl CustomVersion {
         let stored = definition["status"]["storedVersions"].as_array().map_or(0, Vec::len);
         Self {
             reads_differ: versions > 1 || stored > 1 || structural.has_defaults(),
+            list_kind: list_kind_of(definition),
             schema: schema.clone(),
             structural,
             rules: Rules::of(schema),
@@ -47,6 +49,11 @@ impl CustomVersion {
             deprecation: deprecation_of(spec, version),
             terminating,
         }
+    }
+
+    /// What a list of these objects calls itself.
+    pub(crate) fn list_kind(&self) -> Option<&str> {
+        self.list_kind.as_deref()
     }
 
     /// The schema as the definition has it.
@@ -163,6 +170,11 @@ impl Strategy for CustomVersion {
     fn row(&self, object: &Value, now: jiff::Timestamp) -> Vec<Value> {
         self.columns.row(object, now)
     }
+}
+
+fn list_kind_of(definition: &Value) -> Option<String> {
+    let kind = definition["status"]["acceptedNames"]["listKind"].as_str();
+    kind.filter(|kind| !kind.is_empty()).map(str::to_owned)
 }
 
 fn pointer_of(path: &Value) -> Option<String> {

@@ -86,8 +86,9 @@ fn plain_list(resource: &Resource, list: &ObjectList, metadata: &Value) -> Bytes
     let size: usize = list.items.iter().map(|item| item.encoded_len() + 1).sum();
     let mut out = BytesMut::with_capacity(size + 256);
     let head = format!(
-        "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[",
-        resource.of.kind, resource.api_version
+        "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[",
+        resource.list_kind(),
+        resource.api_version
     );
     out.put_slice(head.as_bytes());
     for (at, item) in list.items.iter().enumerate() {

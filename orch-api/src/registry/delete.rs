@@ -250,7 +250,7 @@ impl Inner {
         let items: Vec<Option<Value>> = deletions.try_collect().await?;
         let items: Vec<Value> = items.into_iter().flatten().collect();
         let list = json!({
-            "kind": format!("{}List", at.of().kind), "apiVersion": at.resource.api_version,
+            "kind": at.resource.list_kind(), "apiVersion": at.resource.api_version,
             "metadata": {"resourceVersion": found.resource_version}, "items": items,
         });
         let object = Object::from_value(&list).map_err(ApiError::internal)?;

@@ -367,3 +367,27 @@ async fn another_server_goes_on_with_a_deletion() {
     };
     tokio::time::timeout(Duration::from_secs(20), gone).await.unwrap();
 }
+
+#[tokio::test]
+async fn who_uses_a_deprecated_version_is_warned() {
+    let (server, client) = server().await;
+    let mut definition = plain();
+    definition["spec"]["versions"][0]["deprecated"] = true.into();
+    define(&client, definition).await;
+    let path = "/apis/example.com/v1/namespaces/default/widgets";
+    let request = http::Request::builder().uri(path).body(http_body_util::Full::default()).unwrap();
+    let request: http::Request<http_body_util::Full<bytes::Bytes>> = request;
+    let response = tower::Service::call(&mut server.clone(), request).await.unwrap();
+    let warning = response.headers()["warning"].to_str().unwrap();
+    assert!(warning.contains("example.com/v1 Widget is deprecated"), "{warning}");
+}
+
+#[tokio::test]
+async fn lists_are_of_the_kind_that_the_definition_says() {
+    let (_server, client) = server().await;
+    let mut definition = plain();
+    definition["spec"]["names"]["listKind"] = "Widgetry".into();
+    define(&client, definition).await;
+    let list = call(&client, "GET", "/apis/example.com/v1/widgets", "*/*").await.unwrap();
+    assert_eq!((&list["kind"], &list["items"]), (&json!("Widgetry"), &json!([])));
+}
