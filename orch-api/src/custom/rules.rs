@@ -130,7 +130,7 @@ impl Rules {
         if !fits {
             let wanted = self.ty.as_deref().filter(|_| !self.int_or_string);
             let wanted = wanted.unwrap_or("integer,string");
-            let why = format!("{} in body must be of type {wanted}: \"{is}\"", path);
+            let why = format!("{path} in body must be of type {wanted}: \"{is}\"");
             errors.push(mistyped(path, Value::from(is), why));
         }
         fits
@@ -143,19 +143,19 @@ impl Rules {
             errors.push(FieldError::too_long(field(path), usize::try_from(most).unwrap_or(0)));
         }
         if let Some(least) = least.filter(|least| length < *least) {
-            let why = format!("{} in body should be at least {least} chars long", path);
+            let why = format!("{path} in body should be at least {least} chars long");
             errors.push(FieldError::invalid(field(path), text, why));
         }
         if let Some((source, pattern)) = &self.pattern
             && !pattern.is_match(text)
         {
-            let why = format!("{} in body should match '{source}'", path);
+            let why = format!("{path} in body should match '{source}'");
             errors.push(FieldError::invalid(field(path), text, why));
         }
         if let Some(format) = &self.format
             && !formats::fits(format, text)
         {
-            let why = format!("{} in body must be of type {format}: {text:?}", path);
+            let why = format!("{path} in body must be of type {format}: {text:?}");
             errors.push(mistyped(path, Value::from(text), why));
         }
     }
@@ -174,11 +174,11 @@ impl Rules {
             errors.push(FieldError::too_many(field(path), items.len(), most));
         }
         if let Some(least) = least.filter(|least| length < *least) {
-            let why = format!("{} in body should have at least {least} items", path);
+            let why = format!("{path} in body should have at least {least} items");
             errors.push(FieldError::invalid(field(path), length, why));
         }
         if self.bounds.unique && (1..items.len()).any(|at| items[..at].contains(&items[at])) {
-            let why = format!("{} in body shouldn't contain duplicates", path);
+            let why = format!("{path} in body shouldn't contain duplicates");
             errors.push(FieldError::invalid(field(path), Value::from(items), why));
         }
         self.keys.check(items, path, errors);
@@ -203,7 +203,7 @@ impl Rules {
             errors.push(FieldError::too_many(field(path), fields.len(), most));
         }
         if let Some(least) = least.filter(|least| length < *least) {
-            let why = format!("{} in body should have at least {least} properties", path);
+            let why = format!("{path} in body should have at least {least} properties");
             errors.push(FieldError::invalid(field(path), length, why));
         }
         for name in self.required.iter().filter(|name| !fields.contains_key(*name)) {
@@ -243,7 +243,7 @@ impl Combined {
 
     fn check(&self, value: &Value, path: &str, errors: &mut Vec<FieldError>) {
         let mut refuse = |why: &str| {
-            let why = format!("\"{}\" must {why}", path);
+            let why = format!("\"{path}\" must {why}");
             errors.push(FieldError::invalid(NOWHERE, "", why));
         };
         let fits = |rules: &&Rules| rules.accepts(value, path);

@@ -40,7 +40,7 @@ impl Bounds {
     pub(super) fn check_number(&self, number: &Number, path: &str, errors: &mut Vec<FieldError>) {
         let Some(value) = number.as_f64() else { return };
         let mut wrong = |why: String| {
-            let why = format!("{} in body should be {why}", path);
+            let why = format!("{path} in body should be {why}");
             errors.push(FieldError::invalid(field(path), number.clone(), why));
         };
         if let Some((limit, exclusive)) = &self.maximum {
