@@ -12,10 +12,15 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use orch_core::ResourceType;
+use orch_core::{ApiError, ResourceType};
 use tower::Service;
 
-use crate::{auth::UserInfo, connect::BoxBody, server::ApiServer};
+use crate::{
+    auth::UserInfo,
+    catalog::{Catalog, Resource},
+    connect::BoxBody,
+    server::ApiServer,
+};
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 /// How much a connection in memory holds before its writer waits.
@@ -23,12 +28,19 @@ const PIPE_BYTES: usize = 64 << 10;
 
 impl ApiServer {
     /// Every resource that can be listed, in the version that is stored: what garbage collection
-    /// and the emptying of namespaces go through.
+    /// and the emptying of namespaces go through. Custom resources are among them once somebody
+    /// has asked for one; [`ApiServer::newest_resource_types`] asks.
     pub fn resource_types(&self) -> Vec<ResourceType> {
-        let versions = self.inner.catalog.group_versions().iter();
-        let resources = versions.flat_map(|version| &version.resources);
-        let kept = resources.filter(|r| !r.converts() && r.verbs.has("list"));
-        kept.map(|resource| resource.of.clone()).collect()
+        types(&self.inner.customs.last_known())
+    }
+
+    /// The same, with every custom resource that is defined now.
+    ///
+    /// # Errors
+    /// What the store's failure is to a client.
+    pub async fn newest_resource_types(&self) -> Result<Vec<ResourceType>, ApiError> {
+        let catalog = self.inner.newest_catalog().await?;
+        Ok(types(&catalog))
     }
 
     /// A `kube::Client` that calls this server directly, as `user`. Call it inside a tokio
@@ -37,6 +49,23 @@ impl ApiServer {
     pub fn kube_client(&self, user: UserInfo, default_namespace: &str) -> kube::Client {
         kube::Client::new(InProcess { server: self.clone(), user }, default_namespace)
     }
+}
+
+/// One version of each resource: the stored one, or the most preferred if that is not served.
+fn types(catalog: &Catalog) -> Vec<ResourceType> {
+    let versions = catalog.group_versions().iter();
+    let resources = versions.flat_map(|version| &version.resources);
+    let mut kept: Vec<ResourceType> = Vec::new();
+    let mut places = std::collections::HashSet::new();
+    let mut lists: Vec<&std::sync::Arc<Resource>> =
+        resources.filter(|resource| resource.verbs.has("list")).collect();
+    lists.sort_by_key(|resource| !resource.is_stored());
+    for resource in lists {
+        if places.insert(&resource.prefix) {
+            kept.push(resource.of.clone());
+        }
+    }
+    kept
 }
 
 /// The server, called as one user.

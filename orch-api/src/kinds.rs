@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::strategy::Strategy;
 
-pub(crate) use field::Field;
+pub(crate) use field::{Field, child, default_to, spec_of};
 pub(crate) use service::{has_cluster_ip, has_node_ports};
 
 mod access;
@@ -138,6 +138,9 @@ fn storage(plural: &str) -> &'static dyn Strategy {
 
 fn other(group: &str, plural: &str) -> &'static dyn Strategy {
     match (group, plural) {
+        ("apiextensions.k8s.io", "customresourcedefinitions") => {
+            &crate::custom::kind::CustomResourceDefinition
+        }
         ("autoscaling", "horizontalpodautoscalers") => &cluster::AUTOSCALERS,
         ("batch", "cronjobs") => &cron_job::CronJob,
         ("batch", "jobs") => &job::Job,

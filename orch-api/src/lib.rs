@@ -9,6 +9,7 @@ mod bootstrap;
 mod cache;
 mod catalog;
 pub mod connect;
+mod custom;
 mod http;
 mod in_process;
 pub mod kinds;

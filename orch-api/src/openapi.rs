@@ -6,6 +6,7 @@
 //!
 //! Source: `k8s.io/kube-openapi/pkg/handler` and `handler3`.
 
+mod custom;
 mod descriptions;
 mod gnostic;
 mod parameters;
@@ -45,6 +46,8 @@ pub struct Endpoint {
     pub kind: (String, String, String),
     /// Verbs as discovery names them.
     pub verbs: Vec<String>,
+    /// The schema of a custom kind, as its definition has it.
+    pub schema: Option<Value>,
 }
 
 /// A document as it goes over the wire.

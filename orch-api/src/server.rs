@@ -2,11 +2,12 @@
 
 use std::{
     fmt,
-    sync::{Arc, OnceLock, Weak},
+    sync::{Arc, Weak},
 };
 
 use orch_core::{Client, Environment, ResourceType};
 use orch_store::Store;
+use parking_lot::Mutex;
 
 use crate::{
     admission::{Admission, LateClient},
@@ -20,10 +21,11 @@ use crate::{
     cache::Cache,
     catalog::{ApiVersions, Catalog},
     connect::Connector,
+    custom::{Customs, SettleNames},
     kinds::Requester,
     local::{LocalClient, OwnClient},
     openapi::OpenApi,
-    strategy::{Action, Hook, Strategy, VirtualResource},
+    strategy::{Action, Hook, VirtualResource},
     subresources::{Binding, Eviction},
 };
 
@@ -46,7 +48,8 @@ impl fmt::Debug for ApiServer {
 pub(crate) struct Inner {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) environment: Environment,
-    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) built_in: Arc<Catalog>,
+    pub(crate) customs: Customs,
     pub(crate) cache: Arc<Cache>,
     pub(crate) authenticators: Vec<Arc<dyn Authenticator>>,
     pub(crate) authorizers: Vec<Arc<dyn Authorizer>>,
@@ -55,7 +58,8 @@ pub(crate) struct Inner {
     pub(crate) options: ServerOptions,
     /// What is served at paths that are no resources, besides the server's own.
     pub(crate) documents: Vec<(&'static str, serde_json::Value)>,
-    pub(crate) openapi: OnceLock<OpenApi>,
+    /// The OpenAPI documents, of the resources that were served when they were made.
+    pub(crate) openapi: Mutex<Option<(Arc<Catalog>, Arc<OpenApi>)>>,
     virtuals: Vec<Virtual>,
     hooks: Vec<Installed>,
     own: Weak<Inner>,
@@ -275,9 +279,11 @@ impl ApiServerBuilder {
                 admission = crate::admission::defaults(&client, &environment);
             }
             admission.append(&mut self.admission);
+            let built_in = Catalog::built_in(self.options.api_versions);
             Inner {
+                customs: Customs::new(built_in.clone()),
+                built_in,
                 cache: Cache::new(self.store.clone(), environment.clone()),
-                catalog: Catalog::built_in(self.options.api_versions),
                 store: self.store,
                 environment,
                 authenticators: self.authenticators,
@@ -286,7 +292,7 @@ impl ApiServerBuilder {
                 connector: self.connector,
                 options: self.options,
                 documents: self.documents,
-                openapi: OnceLock::new(),
+                openapi: Mutex::new(None),
                 virtuals: self.virtuals,
                 hooks: self.hooks,
                 own: own.clone(),
@@ -306,6 +312,8 @@ impl ApiServerBuilder {
         self.hooks.push(Installed { group: "", plural: "services", hook: allocator });
         let (group, plural) = ("certificates.k8s.io", "certificatesigningrequests");
         self.hooks.push(Installed { group, plural, hook: requester });
+        let (group, plural) = ("apiextensions.k8s.io", "customresourcedefinitions");
+        self.hooks.push(Installed { group, plural, hook: Arc::new(SettleNames) });
         let mut add = |group, plural, subresource, answers: Arc<dyn VirtualResource>| {
             self.virtuals.push(Virtual { group, plural, subresource, answers });
         };
@@ -335,6 +343,11 @@ impl Inner {
         Arc::new(OwnClient(self.own.clone()))
     }
 
+    /// This server, without keeping it alive.
+    pub(crate) fn weak(&self) -> Weak<Self> {
+        self.own.clone()
+    }
+
     /// The work around a kind's storing.
     pub(crate) fn hook(&self, of: &ResourceType) -> Option<&Arc<dyn Hook>> {
         let same = |one: &&Installed| one.group == of.group && one.plural == of.plural;
@@ -352,11 +365,6 @@ impl Inner {
         };
         self.virtuals.iter().find(same).map(|one| &one.answers)
     }
-}
-
-/// The behaviour of a kind.
-pub(crate) fn strategy(of: &ResourceType) -> &'static dyn Strategy {
-    crate::kinds::strategy(&of.group, &of.plural)
 }
 
 /// The subresources through which a POST changes the object itself.

@@ -156,14 +156,14 @@ pub fn carry(new: &mut Value, old: &Value, field: &str) {
 }
 
 /// Where the `scale` subresource finds its numbers, as JSON pointers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScaleFields {
     /// The wanted number.
-    pub spec_replicas: &'static str,
+    pub spec_replicas: Cow<'static, str>,
     /// The observed number.
-    pub status_replicas: &'static str,
-    /// The label selector: a `LabelSelector`, or a plain map of labels.
-    pub selector: &'static str,
+    pub status_replicas: Cow<'static, str>,
+    /// The label selector: a `LabelSelector`, a plain map of labels, or its text.
+    pub selector: Cow<'static, str>,
 }
 
 /// A column of a table.

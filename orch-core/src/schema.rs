@@ -14,14 +14,40 @@
 
 mod check;
 mod parse;
+mod structural;
 mod types;
 
 use std::{collections::HashMap, sync::LazyLock};
 
 pub use check::{TypeError, check_types, prune, unknown_fields};
+pub use structural::{Structural, StructuralList};
 pub use types::{
     Definition, Field, GroupVersionKind, ListType, MapType, PatchStrategy, Reference, Shape, Type,
 };
+
+/// What is known of an object's fields.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Model<'a> {
+    /// Nothing: types are deduced from values.
+    Deduced,
+    /// A built-in kind's definition.
+    BuiltIn(&'a Definition),
+    /// A custom resource's structure.
+    Custom(&'a Structural),
+}
+
+impl<'a> From<Option<&'a Definition>> for Model<'a> {
+    fn from(definition: Option<&'a Definition>) -> Self {
+        definition.map_or(Self::Deduced, Self::BuiltIn)
+    }
+}
+
+impl<'a> From<&'a Structural> for Model<'a> {
+    fn from(structure: &'a Structural) -> Self {
+        Self::Custom(structure)
+    }
+}
 
 struct Schema {
     definitions: Vec<Definition>,

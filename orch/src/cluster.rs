@@ -23,6 +23,7 @@ mod network;
 mod node;
 mod readiness;
 mod security;
+mod types;
 
 pub use builder::ClusterBuilder;
 pub use dialer::LocalDialer;

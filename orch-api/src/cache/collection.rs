@@ -234,6 +234,18 @@ impl Collection {
         self.is_ready().then(|| state.snapshot(filter, seen))
     }
 
+    /// Everything, and the revision of its last change; no objects if that is `known` already, and
+    /// nothing if it has to be read again.
+    pub(crate) fn newer_than(&self, known: Option<u64>) -> Option<(u64, Option<Vec<Arc<Object>>>)> {
+        let state = self.state.lock();
+        if !self.is_ready() {
+            return None;
+        }
+        let objects = (known != Some(state.revision))
+            .then(|| state.objects.values().map(|item| item.object.clone()).collect());
+        Some((state.revision, objects))
+    }
+
     fn is_ready(&self) -> bool {
         self.phase.get() == Phase::Ready
     }
@@ -363,8 +375,7 @@ mod tests {
     fn everything() -> Filter {
         let catalog = Catalog::built_in(ApiVersions::Stable);
         let resource = catalog.find("", "v1", "configmaps").unwrap();
-        let strategy = crate::server::strategy(&resource.stored);
-        Filter::parse(resource, strategy, None, None, None).unwrap()
+        Filter::parse(resource, resource.behaviour(), None, None, None).unwrap()
     }
 
     fn held(collection: &Collection) -> Option<usize> {

@@ -11,7 +11,10 @@ use orch_core::{
 };
 use serde::Deserialize;
 
-use crate::{catalog::Resource, strategy::Strategy};
+use crate::{
+    catalog::{Behaviour, Resource},
+    strategy::Strategy,
+};
 
 /// A cached object with what selections need of it.
 pub(crate) struct Item {
@@ -56,6 +59,14 @@ impl Item {
     }
 }
 
+/// Whether a kind may be selected by a field that is not of the metadata.
+fn selects(behaviour: &Behaviour, field: &str) -> bool {
+    match behaviour {
+        Behaviour::BuiltIn(strategy) => strategy.selectable_fields().contains(&field),
+        Behaviour::Custom(version) => version.selects(field),
+    }
+}
+
 /// A selection of a collection's objects.
 pub(crate) struct Filter {
     pub(crate) namespace: Option<String>,
@@ -65,7 +76,7 @@ pub(crate) struct Filter {
     pub(crate) node: Option<String>,
     labels: Selector,
     fields: FieldSelector,
-    strategy: &'static dyn Strategy,
+    strategy: Behaviour,
 }
 
 impl Filter {
@@ -75,7 +86,7 @@ impl Filter {
     /// `BadRequest` for malformed ones and for fields that the kind does not have.
     pub(crate) fn parse(
         resource: &Resource,
-        strategy: &'static dyn Strategy,
+        strategy: Behaviour,
         namespace: Option<&str>,
         labels: Option<&str>,
         fields: Option<&str>,
@@ -99,7 +110,7 @@ impl Filter {
                     node = Some(one.value.clone());
                 }
                 "spec.nodeName" if is_pod => {}
-                other if strategy.selectable_fields().contains(&other) => {}
+                other if selects(&strategy, other) => {}
                 other => {
                     let why = if resource.of.group.is_empty() || is_pod {
                         format!("field label not supported: {other}")
@@ -134,7 +145,15 @@ impl Filter {
             "metadata.name" => meta.name.as_deref().map(Cow::Borrowed),
             "metadata.namespace" => Some(Cow::Borrowed(namespace)),
             "spec.nodeName" => item.node.as_deref().map(Cow::Borrowed),
-            other => item.field(self.strategy, other).map(Cow::Borrowed),
+            other => match &self.strategy {
+                Behaviour::BuiltIn(strategy) => item.field(*strategy, other).map(Cow::Borrowed),
+                // Not kept with the object: the definition may change.
+                Behaviour::Custom(version) => {
+                    let value = item.object.to_value();
+                    let found = version.selectable_field(&value, other).map(Cow::into_owned);
+                    found.map(Cow::Owned)
+                }
+            },
         })
     }
 }

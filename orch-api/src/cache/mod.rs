@@ -164,6 +164,14 @@ impl Cache {
         Err(ApiError::new(Reason::ServiceUnavailable, why))
     }
 
+    /// Forgets a resource that is served no more, and ends its watches.
+    pub(crate) fn forget(&self, prefix: &str) {
+        let forgotten = self.collections.write().remove(prefix);
+        if let Some(collection) = forgotten {
+            collection.reset();
+        }
+    }
+
     /// Waits until everything up to `revision` has been taken in.
     pub(crate) async fn fresh(&self, revision: Revision) -> Result<(), ApiError> {
         if self.seen() >= revision {

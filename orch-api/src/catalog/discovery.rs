@@ -72,11 +72,11 @@ impl Discovery<'_> {
         })
     }
 
-    fn group_names(&self) -> Vec<&'static str> {
-        let mut names: Vec<&'static str> = Vec::new();
+    fn group_names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = Vec::new();
         for gv in self.0.group_versions().iter().filter(|gv| !gv.group.is_empty()) {
-            if !names.contains(&gv.group) {
-                names.push(gv.group);
+            if !names.contains(&&*gv.group) {
+                names.push(&gv.group);
             }
         }
         names
@@ -128,18 +128,18 @@ fn resource_entry(resource: &Resource) -> Value {
         "verbs": verbs(resource.verbs),
     });
     names_into(resource, &mut entry);
-    if let Some(hash) = resource.storage_hash {
-        entry["storageVersionHash"] = hash.into();
+    if let Some(hash) = &resource.storage_hash {
+        entry["storageVersionHash"] = hash.as_ref().into();
     }
     entry
 }
 
 fn names_into(resource: &Resource, entry: &mut Value) {
     if !resource.short_names.is_empty() {
-        entry["shortNames"] = resource.short_names.iter().copied().collect();
+        entry["shortNames"] = resource.short_names.iter().map(|name| &**name).collect();
     }
     if !resource.categories.is_empty() {
-        entry["categories"] = resource.categories.iter().copied().collect();
+        entry["categories"] = resource.categories.iter().map(|name| &**name).collect();
     }
 }
 

@@ -1,7 +1,9 @@
 //! Which resources the server knows: every built-in one of Kubernetes 1.36, and how it is stored.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
+    ops::Deref,
     sync::{Arc, LazyLock},
 };
 
@@ -12,7 +14,7 @@ mod table;
 
 pub(crate) use discovery::Discovery;
 
-use crate::openapi::Endpoint;
+use crate::{custom::CustomVersion, openapi::Endpoint, strategy::Strategy};
 
 /// Which of upstream's API versions a server serves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -41,6 +43,20 @@ const VERBS: [(char, &str); 8] = [
 ];
 
 impl Verbs {
+    /// Every verb.
+    pub(crate) fn all() -> Self {
+        Self(u8::MAX)
+    }
+
+    /// The verbs of these letters.
+    ///
+    /// # Panics
+    /// On a letter that stands for none.
+    pub(crate) fn of(letters: &str) -> Self {
+        let bit = |letter| VERBS.iter().position(|(l, _)| *l == letter).expect("a known verb");
+        Self(letters.chars().fold(0, |set, letter| set | 1 << bit(letter)))
+    }
+
     pub(crate) fn has(self, verb: &str) -> bool {
         VERBS.iter().position(|(_, name)| *name == verb).is_some_and(|at| self.0 & (1 << at) != 0)
     }
@@ -54,7 +70,7 @@ impl Verbs {
 #[derive(Clone, Debug)]
 pub(crate) struct Subresource {
     pub(crate) name: &'static str,
-    pub(crate) kind: &'static str,
+    pub(crate) kind: Cow<'static, str>,
     pub(crate) verbs: Verbs,
     /// Group and version of the kind, where they are not those of the parent.
     pub(crate) group_version: Option<(&'static str, &'static str)>,
@@ -69,19 +85,66 @@ pub(crate) struct Resource {
     pub(crate) stored: ResourceType,
     pub(crate) api_version: String,
     pub(crate) stored_api_version: String,
-    pub(crate) singular: &'static str,
-    pub(crate) short_names: Vec<&'static str>,
-    pub(crate) categories: Vec<&'static str>,
+    pub(crate) singular: Cow<'static, str>,
+    pub(crate) short_names: Vec<Cow<'static, str>>,
+    pub(crate) categories: Vec<Cow<'static, str>>,
     pub(crate) verbs: Verbs,
-    pub(crate) storage_hash: Option<&'static str>,
+    pub(crate) storage_hash: Option<Cow<'static, str>>,
     pub(crate) subresources: Vec<Subresource>,
     /// Where objects lie in the store, `/registry/pods/`.
     pub(crate) prefix: String,
+    /// The behaviour of a custom resource, which its definition gives.
+    pub(crate) custom: Option<Arc<CustomVersion>>,
+}
+
+/// Where the behaviour of a kind comes from.
+#[derive(Clone, Debug)]
+pub(crate) enum Behaviour {
+    /// From this crate.
+    BuiltIn(&'static dyn Strategy),
+    /// From a CustomResourceDefinition.
+    Custom(Arc<CustomVersion>),
+}
+
+impl Deref for Behaviour {
+    type Target = dyn Strategy;
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Self::BuiltIn(strategy) => *strategy,
+            Self::Custom(version) => &**version,
+        }
+    }
 }
 
 impl Resource {
+    /// What a list of the kind calls itself.
+    pub(crate) fn list_kind(&self) -> Cow<'_, str> {
+        match self.custom.as_ref().and_then(|version| version.list_kind()) {
+            Some(kind) => Cow::Borrowed(kind),
+            None => Cow::Owned(format!("{}List", self.of.kind)),
+        }
+    }
+
+    /// The behaviour of the kind.
+    pub(crate) fn behaviour(&self) -> Behaviour {
+        match &self.custom {
+            Some(version) => Behaviour::Custom(version.clone()),
+            None => {
+                let of = &self.stored;
+                Behaviour::BuiltIn(crate::kinds::strategy(&of.group, &of.plural))
+            }
+        }
+    }
+
     pub(crate) fn subresource(&self, name: &str) -> Option<&Subresource> {
         self.subresources.iter().find(|sub| sub.name == name)
+    }
+
+    /// The schema of a custom resource's own kind.
+    fn schema(&self, subresource: Option<&str>) -> Option<serde_json::Value> {
+        let version = self.custom.as_ref()?;
+        (subresource != Some("scale")).then(|| version.schema().clone())
     }
 
     fn endpoints(&self) -> impl Iterator<Item = Endpoint> + '_ {
@@ -95,11 +158,12 @@ impl Resource {
                 namespaced: self.is_namespaced(),
                 kind: (kind.0.to_owned(), kind.1.to_owned(), kind.2.to_owned()),
                 verbs: verbs.names().map(str::to_owned).collect(),
+                schema: self.schema(subresource),
             };
         let own = endpoint(None, self.verbs, (&of.group, &of.version, &of.kind));
         let subs = self.subresources.iter().map(move |sub| {
             let (group, version) = sub.group_version.unwrap_or((&of.group, &of.version));
-            endpoint(Some(sub.name), sub.verbs, (group, version, sub.kind))
+            endpoint(Some(sub.name), sub.verbs, (group, version, &sub.kind))
         });
         std::iter::once(own).chain(subs)
     }
@@ -108,9 +172,15 @@ impl Resource {
         self.of.scope == Scope::Namespaced
     }
 
-    /// Whether objects are stored in another version than this one.
+    /// Whether this version is the one that is stored.
+    pub(crate) fn is_stored(&self) -> bool {
+        self.api_version == self.stored_api_version
+    }
+
+    /// Whether objects may be stored otherwise than they are read: in another version, or without
+    /// defaults that came later.
     pub(crate) fn converts(&self) -> bool {
-        self.api_version != self.stored_api_version
+        !self.is_stored() || self.custom.as_ref().is_some_and(|version| version.reads_differ())
     }
 
     pub(crate) fn key(&self, namespace: Option<&str>, name: &str) -> Vec<u8> {
@@ -140,17 +210,17 @@ impl Resource {
 }
 
 /// A served version of a group.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct GroupVersion {
-    pub(crate) group: &'static str,
-    pub(crate) version: &'static str,
+    pub(crate) group: Cow<'static, str>,
+    pub(crate) version: Cow<'static, str>,
     pub(crate) resources: Vec<Arc<Resource>>,
 }
 
 impl GroupVersion {
     pub(crate) fn name(&self) -> String {
         if self.group.is_empty() {
-            self.version.to_owned()
+            self.version.to_string()
         } else {
             format!("{}/{}", self.group, self.version)
         }
@@ -183,12 +253,21 @@ impl Catalog {
 
     fn read(everything: bool) -> Self {
         let mut group_versions = table::read();
-        group_versions.retain(|gv| everything || is_stable(gv.version));
+        group_versions.retain(|gv| everything || is_stable(&gv.version));
+        Self::of(group_versions)
+    }
+
+    fn of(group_versions: Vec<GroupVersion>) -> Self {
         let mut by_plural: HashMap<String, Vec<Arc<Resource>>> = HashMap::new();
         for resource in group_versions.iter().flat_map(|gv| &gv.resources) {
             by_plural.entry(resource.of.plural.to_string()).or_default().push(resource.clone());
         }
         Self { group_versions, by_plural }
+    }
+
+    /// The same resources, and others besides.
+    pub(crate) fn with(&self, added: Vec<GroupVersion>) -> Self {
+        Self::of(self.group_versions.iter().cloned().chain(added).collect())
     }
 
     pub(crate) fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Resource>> {

@@ -4,7 +4,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use orch_core::{ResourceType, Scope};
 
-use super::{GroupVersion, Resource, Subresource, VERBS, Verbs};
+use super::{GroupVersion, Resource, Subresource, Verbs};
 
 const TABLE: &str = include_str!("kubernetes-1.36.txt");
 
@@ -58,7 +58,8 @@ struct Draft {
 impl Draft {
     fn finish(self) -> GroupVersion {
         let resources = self.resources.into_iter().map(Arc::new).collect();
-        GroupVersion { group: self.group, version: self.version, resources }
+        let (group, version) = (Cow::Borrowed(self.group), Cow::Borrowed(self.version));
+        GroupVersion { group, version, resources }
     }
 }
 
@@ -79,11 +80,7 @@ fn settle_storage(group_versions: &mut [Draft]) {
 }
 
 fn verbs(letters: &str) -> Verbs {
-    if letters == "*" {
-        return Verbs(u8::MAX);
-    }
-    let bit = |letter| VERBS.iter().position(|(l, _)| *l == letter).expect("a known verb");
-    Verbs(letters.chars().fold(0, |set, letter| set | 1 << bit(letter)))
+    if letters == "*" { Verbs::all() } else { Verbs::of(letters) }
 }
 
 fn resource(group: &'static str, version: &'static str, line: &'static str) -> Resource {
@@ -105,20 +102,21 @@ fn resource(group: &'static str, version: &'static str, line: &'static str) -> R
         api_version: of.api_version(),
         stored_api_version: of.api_version(),
         of,
-        singular,
+        singular: Cow::Borrowed(singular),
         short_names: Vec::new(),
         categories: Vec::new(),
         verbs,
         storage_hash: None,
         subresources: Vec::new(),
         prefix: format!("/registry/{place}/"),
+        custom: None,
     };
     for word in words {
         let (mark, rest) = word.split_at(1);
         match mark {
-            "+" => resource.short_names = rest.split(',').collect(),
-            "=" => resource.categories = rest.split(',').collect(),
-            _ => resource.storage_hash = Some(rest),
+            "+" => resource.short_names = rest.split(',').map(Cow::Borrowed).collect(),
+            "=" => resource.categories = rest.split(',').map(Cow::Borrowed).collect(),
+            _ => resource.storage_hash = Some(Cow::Borrowed(rest)),
         }
     }
     resource
@@ -129,7 +127,7 @@ fn subresource(line: &'static str) -> Subresource {
     let mut next = || words.next().expect("a subresource has three words");
     let (name, kind, verbs) = (next(), next(), verbs(next()));
     let group_version = words.next().and_then(|word| word.split_once('/'));
-    Subresource { name, kind, verbs, group_version }
+    Subresource { name, kind: Cow::Borrowed(kind), verbs, group_version }
 }
 
 #[cfg(test)]

@@ -1,44 +1,56 @@
 //! What is no resource: discovery, version, health, metrics, OpenAPI.
 
+use std::sync::Arc;
+
 use http::{Method, Response, StatusCode, header};
 use orch_core::ApiError;
 use serde_json::{Value, json};
 
 use super::{Exchange, accept, respond};
-use crate::{catalog::Discovery, connect::BoxBody, openapi::OpenApi, registry::method_not_allowed};
+use crate::{
+    catalog::{Catalog, Discovery},
+    connect::BoxBody,
+    openapi::OpenApi,
+    registry::method_not_allowed,
+};
 
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 /// The checks that upstream's health endpoints name; here they are one: the server answers.
 const CHECKS: [&str; 3] = ["ping", "log", "etcd"];
 
-pub(super) fn serve(exchange: &Exchange, path: &str) -> Result<Response<BoxBody>, ApiError> {
+pub(super) async fn serve(exchange: &Exchange, path: &str) -> Result<Response<BoxBody>, ApiError> {
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     if !matches!(exchange.parts.method, Method::GET | Method::HEAD) {
         return Err(method_not_allowed());
     }
     match parts.as_slice() {
         ["api"] | ["apis"] if wants_aggregated(exchange) => {
-            let document = Discovery(&exchange.server.catalog).aggregated(parts == ["api"]);
+            let catalog = exchange.server.newest_catalog().await?;
+            let document = Discovery(&catalog).aggregated(parts == ["api"]);
             Ok(respond::bytes(StatusCode::OK, AGGREGATED, document.to_string()))
         }
         ["healthz" | "livez" | "readyz"] => Ok(health(exchange, parts[0])),
         ["healthz" | "livez" | "readyz", check] if CHECKS.contains(check) => Ok(text("ok")),
-        ["openapi", ..] => openapi(exchange, path),
+        ["openapi", ..] => openapi(exchange, path).await,
         ["metrics"] => Ok(text(&format!(
             "# HELP orch_api_cache_revision The revision that the watch cache has reached.\n\
              # TYPE orch_api_cache_revision gauge\norch_api_cache_revision {}\n",
             exchange.server.cache.seen()
         ))),
-        _ => match document(exchange, &parts).or_else(|| added(exchange, path)) {
+        _ => match document(exchange, &parts).await?.or_else(|| added(exchange, path)) {
             Some(value) => Ok(respond::json(&value)),
             None => Err(ApiError::no_such_path()),
         },
     }
 }
 
-fn document(exchange: &Exchange, parts: &[&str]) -> Option<Value> {
-    let discovery = Discovery(&exchange.server.catalog);
-    match parts {
+async fn document(exchange: &Exchange, parts: &[&str]) -> Result<Option<Value>, ApiError> {
+    let catalog = match parts {
+        [] | ["apis", ..] => exchange.server.newest_catalog().await?,
+        _ => exchange.server.built_in.clone(),
+    };
+    let discovery = Discovery(&catalog);
+    Ok(match parts {
         [] => Some(paths(&discovery)),
         ["api"] => Some(discovery.core_versions(&exchange.server.options.advertise)),
         ["apis"] => Some(discovery.groups()),
@@ -47,7 +59,7 @@ fn document(exchange: &Exchange, parts: &[&str]) -> Option<Value> {
         ["apis", group, version] => discovery.resources(group, version),
         ["version"] => Some(version(exchange)),
         _ => None,
-    }
+    })
 }
 
 /// What the server was built to serve besides.
@@ -57,9 +69,9 @@ fn added(exchange: &Exchange, path: &str) -> Option<Value> {
     found.map(|(_, document)| document.clone())
 }
 
-fn openapi(exchange: &Exchange, path: &str) -> Result<Response<BoxBody>, ApiError> {
-    let catalog = &exchange.server.catalog;
-    let documents = exchange.server.openapi.get_or_init(|| OpenApi::new(catalog.endpoints()));
+async fn openapi(exchange: &Exchange, path: &str) -> Result<Response<BoxBody>, ApiError> {
+    let catalog = exchange.server.newest_catalog().await?;
+    let documents = documents(exchange, &catalog);
     let headers = &exchange.parts.headers;
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let found = documents.respond(path, text(header::ACCEPT)).ok_or_else(ApiError::no_such_path)?;
@@ -72,6 +84,19 @@ fn openapi(exchange: &Exchange, path: &str) -> Result<Response<BoxBody>, ApiErro
         response.headers_mut().insert(header::ETAG, etag);
     }
     Ok(response)
+}
+
+/// The documents of what is served now, made anew when that has changed.
+fn documents(exchange: &Exchange, catalog: &Arc<Catalog>) -> Arc<OpenApi> {
+    let mut made = exchange.server.openapi.lock();
+    match &*made {
+        Some((of, documents)) if Arc::ptr_eq(of, catalog) => documents.clone(),
+        _ => {
+            let documents = Arc::new(OpenApi::new(catalog.endpoints()));
+            *made = Some((catalog.clone(), documents.clone()));
+            documents
+        }
+    }
 }
 
 fn wants_aggregated(exchange: &Exchange) -> bool {

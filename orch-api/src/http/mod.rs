@@ -158,5 +158,5 @@ async fn paths(exchange: Exchange) -> Result<Response<BoxBody>, ApiError> {
         ..Attributes::default()
     };
     exchange.server.authorize_attributes(&attributes).await?;
-    documents::serve(&exchange, &path)
+    documents::serve(&exchange, &path).await
 }

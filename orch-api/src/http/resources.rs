@@ -28,7 +28,7 @@ pub(super) async fn serve(
     mut exchange: Exchange,
     found: Found,
 ) -> Result<Response<BoxBody>, ApiError> {
-    let target = target(&exchange, &found)?;
+    let target = target(&exchange, &found).await?;
     let query = Query::of(&exchange.parts.uri);
     if found.subresource.as_deref().is_some_and(|sub| CONNECTIONS.contains(&sub)) {
         return connect(exchange, target, found.rest).await;
@@ -52,10 +52,9 @@ pub(super) async fn serve(
     Ok(response)
 }
 
-fn target(exchange: &Exchange, found: &Found) -> Result<Target, ApiError> {
-    let catalog = &exchange.server.catalog;
-    let resource = catalog.find(&found.group, &found.version, &found.plural);
-    let resource = resource.ok_or_else(ApiError::no_such_path)?;
+async fn target(exchange: &Exchange, found: &Found) -> Result<Target, ApiError> {
+    let server = &exchange.server;
+    let resource = server.resource(&found.group, &found.version, &found.plural).await?;
     if !resource.is_namespaced() && found.namespace.is_some()
         || resource.is_namespaced() && found.namespace.is_none() && found.name.is_some()
     {
@@ -77,8 +76,8 @@ fn get<'a>(
     accepted: Accepted,
 ) -> BoxFuture<'a, Result<Response<BoxBody>, ApiError>> {
     async move {
-        let resource = exchange.server.catalog.resource(&target.resource).cloned();
-        let resource = resource.ok_or_else(ApiError::no_such_path)?;
+        let of = &target.resource;
+        let resource = exchange.server.resource(&of.group, &of.version, &of.plural).await?;
         let subresource = target.subresource.is_some();
         let read = match target.name {
             Some(_) => Read::Get(target),
@@ -182,7 +181,7 @@ async fn connect(
         Method::DELETE => "delete",
         _ => return Err(method_not_allowed()),
     };
-    server.address(target.clone(), verb)?;
+    server.address(target.clone(), verb).await?;
     server.authorize(&caller, &target, verb).await?;
     if target.subresource.as_deref() != Some("log") {
         server.admit_connect(&caller, &target).await?;

@@ -17,7 +17,10 @@ use super::{
     options::Query,
     respond,
 };
-use crate::{catalog::Resource, connect::BoxBody, strategy::Strategy};
+use crate::{
+    catalog::{Behaviour, Resource},
+    connect::BoxBody,
+};
 
 /// Bodies from this size on are compressed for clients that take it, as upstream does.
 const GZIP_MIN: usize = 128 << 10;
@@ -83,8 +86,9 @@ fn plain_list(resource: &Resource, list: &ObjectList, metadata: &Value) -> Bytes
     let size: usize = list.items.iter().map(|item| item.encoded_len() + 1).sum();
     let mut out = BytesMut::with_capacity(size + 256);
     let head = format!(
-        "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[",
-        resource.of.kind, resource.api_version
+        "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[",
+        resource.list_kind(),
+        resource.api_version
     );
     out.put_slice(head.as_bytes());
     for (at, item) in list.items.iter().enumerate() {
@@ -115,7 +119,7 @@ enum Include {
 
 /// Prints the rows of one kind.
 pub(super) struct Rows {
-    strategy: &'static dyn Strategy,
+    strategy: Behaviour,
     include: Include,
     now: jiff::Timestamp,
 }
@@ -135,7 +139,7 @@ impl Rows {
                 return Err(ApiError::bad_request(why));
             }
         };
-        let strategy = crate::server::strategy(&resource.stored);
+        let strategy = resource.behaviour();
         Ok(Self { strategy, include, now: exchange.server.environment.clock.now() })
     }
 
@@ -160,7 +164,10 @@ impl Rows {
                 "description": column.description, "priority": column.priority,
             })
         };
-        self.strategy.columns().iter().map(column).collect()
+        match &self.strategy {
+            Behaviour::BuiltIn(strategy) => strategy.columns().iter().map(column).collect(),
+            Behaviour::Custom(version) => version.column_definitions(),
+        }
     }
 
     fn row(&self, object: &Object) -> Value {

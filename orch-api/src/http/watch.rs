@@ -35,8 +35,8 @@ pub(super) fn serve<'a>(
         if let Some(name) = &target.name {
             options.field_selector = Some(format!("metadata.name={name}"));
         }
-        let resource = exchange.server.catalog.resource(&target.resource).cloned();
-        let resource = resource.ok_or_else(ApiError::no_such_path)?;
+        let of = &target.resource;
+        let resource = exchange.server.resource(&of.group, &of.version, &of.plural).await?;
         let frames = Frames {
             rows: (accepted.shape == Shape::Table)
                 .then(|| Rows::of(exchange, query, &resource))

@@ -93,6 +93,11 @@ impl<'a> Field<'a> {
         self.raw(name).as_array().map_or(0, Vec::len)
     }
 
+    /// How many entries a child map has.
+    pub(crate) fn len_of(&self, name: &str) -> usize {
+        self.raw(name).as_object().map_or(0, Map::len)
+    }
+
     /// A child list's strings.
     pub(crate) fn strs(&self, name: &str) -> impl Iterator<Item = &'a str> + use<'a> {
         self.raw(name).as_array().into_iter().flatten().filter_map(Value::as_str)

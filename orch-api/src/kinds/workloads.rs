@@ -2,6 +2,8 @@
 //!
 //! Source: `pkg/apis/apps/validation`, `pkg/apis/apps/v1/defaults.go`.
 
+use std::borrow::Cow;
+
 use orch_core::status::FieldError;
 use serde_json::{Map, Value, json};
 
@@ -21,9 +23,9 @@ pub(crate) mod stateful_set;
 
 /// Where all of `apps/v1` keep their replicas.
 pub(crate) const SCALE: ScaleFields = ScaleFields {
-    spec_replicas: "/spec/replicas",
-    status_replicas: "/status/replicas",
-    selector: "/spec/selector",
+    spec_replicas: Cow::Borrowed("/spec/replicas"),
+    status_replicas: Cow::Borrowed("/status/replicas"),
+    selector: Cow::Borrowed("/spec/selector"),
 };
 
 /// Sets the type of a strategy and, for rolling updates, its numbers.

@@ -10,11 +10,12 @@ use super::{
 };
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
+/// The strategic one, last, is for built-in kinds only.
 const PATCH_TYPES: [&str; 4] = [
     "application/json-patch+json",
     "application/merge-patch+json",
-    "application/strategic-merge-patch+json",
     "application/apply-patch+yaml",
+    "application/strategic-merge-patch+json",
 ];
 
 /// `api/v1`, `apis/apps/v1`.
@@ -28,14 +29,25 @@ pub(super) struct Paths {
     paths: Map<String, Value>,
 }
 
+/// What is sent or answered.
+#[derive(Clone, Copy)]
+enum Held<'a> {
+    BuiltIn(&'static Definition),
+    /// The name of a custom kind's definition.
+    Custom(&'a str),
+}
+
+impl Held<'_> {
+    fn reference(self, schemas: &mut Schemas) -> Value {
+        match self {
+            Self::BuiltIn(definition) => schemas.reference(definition),
+            Self::Custom(name) => schemas.named(name),
+        }
+    }
+}
+
 /// Verb, method, action, what is sent, what is answered.
-type Row = (
-    &'static str,
-    &'static str,
-    &'static str,
-    Option<&'static Definition>,
-    Option<&'static Definition>,
-);
+type Row<'a> = (&'static str, &'static str, &'static str, Option<Held<'a>>, Option<Held<'a>>);
 
 /// One operation, before it is written in a dialect.
 struct Operation<'a> {
@@ -43,8 +55,8 @@ struct Operation<'a> {
     method: &'static str,
     action: &'static str,
     /// What is sent: nothing, an object of the kind, a patch, or delete options.
-    body: Option<&'static Definition>,
-    answer: Option<&'static Definition>,
+    body: Option<Held<'a>>,
+    answer: Option<Held<'a>>,
 }
 
 impl Paths {
@@ -62,9 +74,15 @@ impl Paths {
         let place = if endpoint.namespaced { "/namespaces/{namespace}" } else { "" };
         let collection = format!("{base}{place}/{}", endpoint.plural);
         let (group, version, kind) = &endpoint.kind;
-        let object = schema::of(group, version, kind);
-        let list = schema::of(group, version, &format!("{kind}List"));
-        let meta = |name: &str| schema::definition(&format!("{META}.{name}"));
+        let custom = schemas.custom(endpoint);
+        let (object, list) = match &custom {
+            Some((name, list)) => (Some(Held::Custom(name)), Some(Held::Custom(list))),
+            None => {
+                let of = |kind: &str| schema::of(group, version, kind).map(Held::BuiltIn);
+                (of(kind), of(&format!("{kind}List")))
+            }
+        };
+        let meta = |name: &str| schema::definition(&format!("{META}.{name}")).map(Held::BuiltIn);
         let (patch, options, status) = (meta("Patch"), meta("DeleteOptions"), meta("Status"));
         if let Some(sub) = &endpoint.subresource {
             let path = format!("{collection}/{{name}}/{sub}");
@@ -130,7 +148,7 @@ impl Paths {
         path: &str,
         endpoint: &Endpoint,
         schemas: &mut Schemas,
-        operations: &[Row],
+        operations: &[Row<'_>],
     ) {
         let mut item = Map::new();
         for (verb, method, action, body, answer) in operations {
@@ -162,8 +180,8 @@ impl Operation<'_> {
             "x-kubernetes-group-version-kind": {"group": group, "version": version, "kind": kind},
         });
         let types = self.media_types();
-        let body = self.body.map(|body| schemas.reference(body));
-        let answer = self.answer.map(|answer| schemas.reference(answer));
+        let body = self.body.map(|body| body.reference(schemas));
+        let answer = self.answer.map(|answer| answer.reference(schemas));
         match dialect {
             Dialect::V2 => {
                 if let Some(schema) = body {
@@ -203,7 +221,11 @@ impl Operation<'_> {
     }
 
     fn media_types(&self) -> &'static [&'static str] {
-        if self.action == "patch" { &PATCH_TYPES } else { &["*/*"] }
+        match self.action {
+            "patch" if self.endpoint.schema.is_some() => &PATCH_TYPES[..3],
+            "patch" => &PATCH_TYPES,
+            _ => &["*/*"],
+        }
     }
 
     fn tag(&self) -> String {

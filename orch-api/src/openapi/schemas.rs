@@ -1,11 +1,11 @@
 //! Definitions as OpenAPI schemas.
 
-use std::{collections::BTreeMap, sync::LazyLock};
+use std::{borrow::Cow, collections::BTreeMap, sync::LazyLock};
 
 use orch_core::schema::{self, Definition, Field, ListType, MapType, Shape, Type};
 use serde_json::{Map, Value, json};
 
-use super::descriptions;
+use super::{Endpoint, custom, descriptions};
 
 /// Which version of OpenAPI is spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub(super) enum Dialect {
 /// The schemas of one document: those asked for, and all that they refer to.
 pub(super) struct Schemas {
     dialect: Dialect,
-    made: BTreeMap<&'static str, Value>,
+    made: BTreeMap<Cow<'static, str>, Value>,
 }
 
 static DESCRIPTIONS: LazyLock<Map<String, Value>> = LazyLock::new(descriptions::collect);
@@ -32,7 +32,7 @@ impl Schemas {
         let mut wanted = vec![definition];
         while let Some(definition) = wanted.pop() {
             if !self.made.contains_key(definition.name) {
-                self.made.insert(definition.name, self.schema(definition));
+                self.made.insert(definition.name.into(), self.schema(definition));
                 wanted.extend(definition.fields().iter().filter_map(|f| f.ty.innermost()));
                 wanted.extend(schema_inside(definition.shape));
             }
@@ -41,13 +41,45 @@ impl Schemas {
     }
 
     pub(super) fn finish(self) -> Map<String, Value> {
-        self.made.into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect()
+        self.made.into_iter().map(|(name, schema)| (name.into_owned(), schema)).collect()
+    }
+
+    /// The names of a custom kind's definition and of its list's, which become part of the
+    /// document.
+    pub(super) fn custom(&mut self, endpoint: &Endpoint) -> Option<(String, String)> {
+        let schema = endpoint.schema.as_ref()?;
+        let name = custom::name(&endpoint.kind);
+        let list = format!("{name}List");
+        if !self.made.contains_key(name.as_str()) {
+            let (own, of_list) = (self.meta("ObjectMeta"), self.meta("ListMeta"));
+            let object = custom::object(&endpoint.kind, schema, own, self.dialect);
+            let items = custom::list(&endpoint.kind, &self.named(&name), of_list);
+            self.made.insert(name.clone().into(), object);
+            self.made.insert(list.clone().into(), items);
+        }
+        Some((name, list))
+    }
+
+    /// A reference to a definition that is part of the document.
+    pub(super) fn named(&self, name: &str) -> Value {
+        json!({"$ref": self.place(name)})
+    }
+
+    fn meta(&mut self, name: &str) -> Value {
+        let meta = schema::definition(&format!("io.k8s.apimachinery.pkg.apis.meta.v1.{name}"));
+        let reference = meta.map_or_else(|| json!({"type": "object"}), |meta| self.reference(meta));
+        // Beside a `$ref` version 3 ignores everything.
+        if self.dialect == Dialect::V3 { json!({"allOf": [reference]}) } else { reference }
     }
 
     fn target(&self, definition: &Definition) -> String {
+        self.place(definition.name)
+    }
+
+    fn place(&self, name: &str) -> String {
         match self.dialect {
-            Dialect::V2 => format!("#/definitions/{}", definition.name),
-            Dialect::V3 => format!("#/components/schemas/{}", definition.name),
+            Dialect::V2 => format!("#/definitions/{name}"),
+            Dialect::V3 => format!("#/components/schemas/{name}"),
         }
     }
 

@@ -9,6 +9,7 @@ fn endpoint(group: &str, plural: &str, kind: &str, verbs: &[&str]) -> Endpoint {
         namespaced: true,
         kind: (group.into(), "v1".into(), kind.into()),
         verbs: verbs.iter().map(|verb| (*verb).to_owned()).collect(),
+        schema: None,
     }
 }
 

@@ -21,6 +21,14 @@ pub(crate) fn to_served_object(
         return Ok(object);
     }
     let mut value = object.to_value();
+    if let Some(version) = &resource.custom {
+        let stored = value.clone();
+        value["apiVersion"] = resource.api_version.clone().into();
+        version.structural().set_defaults(&mut value);
+        if value == stored {
+            return Ok(object);
+        }
+    }
     to_served(resource, &mut value);
     Ok(Arc::new(Object::from_value(&value).map_err(ApiError::internal)?))
 }

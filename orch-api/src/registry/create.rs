@@ -15,10 +15,12 @@ use super::{
 };
 use crate::{
     admission::{AdmissionRequest, Operation},
+    custom::CustomVersion,
     server::Inner,
     strategy::{Action, WriteContext},
 };
 
+const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 /// How often a generated name is tried.
 const NAME_TRIES: usize = 8;
 /// How often an action is tried against faster writers.
@@ -35,8 +37,8 @@ impl Inner {
         if at.target.subresource.is_some() || !at.resource.verbs.has("get") {
             return self.create_virtual(caller, at, body, options).await;
         }
-        if at.resource.of.plural == "customresourcedefinitions" {
-            return Err(not_supported("custom resources are not supported yet"));
+        if at.resource.custom.as_ref().is_some_and(|version| version.is_terminating()) {
+            return Err(ApiError::method_not_allowed(&at.of().group, &at.of().plural, "create"));
         }
         metadata::check_kind(&mut body, &at.resource.api_version, &at.of().kind)?;
         metadata::settle_namespace(at, &mut body)?;
@@ -45,7 +47,7 @@ impl Inner {
                 "resourceVersion should not be set on objects to be created",
             ));
         }
-        self.check_schema(caller, at.of(), &mut body, options)?;
+        self.check_schema(caller, at, &mut body, options)?;
         convert::to_stored(&at.resource, &mut body);
         at.strategy.set_defaults(&mut body);
         self.create_stored(caller, at, body, options).await
@@ -252,10 +254,14 @@ impl Inner {
     pub(super) fn check_schema(
         &self,
         caller: &Caller,
-        of: &orch_core::ResourceType,
+        at: &Addressed,
         body: &mut Value,
         options: &WriteOptions,
     ) -> Result<(), ApiError> {
+        let of = at.of();
+        if let Some(version) = &at.resource.custom {
+            return check_custom(caller, of, version, body, options);
+        }
         self.check_schema_of(caller, (&of.group, &of.version, &of.kind), body, options)
     }
 
@@ -304,7 +310,7 @@ impl Inner {
         let (group, version) = sub
             .and_then(|sub| sub.group_version)
             .unwrap_or((at.of().group.as_ref(), at.of().version.as_ref()));
-        let kind = sub.map_or(at.of().kind.as_ref(), |sub| sub.kind);
+        let kind = sub.map_or(at.of().kind.as_ref(), |sub| &*sub.kind);
         let api_version =
             if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
         metadata::check_kind(&mut body, &api_version, kind)?;
@@ -339,7 +345,7 @@ impl Inner {
         options: &WriteOptions,
     ) -> Result<Value, ApiError> {
         let target = action.object(&at.target, body);
-        let of = self.address(target, "get")?;
+        let of = self.address(target, "get").await?;
         for _ in 0..ACTION_TRIES {
             let old = self.get_stored(&of).await?.ok_or_else(|| of.not_found())?;
             let value = old.to_value();
@@ -357,6 +363,32 @@ impl Inner {
         }
         Err(of.stale())
     }
+}
+
+/// Checks a custom object against what its definition says of fields.
+fn check_custom(
+    caller: &Caller,
+    of: &orch_core::ResourceType,
+    version: &CustomVersion,
+    body: &mut Value,
+    options: &WriteOptions,
+) -> Result<(), ApiError> {
+    let mut told = caller.duplicates.clone();
+    if let Some(meta) = schema::definition(OBJECT_META)
+        && let Some(value) = body.get_mut("metadata")
+    {
+        schema::check_types(meta, value)
+            .map_err(|error| ApiError::bad_request(error.to_string()))?;
+        let unknown = schema::unknown_fields(meta, value);
+        told.extend(unknown.iter().map(|u| u.replace("field \"", "field \"metadata.")));
+        schema::prune(meta, value);
+    }
+    told.extend(version.structural().prune(body));
+    let how = options.field_validation.unwrap_or_default();
+    if told.is_empty() || how == FieldValidation::Ignore {
+        return Ok(());
+    }
+    complain(caller, (&of.version, &of.kind), how, &told)
 }
 
 /// What strict decoding found: an error or warnings, as the client chose.

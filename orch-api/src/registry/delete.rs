@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use super::{Addressed, Caller, Written, metadata, stored::Put, to_served_object};
 use crate::{
     admission::{AdmissionRequest, Operation},
+    custom::{DEFINITIONS, FINALIZER, mark_terminating},
     server::Inner,
 };
 
@@ -147,11 +148,16 @@ impl Inner {
         options: &DeleteOptions,
     ) -> Result<Step, ApiError> {
         let meta = object.metadata();
-        let finalizers = finalizers_after(at, object, options);
+        let mut finalizers = finalizers_after(at, object, options);
         // A negative period has always meant the shortest.
         let asked = options.grace_period_s.map(|seconds| if seconds < 0 { 1 } else { seconds });
         let grace = at.strategy.grace_period_s(object, asked);
         let pending = meta.deletion_timestamp.is_some();
+        let defines = *at.of() == DEFINITIONS;
+        // What a definition defines goes before it does.
+        if defines && !pending && !finalizers.iter().any(|name| name == FINALIZER) {
+            finalizers.push(FINALIZER.into());
+        }
         let namespaced_content = at.resource.prefix == "/registry/namespaces/"
             && has_spec_finalizers(&object.to_value());
         let waits = !finalizers.is_empty() || namespaced_content;
@@ -169,6 +175,9 @@ impl Inner {
         let mut value = object.to_value();
         self.stamp_deletion(&mut value, pending, grace.unwrap_or(0), shorter)?;
         set_finalizers(&mut value, &finalizers)?;
+        if defines {
+            mark_terminating(&mut value, self.environment.clock.now());
+        }
         if namespaced_content {
             value["status"]["phase"] = "Terminating".into();
             // A namespace is emptied for as long as that takes: it has no period.
@@ -241,7 +250,7 @@ impl Inner {
         let items: Vec<Option<Value>> = deletions.try_collect().await?;
         let items: Vec<Value> = items.into_iter().flatten().collect();
         let list = json!({
-            "kind": format!("{}List", at.of().kind), "apiVersion": at.resource.api_version,
+            "kind": at.resource.list_kind(), "apiVersion": at.resource.api_version,
             "metadata": {"resourceVersion": found.resource_version}, "items": items,
         });
         let object = Object::from_value(&list).map_err(ApiError::internal)?;
@@ -260,7 +269,8 @@ impl Inner {
     ) -> BoxFuture<'a, Result<Option<Value>, ApiError>> {
         let key = object.key();
         let target = Target::object(at.of().clone(), key.namespace(), &key.name);
-        let one = Addressed { resource: at.resource.clone(), strategy: at.strategy, target };
+        let one =
+            Addressed { resource: at.resource.clone(), strategy: at.strategy.clone(), target };
         let deletion = async move {
             match self.delete(caller, &one, options).await {
                 Ok(_) => Ok(Some(object.to_value())),

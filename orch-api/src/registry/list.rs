@@ -90,7 +90,7 @@ impl Inner {
     ) -> Result<ObjectList, ApiError> {
         let filter = Filter::parse(
             &at.resource,
-            at.strategy,
+            at.strategy.clone(),
             at.namespace(),
             options.label_selector.as_deref(),
             options.field_selector.as_deref(),

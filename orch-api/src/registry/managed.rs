@@ -3,11 +3,11 @@
 //! Source: `k8s.io/apiserver/pkg/endpoints/handlers/fieldmanager`.
 
 use orch_core::{
-    ApiError, Object,
+    ApiError, Object, ResourceType,
     client::WriteOptions,
     clock::to_seconds,
     patch::{self, FieldSet, Writer},
-    schema,
+    schema::{self, Model},
     status::FieldError,
 };
 use serde_json::Value;
@@ -21,6 +21,14 @@ fn ignored(at: &Addressed) -> FieldSet {
         None if at.resource.subresource("status").is_some() => FieldSet::of_names(&["status"]),
         Some("status") => FieldSet::of_names(&["spec"]),
         _ => FieldSet::of_names(&[]),
+    }
+}
+
+/// What is known of the fields of a kind in a version.
+fn model<'a>(at: &'a Addressed, of: &ResourceType) -> Model<'a> {
+    match &at.resource.custom {
+        Some(version) => version.structural().into(),
+        None => schema::of(&of.group, &of.version, &of.kind).into(),
     }
 }
 
@@ -45,8 +53,7 @@ impl Inner {
             time: to_seconds(self.environment.clock.now()),
             ignored: &ignored,
         };
-        let of = &at.resource.stored;
-        patch::update(schema::of(&of.group, &of.version, &of.kind), old, new, &writer);
+        patch::update(model(at, &at.resource.stored), old, new, &writer);
     }
 
     /// Merges an applied configuration into the object as it is served; `None` makes a new one.
@@ -74,8 +81,6 @@ impl Inner {
             convert::to_served(&at.resource, &mut live);
             live
         });
-        let of = at.of();
-        let definition = schema::of(&of.group, &of.version, &of.kind);
-        Ok(patch::apply(definition, live.as_ref(), config, &writer, options.force)?)
+        Ok(patch::apply(model(at, at.of()), live.as_ref(), config, &writer, options.force)?)
     }
 }

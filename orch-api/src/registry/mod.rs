@@ -32,9 +32,9 @@ pub(crate) use convert::to_served_object;
 
 use crate::{
     auth::{Attributes, Decision, GROUP_MASTERS, UserInfo},
-    catalog::{Resource, Subresource},
+    catalog::{Behaviour, Resource, Subresource},
+    custom::DEFINITIONS,
     server::Inner,
-    strategy::Strategy,
 };
 
 /// Who makes a call, and what it should be told besides the answer.
@@ -96,7 +96,7 @@ impl Written {
 /// What a call addresses, found in the catalog.
 pub(crate) struct Addressed {
     pub(crate) resource: Arc<Resource>,
-    pub(crate) strategy: &'static dyn Strategy,
+    pub(crate) strategy: Behaviour,
     pub(crate) target: Target,
 }
 
@@ -121,6 +121,14 @@ impl Addressed {
         &self.resource.of
     }
 
+    /// Tells the caller if the version should not be used any more.
+    pub(crate) fn warn_of_deprecation(&self, caller: &Caller) {
+        let custom = self.resource.custom.as_ref();
+        if let Some(warning) = custom.and_then(|version| version.deprecation()) {
+            caller.warn(warning);
+        }
+    }
+
     pub(crate) fn not_found(&self) -> ApiError {
         ApiError::not_found(&self.of().group, &self.of().plural, self.name())
     }
@@ -132,9 +140,9 @@ impl Addressed {
 
 impl Inner {
     /// Finds what a call addresses and whether it has the verb.
-    pub(crate) fn address(&self, target: Target, verb: &str) -> Result<Addressed, ApiError> {
-        let resource =
-            self.catalog.resource(&target.resource).ok_or_else(ApiError::no_such_path)?;
+    pub(crate) async fn address(&self, target: Target, verb: &str) -> Result<Addressed, ApiError> {
+        let of = &target.resource;
+        let resource = self.resource(&of.group, &of.version, &of.plural).await?;
         let has = match &target.subresource {
             None => resource.verbs.has(verb),
             Some(name) => {
@@ -145,8 +153,8 @@ impl Inner {
         if !has {
             return Err(method_not_allowed());
         }
-        let strategy = crate::server::strategy(&resource.stored);
-        Ok(Addressed { resource: resource.clone(), strategy, target })
+        let strategy = resource.behaviour();
+        Ok(Addressed { resource, strategy, target })
     }
 
     /// Refuses the call if its caller may not make it.
@@ -194,14 +202,16 @@ impl Inner {
     pub(crate) async fn read(&self, caller: &Caller, read: Read) -> Result<ReadReply, ApiError> {
         match read {
             Read::Get(target) => {
-                let at = self.address(target, "get")?;
+                let at = self.address(target, "get").await?;
                 self.authorize(caller, &at.target, "get").await?;
+                at.warn_of_deprecation(caller);
                 Ok(ReadReply::Object(self.get(&at).await?))
             }
             Read::List(target, options) => {
-                let mut at = self.address(target, "list")?;
+                let mut at = self.address(target, "list").await?;
                 single_name_as_field(&mut at.target, options.field_selector.as_deref());
                 self.authorize(caller, &at.target, "list").await?;
+                at.warn_of_deprecation(caller);
                 at.target.name = None;
                 Ok(ReadReply::List(self.list(&at, &options).await?))
             }
@@ -227,9 +237,10 @@ impl Inner {
             Write::DeleteCollection(..) => "deletecollection",
             _ => return Err(method_not_allowed()),
         };
-        let at = self.address(write.target().clone(), verb)?;
+        let at = self.address(write.target().clone(), verb).await?;
         self.authorize(caller, &at.target, verb).await?;
-        match write {
+        at.warn_of_deprecation(caller);
+        let written = match write {
             Write::Create(_, body, options) => self.create(caller, &at, body, &options).await,
             Write::Update(_, body, options) => {
                 self.update(caller, &at, update::Change::Replace(body), &options).await
@@ -242,7 +253,12 @@ impl Inner {
                 self.delete_collection(caller, &at, &options, &list).await
             }
             _ => Err(method_not_allowed()),
+        };
+        // Who defines a resource may use it at once.
+        if written.is_ok() && *at.of() == DEFINITIONS {
+            self.newest_catalog().await?;
         }
+        written
     }
 }
 

@@ -16,11 +16,11 @@ fn fields(at: &Addressed) -> Result<ScaleFields, ApiError> {
 
 /// The scale of an object.
 pub(super) fn read(at: &Addressed, object: &Object) -> Result<Arc<Object>, ApiError> {
-    let scale = of(fields(at)?, &object.to_value());
+    let scale = of(&fields(at)?, &object.to_value());
     Ok(Arc::new(Object::from_value(&scale).map_err(ApiError::internal)?))
 }
 
-pub(super) fn of(fields: ScaleFields, object: &Value) -> Value {
+pub(super) fn of(fields: &ScaleFields, object: &Value) -> Value {
     let number = |pointer: &str| object.pointer(pointer).and_then(Value::as_i64).unwrap_or(0);
     let meta = &object["metadata"];
     let mut kept = Map::new();
@@ -29,12 +29,12 @@ pub(super) fn of(fields: ScaleFields, object: &Value) -> Value {
             kept.insert(field.into(), value.clone());
         }
     }
-    let mut status = json!({"replicas": number(fields.status_replicas)});
-    if let Some(selector) = object.pointer(fields.selector).and_then(selector_text) {
+    let mut status = json!({"replicas": number(&fields.status_replicas)});
+    if let Some(selector) = object.pointer(&fields.selector).and_then(selector_text) {
         status["selector"] = selector.into();
     }
     let mut spec = Map::new();
-    let replicas = number(fields.spec_replicas);
+    let replicas = number(&fields.spec_replicas);
     if replicas != 0 {
         spec.insert("replicas".into(), replicas.into());
     }
@@ -44,9 +44,24 @@ pub(super) fn of(fields: ScaleFields, object: &Value) -> Value {
     })
 }
 
+/// Puts a number where there is none yet, and what leads there.
+fn put(object: &mut Value, pointer: &str, number: i64) {
+    let mut place = object;
+    for name in pointer.split('/').skip(1) {
+        if !place.is_object() {
+            *place = Value::Object(Map::new());
+        }
+        place = &mut place[name.replace("~1", "/").replace("~0", "~")];
+    }
+    *place = number.into();
+}
+
 /// A selector in its string form.
 fn selector_text(selector: &Value) -> Option<String> {
     use orch_core::selector::Selector;
+    if let Some(text) = selector.as_str() {
+        return Some(text.to_owned());
+    }
     if selector.get("matchLabels").is_some() || selector.get("matchExpressions").is_some() {
         let selector = serde_json::from_value(selector.clone()).ok()?;
         return Some(Selector::from_label_selector(Some(&selector)).ok()?.to_string());
@@ -69,9 +84,9 @@ pub(super) fn write(at: &Addressed, object: &mut Value, scale: &Value) -> Result
         let why = "must be greater than or equal to 0";
         return Err(invalid(FieldError::invalid("spec.replicas", replicas, why)));
     }
-    match object.pointer_mut(fields.spec_replicas) {
+    match object.pointer_mut(&fields.spec_replicas) {
         Some(value) => *value = replicas.into(),
-        None => object["spec"]["replicas"] = replicas.into(),
+        None => put(object, &fields.spec_replicas, replicas),
     }
     Ok(())
 }

@@ -89,7 +89,7 @@ impl Inner {
         metadata::check_kind(body, &at.resource.api_version, &at.of().kind)?;
         metadata::settle_name(at, body)?;
         metadata::settle_namespace(at, body)?;
-        self.check_schema(caller, at.of(), body, options)
+        self.check_schema(caller, at, body, options)
     }
 
     /// Checks a configuration that is applied: it is a part of an object.
@@ -157,7 +157,7 @@ impl Inner {
         let mut body = old.to_value();
         let (group, version, of) = if scaled {
             let fields = at.strategy.scale().ok_or_else(ApiError::no_such_path)?;
-            body = scale::of(fields, &body);
+            body = scale::of(&fields, &body);
             ("autoscaling", "v1", "Scale")
         } else {
             convert::to_served(&at.resource, &mut body);

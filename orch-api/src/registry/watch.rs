@@ -48,13 +48,14 @@ impl Inner {
         let mut target = target;
         target.subresource = None;
         target.name = None;
-        let mut at = self.address(target, "watch")?;
+        let mut at = self.address(target, "watch").await?;
         single_name_as_field(&mut at.target, options.field_selector.as_deref());
         self.authorize(caller, &at.target, "watch").await?;
+        at.warn_of_deprecation(caller);
         at.target.name = None;
         let filter = Arc::new(Filter::parse(
             &at.resource,
-            at.strategy,
+            at.strategy.clone(),
             at.namespace(),
             options.label_selector.as_deref(),
             options.field_selector.as_deref(),

@@ -14,7 +14,7 @@ use super::{
     typed::{self, Node},
 };
 use crate::{
-    schema::Definition,
+    schema::Model,
     status::{ApiError, Reason},
 };
 
@@ -96,10 +96,10 @@ impl From<ApplyError> for ApiError {
 ///
 /// # Errors
 /// [`ApplyError::Conflicts`] where others own what it changes, unless `force` takes it from them;
-/// [`ApplyError::NotTyped`] for fields that the definition does not have and list elements without
-/// their keys; [`ApplyError::ManagedFieldsSet`].
-pub fn apply(
-    definition: Option<&Definition>,
+/// [`ApplyError::NotTyped`] for fields that a built-in definition does not have and list elements
+/// without their keys; [`ApplyError::ManagedFieldsSet`].
+pub fn apply<'a>(
+    model: impl Into<Model<'a>>,
     live: Option<&Value>,
     config: &Value,
     writer: &Writer<'_>,
@@ -109,7 +109,8 @@ pub fn apply(
     if sent.is_some_and(|sent| !sent.is_null()) {
         return Err(ApplyError::ManagedFieldsSet);
     }
-    let node = Node::root(definition);
+    let model = model.into();
+    let node = Node::root(model);
     let config = without_nulls(config);
     let untyped = |why: String| ApplyError::NotTyped { object: described(&config), why };
     check_depth(std::iter::once(&config)).map_err(|error| untyped(error.to_string()))?;
@@ -124,7 +125,7 @@ pub fn apply(
     if managers.is_empty() && live.is_some() {
         let nobody = FieldSet::default();
         let first = Writer { manager: "before-first-apply", ignored: &nobody, ..writer.clone() };
-        managed::track(definition, &managed::blank(&plain), &plain, &mut managers, &first);
+        managed::track(model, &managed::blank(&plain), &plain, &mut managers, &first);
     }
     let applied = Applied { node, live: &plain, config: &config, writer };
     let mut merged = match applied.run(managers.clone(), force).map_err(&untyped)? {

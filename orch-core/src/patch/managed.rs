@@ -15,7 +15,7 @@ use super::{
     json::check_depth,
     typed::{Comparison, Node, compare},
 };
-use crate::schema::Definition;
+use crate::schema::Model;
 
 /// Past this many updating managers the oldest are merged into one.
 const UPDATERS_MAX: usize = 10;
@@ -197,20 +197,21 @@ pub(super) fn disown(managers: &mut Vec<Manager>, writer: &Manager, change: &Com
 /// The managed fields of the request (in `new`) take the place of the live ones unless there are
 /// none or they cannot be read; `[{}]` clears them, and an object without any is not tracked until
 /// its first apply. An object that its schema cannot describe keeps what it had.
-pub fn update(
-    definition: Option<&Definition>,
+pub fn update<'a>(
+    model: impl Into<Model<'a>>,
     live: Option<&Value>,
     new: &mut Value,
     writer: &Writer<'_>,
 ) {
+    let model = model.into();
     let mut managers = managers_of_request(live, new);
     if managers.is_empty() && live.is_some() {
         encode(new, managers);
         return;
     }
     match live {
-        Some(live) => track(definition, live, new, &mut managers, writer),
-        None => track(definition, &blank(new), new, &mut managers, writer),
+        Some(live) => track(model, live, new, &mut managers, writer),
+        None => track(model, &blank(new), new, &mut managers, writer),
     }
     cap(&mut managers);
     encode(new, managers);
@@ -229,7 +230,7 @@ fn managers_of_request(live: Option<&Value>, new: &Value) -> Vec<Manager> {
 
 /// Gives the writer what differs between the two objects.
 pub(super) fn track(
-    definition: Option<&Definition>,
+    model: Model<'_>,
     live: &Value,
     new: &Value,
     managers: &mut Vec<Manager>,
@@ -238,7 +239,7 @@ pub(super) fn track(
     if check_depth([live, new].into_iter()).is_err() {
         return;
     }
-    let Ok(change) = compare(Node::root(definition), live, new) else { return };
+    let Ok(change) = compare(Node::root(model), live, new) else { return };
     let change = change.without(writer.ignored);
     let mut own = Manager::new(writer, false, FieldSet::default());
     // The writer itself loses what the write removed, as everybody else does.

@@ -8,41 +8,81 @@ use std::{collections::BTreeMap, sync::LazyLock};
 use serde_json::{Map, Value};
 
 use super::fields::{Entry, FieldSet, key_element};
-use crate::schema::{Definition, Field, ListType, MapType, Shape, Type};
+use crate::schema::{
+    Definition, Field, ListType, MapType, Model, Shape, Structural, StructuralList, Type,
+};
 
-/// What the schema says about one value; nothing for custom resources, whose types are deduced
-/// from the values: objects by field, lists as a whole.
+/// What the schema says about one value. Where it says nothing, types are deduced from the values:
+/// objects by field, lists as a whole.
 #[derive(Clone, Copy)]
 pub(super) struct Node<'a> {
     definition: Option<&'a Definition>,
     ty: Option<&'a Type>,
     field: Option<&'a Field>,
+    custom: Option<&'a Structural>,
+    /// It is a whole custom object, whose metadata is like everybody's.
+    root: bool,
 }
+
+/// Whether the schema names a field of an object.
+#[derive(Clone, Copy)]
+enum Named<'a> {
+    Nothing,
+    Field(&'a Field),
+    Custom,
+}
+
+impl<'a> Named<'a> {
+    fn is_known(self) -> bool {
+        !matches!(self, Self::Nothing)
+    }
+
+    fn field(self) -> Option<&'a Field> {
+        match self {
+            Self::Field(field) => Some(field),
+            _ => None,
+        }
+    }
+}
+
+const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
 /// How a value merges.
 enum Rule<'a> {
     Leaf,
     Fields,
     Set,
-    Keyed(&'a [&'static str]),
+    Keyed(Vec<&'a str>),
 }
 
 impl<'a> Node<'a> {
-    pub(super) fn root(definition: Option<&'a Definition>) -> Self {
-        Self { definition, ty: None, field: None }
+    pub(super) fn root(model: Model<'a>) -> Self {
+        match model {
+            Model::Deduced => Self::UNKNOWN,
+            Model::BuiltIn(definition) => Self { definition: Some(definition), ..Self::UNKNOWN },
+            Model::Custom(custom) => Self { root: true, ..Self::of_custom(custom) },
+        }
+    }
+
+    fn of_custom(custom: &'a Structural) -> Self {
+        Self { custom: Some(custom), ..Self::UNKNOWN }
     }
 
     fn of(ty: &'a Type, field: Option<&'a Field>) -> Self {
-        Self { definition: ty.definition(), ty: Some(ty), field }
+        Self { definition: ty.definition(), ty: Some(ty), field, ..Self::UNKNOWN }
     }
 
-    const UNKNOWN: Self = Self { definition: None, ty: None, field: None };
+    const UNKNOWN: Self =
+        Self { definition: None, ty: None, field: None, custom: None, root: false };
 
     fn struct_definition(self) -> Option<&'a Definition> {
         self.definition.filter(|definition| definition.shape == Shape::Struct)
     }
 
     fn rule(self, value: &Value) -> Rule<'a> {
+        if let Some(custom) = self.custom {
+            return rule_of_custom(custom, value);
+        }
         match value {
             Value::Object(_) => {
                 let own = self.definition.map(|definition| definition.map_type);
@@ -53,7 +93,7 @@ impl<'a> Node<'a> {
             }
             Value::Array(_) => match self.field.map(|field| &field.list) {
                 Some(ListType::Set) => Rule::Set,
-                Some(ListType::Map(keys)) => Rule::Keyed(keys),
+                Some(ListType::Map(keys)) => Rule::Keyed(keys.to_vec()),
                 _ => Rule::Leaf,
             },
             _ => Rule::Leaf,
@@ -61,20 +101,36 @@ impl<'a> Node<'a> {
     }
 
     /// What is known about a key of this object, and its field if the schema names it.
-    fn child(self, key: &str) -> (Self, Option<&'a Field>) {
+    fn child(self, key: &str) -> (Self, Named<'a>) {
+        if let Some(custom) = self.custom {
+            return self.child_of_custom(custom, key);
+        }
         if let Some(definition) = self.struct_definition() {
             return match definition.field(key) {
-                Some(field) => (Self::of(&field.ty, Some(field)), Some(field)),
-                None => (Self::UNKNOWN, None),
+                Some(field) => (Self::of(&field.ty, Some(field)), Named::Field(field)),
+                None => (Self::UNKNOWN, Named::Nothing),
             };
         }
         match self.ty {
-            Some(Type::Map(item)) => (Self::of(item, None), None),
-            _ => (Self::UNKNOWN, None),
+            Some(Type::Map(item)) => (Self::of(item, None), Named::Nothing),
+            _ => (Self::UNKNOWN, Named::Nothing),
         }
     }
 
+    fn child_of_custom(self, custom: &'a Structural, key: &str) -> (Self, Named<'a>) {
+        if self.root && key == "metadata" {
+            let definition = crate::schema::definition(OBJECT_META);
+            return (Self { definition, ..Self::UNKNOWN }, Named::Custom);
+        }
+        let named = custom.names(key) || self.root && matches!(key, "apiVersion" | "kind");
+        let child = custom.field(key).map_or(Self::UNKNOWN, Self::of_custom);
+        (child, if named { Named::Custom } else { Named::Nothing })
+    }
+
     fn item(self) -> Self {
+        if let Some(custom) = self.custom {
+            return custom.items().map_or(Self::UNKNOWN, Self::of_custom);
+        }
         match self.ty {
             Some(Type::Array(item)) => Self::of(item, None),
             _ => Self::UNKNOWN,
@@ -88,8 +144,11 @@ impl<'a> Node<'a> {
         };
         let map = value.as_object().ok_or("associative list may not have non-map elements")?;
         let mut parts = Vec::with_capacity(keys.len());
-        for key in *keys {
+        for key in keys {
             let default = || {
+                if let Some(custom) = self.item().custom {
+                    return custom.field(key)?.default_value().cloned();
+                }
                 let field = self.item().definition?.field(key)?;
                 field.default.map(|text| Value::String(text.to_owned()))
             };
@@ -102,6 +161,18 @@ impl<'a> Node<'a> {
             parts.push((*key, part));
         }
         Ok(key_element(parts))
+    }
+}
+
+fn rule_of_custom<'a>(custom: &'a Structural, value: &Value) -> Rule<'a> {
+    match (value, custom.list_type()) {
+        (Value::Object(_), _) if custom.map_type() == MapType::Atomic => Rule::Leaf,
+        (Value::Object(_), _) => Rule::Fields,
+        (Value::Array(_), StructuralList::Set) => Rule::Set,
+        (Value::Array(_), StructuralList::Map(keys)) => {
+            Rule::Keyed(keys.iter().map(String::as_str).collect())
+        }
+        _ => Rule::Leaf,
     }
 }
 
@@ -122,7 +193,7 @@ fn entry_of(node: Node<'_>, value: &Value) -> Result<Entry, String> {
                 let (child, named) = node.child(key);
                 let mut entry = entry_of(child, value)?;
                 let empty = value.is_null() || value.as_object().is_some_and(Map::is_empty);
-                entry.member |= empty || named.is_none();
+                entry.member |= empty || !named.is_known();
                 children.put(format!("f:{key}"), entry);
             }
             Ok(Entry { member: false, children })
@@ -149,7 +220,7 @@ pub(super) fn undeclared(node: Node<'_>, value: &Value, path: &mut String) -> Op
                 let (child, named) = node.child(key);
                 path.push('.');
                 path.push_str(key);
-                if node.struct_definition().is_some() && named.is_none() {
+                if node.struct_definition().is_some() && !named.is_known() {
                     return Some(format!("{path}: field not declared in schema"));
                 }
                 if let Some(found) = undeclared(child, value, path) {
@@ -287,6 +358,7 @@ fn delta_of_fields(
         let (child, named) = node.child(key);
         // Upstream's encoding has these fields whenever it has what they are in.
         let absent = named
+            .field()
             .filter(|field| field.present)
             .map(|field| if field.ty.definition().is_some() { &empty } else { &Value::Null });
         let (a, b) = (
@@ -436,10 +508,10 @@ pub(super) fn with_named_fields(node: Node<'_>, set: &FieldSet) -> FieldSet {
     for (element, entry) in set.entries() {
         let (child, named) = match element.strip_prefix("f:") {
             Some(name) => node.child(name),
-            None => (node.item(), None),
+            None => (node.item(), Named::Nothing),
         };
         let children = with_named_fields(child, &entry.children);
-        let member = entry.member || (named.is_some() && !children.is_empty());
+        let member = entry.member || (named.is_known() && !children.is_empty());
         result.put(element.to_owned(), Entry { member, children });
     }
     result

@@ -1,0 +1,8 @@
+//! Custom resources, through `kube::Client` in the server's own process.
+
+mod custom {
+    mod definitions;
+    mod objects;
+    mod schemas;
+    mod support;
+}
