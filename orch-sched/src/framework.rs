@@ -42,19 +42,19 @@ pub(crate) struct Framework {
     pub(crate) plugins: Vec<Enabled>,
     /// Where the next pod's search begins: every node gets its turn.
     next_start: AtomicUsize,
+    /// How many percent of the nodes are enough to choose from; `None` is all of them.
+    percentage: Option<u8>,
 }
 
 /// Below this many nodes, all of them are looked at.
 const FEASIBLE_MIN: usize = 100;
 
-/// How many nodes that fit are enough to choose from: half of them in a small cluster, a twentieth
-/// in a very large one.
+/// How many nodes that fit are enough to choose from.
 ///
 /// Source: `pkg/scheduler/schedule_one.go`, `numFeasibleNodesToFind`.
-/// Differs: the percentage cannot be set.
-fn enough_of(nodes: usize) -> usize {
-    let percentage = 50usize.saturating_sub(nodes / 125).max(5);
-    nodes.min(FEASIBLE_MIN.max(nodes * percentage / 100))
+fn enough_of(nodes: usize, percentage: Option<u8>) -> usize {
+    let part = percentage.map_or(nodes, |percent| nodes * usize::from(percent) / 100);
+    nodes.min(FEASIBLE_MIN.max(part))
 }
 
 /// One node's answer.
@@ -133,8 +133,12 @@ pub(crate) fn fault(point: &str, plugin: &str, error: &Fault) -> Failure {
 }
 
 impl Framework {
-    pub(crate) fn new(scheduler_name: String, plugins: Vec<Enabled>) -> Self {
-        Self { scheduler_name, plugins, next_start: AtomicUsize::new(0) }
+    pub(crate) fn new(
+        scheduler_name: String,
+        plugins: Vec<Enabled>,
+        percentage: Option<u8>,
+    ) -> Self {
+        Self { scheduler_name, plugins, next_start: AtomicUsize::new(0), percentage }
     }
 
     fn enabled(&self, name: &str) -> Option<&Enabled> {
@@ -149,18 +153,37 @@ impl Framework {
         snapshot: &Snapshot,
         random: &dyn Random,
     ) -> Result<Arc<str>, Failure> {
+        let mut best = self.best(state, pod, snapshot)?;
+        let at = if best.len() == 1 { 0 } else { random.below(best.len() as u64) as usize };
+        Ok(best.swap_remove(at))
+    }
+
+    /// The nodes that fit a pod best; at least one.
+    pub(crate) fn best(
+        &self,
+        state: &mut CycleState,
+        pod: &PodInfo,
+        snapshot: &Snapshot,
+    ) -> Result<Vec<Arc<str>>, Failure> {
+        let mut all = self.evaluate(state, pod, snapshot)?;
+        let best = all.iter().map(|(_, total)| *total).max();
+        all.retain(|(_, total)| Some(*total) == best);
+        Ok(all.into_iter().map(|(node, _)| node).collect())
+    }
+
+    /// The nodes that a pod fits with the weighted sums of their scores; at least one.
+    pub(crate) fn evaluate(
+        &self,
+        state: &mut CycleState,
+        pod: &PodInfo,
+        snapshot: &Snapshot,
+    ) -> Result<Vec<(Arc<str>, i64)>, Failure> {
         if let Some(error) = pod.error() {
             return Err(Failure::Fault(error.to_owned()));
         }
-        let mut feasible = self.feasible(state, pod, snapshot)?;
-        if feasible.len() == 1 {
-            return Ok(feasible.remove(0).name().clone());
-        }
+        let feasible = self.feasible(state, pod, snapshot)?;
         let totals = self.scores(state, pod, &feasible, snapshot)?;
-        let best = totals.iter().copied().max().unwrap_or(0);
-        let ties: Vec<usize> = (0..totals.len()).filter(|at| totals[*at] == best).collect();
-        let tie = ties[random.below(ties.len().max(1) as u64) as usize];
-        Ok(feasible[tie].name().clone())
+        Ok(feasible.iter().map(|node| node.name().clone()).zip(totals).collect())
     }
 
     /// Nodes that a pod fits: all, or enough of them to choose from.
@@ -182,11 +205,12 @@ impl Framework {
         let looked_at = match &narrowed {
             None => {
                 let (before, from) = snapshot.nodes().split_at(self.start(snapshot));
-                search.run(state, pod, from.iter().chain(before), snapshot.nodes().len())?
+                let enough = enough_of(snapshot.nodes().len(), self.percentage);
+                search.run(state, pod, from.iter().chain(before), enough)?
             }
             Some(names) => {
                 let nodes = names.iter().filter_map(|name| snapshot.node(name));
-                search.run(state, pod, nodes, names.len())?
+                search.run(state, pod, nodes, enough_of(names.len(), self.percentage))?
             }
         };
         self.next_start.fetch_add(looked_at, Relaxed);
@@ -426,15 +450,14 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Looks at these nodes, so many in all, until enough fit. Gives how many it looked at.
+    /// Looks at these nodes until enough fit. Gives how many it looked at.
     fn run<'n>(
         &mut self,
         state: &CycleState,
         pod: &PodInfo,
         nodes: impl Iterator<Item = &'n Arc<NodeInfo>>,
-        count: usize,
+        enough: usize,
     ) -> Result<usize, Failure> {
-        let enough = enough_of(count);
         for node in nodes {
             if self.feasible.len() == enough {
                 break;
@@ -543,7 +566,7 @@ impl Profiles {
             events: plugin.as_events_to_register().map(|registered| registered.events()),
         };
         let plugins = plugins.iter().map(enabled).collect();
-        let framework = Framework::new("default-scheduler".into(), plugins);
+        let framework = Framework::new("default-scheduler".into(), plugins, None);
         Self::new(vec![framework], Arc::new(PrioritySort))
     }
 }
@@ -552,17 +575,16 @@ impl Profiles {
 mod tests {
     use super::*;
 
-    /// The figures are upstream's.
     #[test]
     fn enough_nodes_are_all_of_few_and_a_part_of_many() {
-        let check = |nodes: usize, enough: usize| assert_eq!(enough_of(nodes), enough, "{nodes}");
-        check(1, 1);
-        check(99, 99);
-        check(100, 100);
-        check(150, 100);
-        check(1000, 420);
-        check(5000, 500);
-        check(6000, 300);
-        check(20_000, 1000);
+        let check = |nodes: usize, percentage: Option<u8>, enough: usize| {
+            assert_eq!(enough_of(nodes, percentage), enough, "{nodes}");
+        };
+        check(1, None, 1);
+        check(20_000, None, 20_000);
+        check(99, Some(5), 99);
+        check(150, Some(5), 100);
+        check(5000, Some(10), 500);
+        check(5000, Some(100), 5000);
     }
 }

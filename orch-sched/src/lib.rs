@@ -22,6 +22,7 @@
 //! | `cache`, `snapshot`, `node_info`, `pod_info` | the cluster, kept up to date event by event |
 //! | `queue` | pods that wait: active, backing off, unschedulable, gated |
 //! | `scheduler` | scheduling cycles, binding cycles, failures |
+//! | `planner` | the decisions alone, in process |
 
 mod cache;
 mod cycle_state;
@@ -29,6 +30,7 @@ mod error;
 mod event;
 mod framework;
 mod node_info;
+mod planner;
 mod plugin;
 pub mod plugins;
 mod pod_info;
@@ -45,6 +47,7 @@ pub use error::{BuildError, Fault};
 pub use event::{Actions, ChangedObject, ClusterChange, ClusterEvent, EventResource, Hint};
 pub use framework::{Diagnosis, Rejection};
 pub use node_info::NodeInfo;
+pub use planner::{PlanError, Planner};
 pub use plugin::{
     Bind, EventsToRegister, Filter, Permit, Plugin, PostBind, PostFilter, PostFiltered, PreBind,
     PreEnqueue, PreFilter, PreFiltered, PreScore, QueueSort, Reserve, SCORE_MAX, Score,

@@ -140,8 +140,8 @@ fn spread(
     }
     let namespaces = BTreeSet::from([pod.namespace().to_owned()]);
     for placed in snapshot.matching(&namespaces, &constraint.selector) {
-        let terminating = placed.pod.pod().metadata.deletion_timestamp.is_some();
-        let Some(node) = snapshot.node(&placed.node).filter(|_| !terminating) else { continue };
+        let counted = is_counted(&constraint, pod, &placed.pod);
+        let Some(node) = snapshot.node(&placed.node).filter(|_| counted) else { continue };
         if labelled(node)
             && is_eligible(&constraint, pod, node)
             && let Some(count) =
@@ -150,16 +150,31 @@ fn spread(
             *count += 1;
         }
     }
-    let itself = i64::from(constraint.selector.matches(pod.labels()));
-    Spread { constraint, domains, itself }
+    Spread { domains, ..Spread::of(constraint, pod) }
+}
+
+/// Whether a constraint is about a placed pod. Upstream counts nothing for a selector without
+/// requirements, and no pods that are on their way out.
+fn is_counted(constraint: &Constraint, pod: &PodInfo, other: &PodInfo) -> bool {
+    !constraint.selector.is_everything()
+        && pod.namespace() == other.namespace()
+        && other.pod().metadata.deletion_timestamp.is_none()
+        && constraint.selector.matches(other.labels())
+}
+
+fn on_node(constraint: &Constraint, pod: &PodInfo, node: &NodeInfo) -> i64 {
+    node.pods().iter().filter(|other| is_counted(constraint, pod, other)).count() as i64
 }
 
 impl Spread {
+    /// Before anything is counted.
+    fn of(constraint: Constraint, pod: &PodInfo) -> Self {
+        let itself = i64::from(constraint.selector.matches(pod.labels()));
+        Self { constraint, domains: HashMap::new(), itself }
+    }
+
     fn count(&mut self, pod: &PodInfo, other: &PodInfo, node: &NodeInfo, by: i64) {
-        if pod.namespace() != other.namespace()
-            || !self.constraint.selector.matches(other.labels())
-            || !is_eligible(&self.constraint, pod, node)
-        {
+        if !is_counted(&self.constraint, pod, other) || !is_eligible(&self.constraint, pod, node) {
             return;
         }
         let value = node.label(&self.constraint.topology_key);
@@ -247,12 +262,13 @@ impl PreScore for PodTopologySpread {
         };
         let ignored: BTreeSet<_> = nodes.iter().filter(lacks).map(|n| n.name().clone()).collect();
         let spreads = constraints.iter().map(|constraint| {
+            // Nodes are counted one by one in Score, even if they share a name.
+            if constraint.topology_key == HOSTNAME {
+                let size = nodes.len() - ignored.len();
+                return (Spread::of(constraint.clone(), pod), (size as f64 + 2.0).ln());
+            }
             let spread = spread(constraint.clone(), &constraints, pod, nodes, snapshot);
-            let size = if constraint.topology_key == HOSTNAME {
-                nodes.len() - ignored.len()
-            } else {
-                spread.domains.len()
-            };
+            let size = spread.domains.len();
             // The more domains, the less one more pod in one of them matters.
             (spread, (size as f64 + 2.0).ln())
         });
@@ -263,15 +279,20 @@ impl PreScore for PodTopologySpread {
 }
 
 impl Score for PodTopologySpread {
-    fn score(&self, state: &CycleState, _: &PodInfo, node: &NodeInfo) -> Result<i64, Fault> {
+    fn score(&self, state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<i64, Fault> {
         let own = state.get::<ScoreState>().ok_or("PreScore did not run")?;
         if own.ignored.contains(node.name()) {
             return Ok(0);
         }
         let mut score = 0.0;
         for (spread, weight) in &own.spreads {
-            let value = node.label(&spread.constraint.topology_key);
-            let count = value.and_then(|value| spread.domains.get(value)).copied().unwrap_or(0);
+            let key = &spread.constraint.topology_key;
+            let count = if key == HOSTNAME {
+                on_node(&spread.constraint, pod, node)
+            } else {
+                let value = node.label(key);
+                value.and_then(|value| spread.domains.get(value)).copied().unwrap_or(0)
+            };
             score += count as f64 * weight + (spread.constraint.max_skew - 1) as f64;
         }
         Ok(score.round() as i64)
