@@ -12,6 +12,7 @@ use std::{
 };
 
 use orch_core::random::Random;
+use parking_lot::Mutex;
 
 use crate::{
     cycle_state::CycleState,
@@ -22,8 +23,11 @@ use crate::{
     pod_info::PodInfo,
     queue::QueuedPod,
     snapshot::Snapshot,
+    standing::Standing,
     verdict::Verdict,
 };
+
+mod decide;
 
 /// A plugin as a profile has it.
 #[derive(Clone, Debug)]
@@ -44,6 +48,8 @@ pub(crate) struct Framework {
     next_start: AtomicUsize,
     /// How many percent of the nodes are enough to choose from; `None` is all of them.
     percentage: Option<u8>,
+    /// What pods that are alike share, last used first.
+    standings: Mutex<Vec<Standing>>,
 }
 
 /// Below this many nodes, all of them are looked at.
@@ -138,7 +144,8 @@ impl Framework {
         plugins: Vec<Enabled>,
         percentage: Option<u8>,
     ) -> Self {
-        Self { scheduler_name, plugins, next_start: AtomicUsize::new(0), percentage }
+        let (next_start, standings) = (AtomicUsize::new(0), Mutex::default());
+        Self { scheduler_name, plugins, next_start, percentage, standings }
     }
 
     fn enabled(&self, name: &str) -> Option<&Enabled> {
@@ -153,9 +160,10 @@ impl Framework {
         snapshot: &Snapshot,
         random: &dyn Random,
     ) -> Result<Arc<str>, Failure> {
-        let mut best = self.best(state, pod, snapshot)?;
-        let at = if best.len() == 1 { 0 } else { random.below(best.len() as u64) as usize };
-        Ok(best.swap_remove(at))
+        let decision = self.decide(state, pod, snapshot)?;
+        let chosen = decision.choose(snapshot, random);
+        self.release(decision);
+        chosen.ok_or_else(|| Failure::Fault("nothing is left to choose from".into()))
     }
 
     /// The nodes that fit a pod best; at least one.
@@ -165,10 +173,10 @@ impl Framework {
         pod: &PodInfo,
         snapshot: &Snapshot,
     ) -> Result<Vec<Arc<str>>, Failure> {
-        let mut all = self.evaluate(state, pod, snapshot)?;
-        let best = all.iter().map(|(_, total)| *total).max();
-        all.retain(|(_, total)| Some(*total) == best);
-        Ok(all.into_iter().map(|(node, _)| node).collect())
+        let decision = self.decide(state, pod, snapshot)?;
+        let best = decision.best(snapshot);
+        self.release(decision);
+        Ok(best)
     }
 
     /// The nodes that a pod fits with the weighted sums of their scores; at least one.
@@ -178,30 +186,34 @@ impl Framework {
         pod: &PodInfo,
         snapshot: &Snapshot,
     ) -> Result<Vec<(Arc<str>, i64)>, Failure> {
-        if let Some(error) = pod.error() {
-            return Err(Failure::Fault(error.to_owned()));
-        }
-        let feasible = self.feasible(state, pod, snapshot)?;
-        let totals = self.scores(state, pod, &feasible, snapshot)?;
-        Ok(feasible.iter().map(|node| node.name().clone()).zip(totals).collect())
+        let decision = self.decide(state, pod, snapshot)?;
+        let all = decision.all(snapshot);
+        self.release(decision);
+        Ok(all)
     }
 
-    /// Nodes that a pod fits: all, or enough of them to choose from.
-    pub(crate) fn feasible(
-        &self,
-        state: &mut CycleState,
-        pod: &PodInfo,
-        snapshot: &Snapshot,
-    ) -> Result<Vec<Arc<NodeInfo>>, Failure> {
-        let mut diagnosis = Diagnosis { total_nodes: snapshot.nodes().len(), ..Default::default() };
-        if snapshot.nodes().is_empty() {
+    /// Before anything is known; a failure without nodes.
+    fn diagnosis(&self, snapshot: &Snapshot) -> Result<Box<Diagnosis>, Failure> {
+        let total_nodes = snapshot.nodes().len();
+        let mut diagnosis = Box::new(Diagnosis { total_nodes, ..Default::default() });
+        if total_nodes == 0 {
             // Any node that is added is worth another try.
             diagnosis.rejected_by.extend(self.plugins.iter().map(|enabled| enabled.name.clone()));
-            return Err(Failure::Unschedulable(Box::new(diagnosis)));
+            return Err(Failure::Unschedulable(diagnosis));
         }
-        let (skipped, narrowed) = self.pre_filter(state, pod, snapshot, &mut diagnosis)?;
-        let filters = self.filters(&skipped);
-        let mut search = Search { filters, feasible: Vec::new(), rejections: Vec::new() };
+        Ok(diagnosis)
+    }
+
+    /// Nodes that a pod fits, of the named ones or of a part of all.
+    fn search(
+        &self,
+        state: &CycleState,
+        pod: &PodInfo,
+        snapshot: &Snapshot,
+        (skipped, narrowed): Narrowed,
+        mut diagnosis: Box<Diagnosis>,
+    ) -> Result<Vec<Arc<NodeInfo>>, Failure> {
+        let mut search = Search::of(self.filters(&skipped));
         let looked_at = match &narrowed {
             None => {
                 let (before, from) = snapshot.nodes().split_at(self.start(snapshot));
@@ -214,11 +226,9 @@ impl Framework {
             }
         };
         self.next_start.fetch_add(looked_at, Relaxed);
-        diagnosis.rejections = search.rejections;
         if search.feasible.is_empty() {
-            let plugins = diagnosis.rejections.iter().map(|one| one.plugin.clone());
-            diagnosis.rejected_by.extend(plugins);
-            return Err(Failure::Unschedulable(Box::new(diagnosis)));
+            diagnosis.reject(search.rejections);
+            return Err(Failure::Unschedulable(diagnosis));
         }
         Ok(search.feasible)
     }
@@ -230,6 +240,11 @@ impl Framework {
     fn filters(&self, skipped: &BTreeSet<Arc<str>>) -> Vec<(&Arc<str>, &dyn Filter)> {
         let wanted = self.plugins.iter().filter(|enabled| !skipped.contains(&enabled.name));
         wanted.filter_map(|enabled| Some((&enabled.name, enabled.plugin.as_filter()?))).collect()
+    }
+
+    fn filters_at(&self, places: &[usize]) -> Vec<(&Arc<str>, &dyn Filter)> {
+        let enabled = places.iter().map(|at| &self.plugins[*at]);
+        enabled.filter_map(|one| Some((&one.name, one.plugin.as_filter()?))).collect()
     }
 
     /// Which plugins have nothing to filter, and the nodes that are left to look at.
@@ -285,18 +300,7 @@ impl Framework {
         nodes: &[Arc<NodeInfo>],
         snapshot: &Snapshot,
     ) -> Result<Vec<i64>, Failure> {
-        let mut skipped = BTreeSet::new();
-        for enabled in &self.plugins {
-            let Some(pre_score) = enabled.plugin.as_pre_score() else { continue };
-            let verdict = pre_score.pre_score(state, pod, nodes, snapshot);
-            match verdict.map_err(|error| fault("PreScore", &enabled.name, &error))? {
-                Verdict::Success => {}
-                Verdict::Skip => {
-                    skipped.insert(enabled.name.clone());
-                }
-                verdict => return Err(illegal("PreScore", &enabled.name, &verdict)),
-            }
-        }
+        let skipped = self.pre_score(state, pod, nodes, snapshot)?;
         let mut totals = vec![0i64; nodes.len()];
         for enabled in self.plugins.iter().filter(|enabled| !skipped.contains(&enabled.name)) {
             let Some(score) = enabled.plugin.as_score() else { continue };
@@ -449,7 +453,10 @@ struct Search<'a> {
     rejections: Vec<Rejection>,
 }
 
-impl Search<'_> {
+impl<'a> Search<'a> {
+    fn of(filters: Vec<(&'a Arc<str>, &'a dyn Filter)>) -> Self {
+        Self { filters, feasible: Vec::new(), rejections: Vec::new() }
+    }
     /// Looks at these nodes until enough fit. Gives how many it looked at.
     fn run<'n>(
         &mut self,
