@@ -1,6 +1,7 @@
 //! The cluster as one scheduling cycle sees it.
 
 use std::{
+    any::{Any, TypeId},
     collections::{BTreeSet, HashMap, VecDeque},
     sync::{
         Arc,
@@ -9,6 +10,7 @@ use std::{
 };
 
 use orch_core::selector::{Operator, Selector};
+use parking_lot::Mutex;
 
 use crate::{node_info::NodeInfo, pod_info::PodInfo};
 
@@ -36,6 +38,8 @@ pub struct Snapshot {
     with_required_anti_affinity: Pods,
     images: HashMap<String, usize>,
     changes: Changes,
+    /// What plugins keep from cycle to cycle, by type.
+    kept: Mutex<HashMap<TypeId, Box<dyn Any + Send>>>,
 }
 
 /// How many changes are remembered at least; one who missed more looks at all nodes again.
@@ -138,6 +142,16 @@ impl Snapshot {
         }
         let known = (before.seen - forgotten) as usize;
         Some(positions.iter().skip(known).copied().collect())
+    }
+
+    /// What a plugin keeps beside the snapshot from cycle to cycle, one value per type. After a panic
+    /// it starts anew.
+    pub(crate) fn keep<T: Default + Send + 'static, R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
+        let kept = self.kept.lock().remove(&TypeId::of::<T>());
+        let mut kept: Box<T> = kept.and_then(|kept| kept.downcast().ok()).unwrap_or_default();
+        let outcome = work(&mut kept);
+        self.kept.lock().insert(TypeId::of::<T>(), kept);
+        outcome
     }
 
     fn note_change(&mut self, position: usize) {

@@ -211,7 +211,7 @@ impl Standing {
 
 /// Whether two pods are the same for plugins whose answers are reused, see
 /// [`Reuse`](crate::Reuse).
-fn are_alike(a: &Pod, b: &Pod) -> bool {
+pub(crate) fn are_alike(a: &Pod, b: &Pod) -> bool {
     let (one, other) = (&a.metadata, &b.metadata);
     if one.namespace != other.namespace || one.labels != other.labels {
         return false;

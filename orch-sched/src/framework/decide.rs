@@ -1,4 +1,4 @@
-//! Decisions that look again only at what changed: pods that are alike share what their plugins said.
+//! Decisions that look again only at what changed: pods that are alike share their answers.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -16,7 +16,7 @@ use crate::{
     verdict::Verdict,
 };
 
-/// For how many kinds of pods the state of all nodes is kept; the one longest out of use goes first.
+/// For how many kinds of pods the state of all nodes is kept; the longest out of use goes first.
 const STANDINGS_MAX: usize = 64;
 
 /// The plugins that score a pod, by their places in the profile.
