@@ -65,9 +65,9 @@ pub(crate) struct Standing {
 }
 
 impl Standing {
-    pub(crate) fn new(pod: &PodInfo) -> Self {
+    pub(crate) fn new(sample: Arc<Pod>) -> Self {
         Self {
-            sample: pod.pod().clone(),
+            sample,
             cursor: Cursor::default(),
             filters: Vec::new(),
             scorers: Vec::new(),
@@ -119,11 +119,8 @@ impl Standing {
         rejection: impl Fn(&NodeInfo) -> Result<Option<Rejection>, Failure>,
     ) -> Result<(), Failure> {
         if self.filters != filters {
-            *self = Self {
-                sample: self.sample.clone(),
-                filters: filters.to_vec(),
-                ..Self::new(&PodInfo::new(self.sample.clone()))
-            };
+            *self = Self::new(self.sample.clone());
+            self.filters = filters.to_vec();
         }
         let nodes = snapshot.nodes();
         let changed = snapshot.changed_since(&mut self.cursor);

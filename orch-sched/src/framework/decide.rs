@@ -104,7 +104,7 @@ impl Framework {
     fn take_standing(&self, pod: &PodInfo) -> Standing {
         let mut standings = self.standings.lock();
         let found = standings.iter().position(|standing| standing.is_of(pod));
-        found.map_or_else(|| Standing::new(pod), |at| standings.remove(at))
+        found.map_or_else(|| Standing::new(pod.pod().clone()), |at| standings.remove(at))
     }
 
     fn put_back(&self, standing: Standing) {
