@@ -63,4 +63,12 @@ pub enum BuildError {
         /// What was asked for.
         weight: i64,
     },
+    /// The part of the nodes to score is out of range.
+    #[error("profile {profile:?} asks for {percentage} percent of the nodes, not 1 to 100")]
+    Percentage {
+        /// The profile's scheduler name.
+        profile: String,
+        /// What was asked for.
+        percentage: u8,
+    },
 }

@@ -12,6 +12,7 @@ use std::{
 };
 
 use orch_core::random::Random;
+use parking_lot::Mutex;
 
 use crate::{
     cycle_state::CycleState,
@@ -22,8 +23,11 @@ use crate::{
     pod_info::PodInfo,
     queue::QueuedPod,
     snapshot::Snapshot,
+    standing::Standing,
     verdict::Verdict,
 };
+
+mod decide;
 
 /// A plugin as a profile has it.
 #[derive(Clone, Debug)]
@@ -42,19 +46,21 @@ pub(crate) struct Framework {
     pub(crate) plugins: Vec<Enabled>,
     /// Where the next pod's search begins: every node gets its turn.
     next_start: AtomicUsize,
+    /// How many percent of the nodes are enough to choose from; `None` is all of them.
+    percentage: Option<u8>,
+    /// What pods that are alike share, last used first.
+    standings: Mutex<Vec<Standing>>,
 }
 
 /// Below this many nodes, all of them are looked at.
 const FEASIBLE_MIN: usize = 100;
 
-/// How many nodes that fit are enough to choose from: half of them in a small cluster, a twentieth
-/// in a very large one.
+/// How many nodes that fit are enough to choose from.
 ///
 /// Source: `pkg/scheduler/schedule_one.go`, `numFeasibleNodesToFind`.
-/// Differs: the percentage cannot be set.
-fn enough_of(nodes: usize) -> usize {
-    let percentage = 50usize.saturating_sub(nodes / 125).max(5);
-    nodes.min(FEASIBLE_MIN.max(nodes * percentage / 100))
+fn enough_of(nodes: usize, percentage: Option<u8>) -> usize {
+    let part = percentage.map_or(nodes, |percent| nodes * usize::from(percent) / 100);
+    nodes.min(FEASIBLE_MIN.max(part))
 }
 
 /// One node's answer.
@@ -133,8 +139,13 @@ pub(crate) fn fault(point: &str, plugin: &str, error: &Fault) -> Failure {
 }
 
 impl Framework {
-    pub(crate) fn new(scheduler_name: String, plugins: Vec<Enabled>) -> Self {
-        Self { scheduler_name, plugins, next_start: AtomicUsize::new(0) }
+    pub(crate) fn new(
+        scheduler_name: String,
+        plugins: Vec<Enabled>,
+        percentage: Option<u8>,
+    ) -> Self {
+        let (next_start, standings) = (AtomicUsize::new(0), Mutex::default());
+        Self { scheduler_name, plugins, next_start, percentage, standings }
     }
 
     fn enabled(&self, name: &str) -> Option<&Enabled> {
@@ -149,52 +160,75 @@ impl Framework {
         snapshot: &Snapshot,
         random: &dyn Random,
     ) -> Result<Arc<str>, Failure> {
-        if let Some(error) = pod.error() {
-            return Err(Failure::Fault(error.to_owned()));
-        }
-        let mut feasible = self.feasible(state, pod, snapshot)?;
-        if feasible.len() == 1 {
-            return Ok(feasible.remove(0).name().clone());
-        }
-        let totals = self.scores(state, pod, &feasible, snapshot)?;
-        let best = totals.iter().copied().max().unwrap_or(0);
-        let ties: Vec<usize> = (0..totals.len()).filter(|at| totals[*at] == best).collect();
-        let tie = ties[random.below(ties.len().max(1) as u64) as usize];
-        Ok(feasible[tie].name().clone())
+        let decision = self.decide(state, pod, snapshot)?;
+        let chosen = decision.choose(snapshot, random);
+        self.release(decision);
+        chosen.ok_or_else(|| Failure::Fault("nothing is left to choose from".into()))
     }
 
-    /// Nodes that a pod fits: all, or enough of them to choose from.
-    pub(crate) fn feasible(
+    /// The nodes that fit a pod best; at least one.
+    pub(crate) fn best(
         &self,
         state: &mut CycleState,
         pod: &PodInfo,
         snapshot: &Snapshot,
-    ) -> Result<Vec<Arc<NodeInfo>>, Failure> {
-        let mut diagnosis = Diagnosis { total_nodes: snapshot.nodes().len(), ..Default::default() };
-        if snapshot.nodes().is_empty() {
+    ) -> Result<Vec<Arc<str>>, Failure> {
+        let decision = self.decide(state, pod, snapshot)?;
+        let best = decision.best(snapshot);
+        self.release(decision);
+        Ok(best)
+    }
+
+    /// The nodes that a pod fits with the weighted sums of their scores; at least one.
+    pub(crate) fn evaluate(
+        &self,
+        state: &mut CycleState,
+        pod: &PodInfo,
+        snapshot: &Snapshot,
+    ) -> Result<Vec<(Arc<str>, i64)>, Failure> {
+        let decision = self.decide(state, pod, snapshot)?;
+        let all = decision.all(snapshot);
+        self.release(decision);
+        Ok(all)
+    }
+
+    /// Before anything is known; a failure without nodes.
+    fn diagnosis(&self, snapshot: &Snapshot) -> Result<Box<Diagnosis>, Failure> {
+        let total_nodes = snapshot.nodes().len();
+        let mut diagnosis = Box::new(Diagnosis { total_nodes, ..Default::default() });
+        if total_nodes == 0 {
             // Any node that is added is worth another try.
             diagnosis.rejected_by.extend(self.plugins.iter().map(|enabled| enabled.name.clone()));
-            return Err(Failure::Unschedulable(Box::new(diagnosis)));
+            return Err(Failure::Unschedulable(diagnosis));
         }
-        let (skipped, narrowed) = self.pre_filter(state, pod, snapshot, &mut diagnosis)?;
-        let filters = self.filters(&skipped);
-        let mut search = Search { filters, feasible: Vec::new(), rejections: Vec::new() };
+        Ok(diagnosis)
+    }
+
+    /// Nodes that a pod fits, of the named ones or of a part of all.
+    fn search(
+        &self,
+        state: &CycleState,
+        pod: &PodInfo,
+        snapshot: &Snapshot,
+        (skipped, narrowed): Narrowed,
+        mut diagnosis: Box<Diagnosis>,
+    ) -> Result<Vec<Arc<NodeInfo>>, Failure> {
+        let mut search = Search::of(self.filters(&skipped));
         let looked_at = match &narrowed {
             None => {
                 let (before, from) = snapshot.nodes().split_at(self.start(snapshot));
-                search.run(state, pod, from.iter().chain(before), snapshot.nodes().len())?
+                let enough = enough_of(snapshot.nodes().len(), self.percentage);
+                search.run(state, pod, from.iter().chain(before), enough)?
             }
             Some(names) => {
                 let nodes = names.iter().filter_map(|name| snapshot.node(name));
-                search.run(state, pod, nodes, names.len())?
+                search.run(state, pod, nodes, enough_of(names.len(), self.percentage))?
             }
         };
         self.next_start.fetch_add(looked_at, Relaxed);
-        diagnosis.rejections = search.rejections;
         if search.feasible.is_empty() {
-            let plugins = diagnosis.rejections.iter().map(|one| one.plugin.clone());
-            diagnosis.rejected_by.extend(plugins);
-            return Err(Failure::Unschedulable(Box::new(diagnosis)));
+            diagnosis.reject(search.rejections);
+            return Err(Failure::Unschedulable(diagnosis));
         }
         Ok(search.feasible)
     }
@@ -206,6 +240,11 @@ impl Framework {
     fn filters(&self, skipped: &BTreeSet<Arc<str>>) -> Vec<(&Arc<str>, &dyn Filter)> {
         let wanted = self.plugins.iter().filter(|enabled| !skipped.contains(&enabled.name));
         wanted.filter_map(|enabled| Some((&enabled.name, enabled.plugin.as_filter()?))).collect()
+    }
+
+    fn filters_at(&self, places: &[usize]) -> Vec<(&Arc<str>, &dyn Filter)> {
+        let enabled = places.iter().map(|at| &self.plugins[*at]);
+        enabled.filter_map(|one| Some((&one.name, one.plugin.as_filter()?))).collect()
     }
 
     /// Which plugins have nothing to filter, and the nodes that are left to look at.
@@ -261,18 +300,7 @@ impl Framework {
         nodes: &[Arc<NodeInfo>],
         snapshot: &Snapshot,
     ) -> Result<Vec<i64>, Failure> {
-        let mut skipped = BTreeSet::new();
-        for enabled in &self.plugins {
-            let Some(pre_score) = enabled.plugin.as_pre_score() else { continue };
-            let verdict = pre_score.pre_score(state, pod, nodes, snapshot);
-            match verdict.map_err(|error| fault("PreScore", &enabled.name, &error))? {
-                Verdict::Success => {}
-                Verdict::Skip => {
-                    skipped.insert(enabled.name.clone());
-                }
-                verdict => return Err(illegal("PreScore", &enabled.name, &verdict)),
-            }
-        }
+        let skipped = self.pre_score(state, pod, nodes, snapshot)?;
         let mut totals = vec![0i64; nodes.len()];
         for enabled in self.plugins.iter().filter(|enabled| !skipped.contains(&enabled.name)) {
             let Some(score) = enabled.plugin.as_score() else { continue };
@@ -425,16 +453,18 @@ struct Search<'a> {
     rejections: Vec<Rejection>,
 }
 
-impl Search<'_> {
-    /// Looks at these nodes, so many in all, until enough fit. Gives how many it looked at.
+impl<'a> Search<'a> {
+    fn of(filters: Vec<(&'a Arc<str>, &'a dyn Filter)>) -> Self {
+        Self { filters, feasible: Vec::new(), rejections: Vec::new() }
+    }
+    /// Looks at these nodes until enough fit. Gives how many it looked at.
     fn run<'n>(
         &mut self,
         state: &CycleState,
         pod: &PodInfo,
         nodes: impl Iterator<Item = &'n Arc<NodeInfo>>,
-        count: usize,
+        enough: usize,
     ) -> Result<usize, Failure> {
-        let enough = enough_of(count);
         for node in nodes {
             if self.feasible.len() == enough {
                 break;
@@ -543,7 +573,7 @@ impl Profiles {
             events: plugin.as_events_to_register().map(|registered| registered.events()),
         };
         let plugins = plugins.iter().map(enabled).collect();
-        let framework = Framework::new("default-scheduler".into(), plugins);
+        let framework = Framework::new("default-scheduler".into(), plugins, None);
         Self::new(vec![framework], Arc::new(PrioritySort))
     }
 }
@@ -552,17 +582,16 @@ impl Profiles {
 mod tests {
     use super::*;
 
-    /// The figures are upstream's.
     #[test]
     fn enough_nodes_are_all_of_few_and_a_part_of_many() {
-        let check = |nodes: usize, enough: usize| assert_eq!(enough_of(nodes), enough, "{nodes}");
-        check(1, 1);
-        check(99, 99);
-        check(100, 100);
-        check(150, 100);
-        check(1000, 420);
-        check(5000, 500);
-        check(6000, 300);
-        check(20_000, 1000);
+        let check = |nodes: usize, percentage: Option<u8>, enough: usize| {
+            assert_eq!(enough_of(nodes, percentage), enough, "{nodes}");
+        };
+        check(1, None, 1);
+        check(20_000, None, 20_000);
+        check(99, Some(5), 99);
+        check(150, Some(5), 100);
+        check(5000, Some(10), 500);
+        check(5000, Some(100), 5000);
     }
 }

@@ -20,8 +20,10 @@
 //! | `framework`, `profile` | runs a profile's plugins; profiles as data |
 //! | [`plugins`] | the built-in plugins |
 //! | `cache`, `snapshot`, `node_info`, `pod_info` | the cluster, kept up to date event by event |
+//! | `standing` | what pods that are alike share: which nodes fit, in the order of their scores |
 //! | `queue` | pods that wait: active, backing off, unschedulable, gated |
 //! | `scheduler` | scheduling cycles, binding cycles, failures |
+//! | `planner` | the decisions alone, in process |
 
 mod cache;
 mod cycle_state;
@@ -29,6 +31,7 @@ mod error;
 mod event;
 mod framework;
 mod node_info;
+mod planner;
 mod plugin;
 pub mod plugins;
 mod pod_info;
@@ -37,6 +40,7 @@ mod queue;
 mod resources;
 mod scheduler;
 mod snapshot;
+mod standing;
 mod verdict;
 mod waiting;
 
@@ -45,9 +49,10 @@ pub use error::{BuildError, Fault};
 pub use event::{Actions, ChangedObject, ClusterChange, ClusterEvent, EventResource, Hint};
 pub use framework::{Diagnosis, Rejection};
 pub use node_info::NodeInfo;
+pub use planner::{PlanError, Planner};
 pub use plugin::{
     Bind, EventsToRegister, Filter, Permit, Plugin, PostBind, PostFilter, PostFiltered, PreBind,
-    PreEnqueue, PreFilter, PreFiltered, PreScore, QueueSort, Reserve, SCORE_MAX, Score,
+    PreEnqueue, PreFilter, PreFiltered, PreScore, QueueSort, Reserve, Reuse, SCORE_MAX, Score,
 };
 pub use pod_info::{AffinityTerm, AffinityTerms, HostPort, PodInfo};
 pub use profile::{

@@ -228,6 +228,25 @@ pub trait PreFilter: Send + Sync {
     }
 }
 
+/// How long what a plugin says about a node holds for pods that are alike: those of the same
+/// namespace and labels whose specs have the same node name, node selector, affinity, tolerations,
+/// spreading constraints, overhead and resources, and containers of the same images, resources and
+/// ports.
+///
+/// The default is always right. A plugin whose answer depends on nothing but such a pod, the
+/// [`NodeInfo`] and what the plugin was built with may say more, and then most pods cost it nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reuse {
+    /// The plugin is asked for every pod.
+    #[default]
+    Never,
+    /// Until the node or the pods on it change. A Score with this has no normalization.
+    UntilNodeChanges,
+    /// For Score: as [`Reuse::UntilNodeChanges`], and then [`Score::normalize`] is called. It must
+    /// depend on which scores there are alone: nodes of the same scores may be given as one.
+    BeforeNormalization,
+}
+
 /// Decides whether a pod fits a node. Pure: looks at its arguments only.
 pub trait Filter: Send + Sync {
     /// A rejection rules the node out, with the reason that users read.
@@ -235,6 +254,11 @@ pub trait Filter: Send + Sync {
     /// # Errors
     /// A fault ends the cycle; the pod is tried again after a pause.
     fn filter(&self, state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<Verdict, Fault>;
+
+    /// How long an answer holds. The same at every call.
+    fn reuse(&self) -> Reuse {
+        Reuse::Never
+    }
 }
 
 /// What PostFilter achieved.
@@ -286,6 +310,11 @@ pub trait Score: Send + Sync {
     /// # Errors
     /// A fault ends the cycle; the pod is tried again after a pause.
     fn score(&self, state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<i64, Fault>;
+
+    /// How long a score holds. The same at every call.
+    fn reuse(&self) -> Reuse {
+        Reuse::Never
+    }
 
     /// Brings all scores (`scores[i]` is of `nodes[i]`) between 0 and [`SCORE_MAX`]. Scores
     /// outside are a fault.

@@ -61,6 +61,13 @@ pub struct Profile {
     pub scheduler_name: String,
     /// Every plugin runs at each extension point that it implements, in this order.
     pub plugins: Vec<PluginEntry>,
+    /// Once so many percent of the nodes were found to fit, the best of them is taken, 1 to 100. With
+    /// `None`, the default, and with 100, every node that fits is considered. At least 100 nodes
+    /// always are.
+    ///
+    /// Source: `percentageOfNodesToScore` of `KubeSchedulerConfiguration`.
+    /// Differs: upstream's default is a part that falls as the cluster grows.
+    pub percentage_of_nodes_to_score: Option<u8>,
 }
 
 impl Default for Profile {
@@ -78,6 +85,7 @@ impl Profile {
         Self {
             scheduler_name: scheduler_name.to_owned(),
             plugins: DEFAULT_PLUGINS.iter().map(entry).collect(),
+            percentage_of_nodes_to_score: None,
         }
     }
 
@@ -85,6 +93,14 @@ impl Profile {
     #[must_use]
     pub fn enable(mut self, name: &str, weight: i64) -> Self {
         self.plugins.push(PluginEntry { name: name.to_owned(), weight });
+        self
+    }
+
+    /// Content with a choice among so many percent of the nodes, see
+    /// [`Profile::percentage_of_nodes_to_score`].
+    #[must_use]
+    pub fn percentage_of_nodes_to_score(mut self, percentage: u8) -> Self {
+        self.percentage_of_nodes_to_score = Some(percentage);
         self
     }
 
@@ -98,7 +114,11 @@ impl Profile {
     /// Without any plugin.
     #[must_use]
     pub fn empty(scheduler_name: &str) -> Self {
-        Self { scheduler_name: scheduler_name.to_owned(), plugins: Vec::new() }
+        Self {
+            scheduler_name: scheduler_name.to_owned(),
+            plugins: Vec::new(),
+            percentage_of_nodes_to_score: None,
+        }
     }
 }
 
@@ -137,9 +157,15 @@ impl Registry {
         Ok(made)
     }
 
-    fn framework(&mut self, profile: &Profile) -> Result<Framework, BuildError> {
+    pub(crate) fn framework(&mut self, profile: &Profile) -> Result<Framework, BuildError> {
         let scheduler_name = profile.scheduler_name.clone();
         let mut plugins: Vec<Enabled> = Vec::new();
+        let percentage = profile.percentage_of_nodes_to_score;
+        if let Some(percentage) = percentage
+            && !(1..=100).contains(&percentage)
+        {
+            return Err(BuildError::Percentage { profile: scheduler_name, percentage });
+        }
         for PluginEntry { name, weight } in &profile.plugins {
             let weight = *weight;
             let (profile, plugin_name) = (scheduler_name.clone(), name.clone());
@@ -153,7 +179,7 @@ impl Registry {
             let events = plugin.as_events_to_register().map(|registered| registered.events());
             plugins.push(Enabled { name: name.as_str().into(), plugin, weight, events });
         }
-        Ok(Framework::new(scheduler_name, plugins))
+        Ok(Framework::new(scheduler_name, plugins, percentage))
     }
 
     pub(crate) fn build(&mut self, profiles: &[Profile]) -> Result<Profiles, BuildError> {

@@ -1,11 +1,16 @@
 //! The cluster as one scheduling cycle sees it.
 
 use std::{
-    collections::{BTreeSet, HashMap},
-    sync::Arc,
+    any::{Any, TypeId},
+    collections::{BTreeSet, HashMap, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use orch_core::selector::{Operator, Selector};
+use parking_lot::Mutex;
 
 use crate::{node_info::NodeInfo, pod_info::PodInfo};
 
@@ -32,6 +37,37 @@ pub struct Snapshot {
     with_affinity: Pods,
     with_required_anti_affinity: Pods,
     images: HashMap<String, usize>,
+    changes: Changes,
+    /// What plugins keep from cycle to cycle, by type.
+    kept: Mutex<HashMap<TypeId, Box<dyn Any + Send>>>,
+}
+
+/// How many changes are remembered at least; one who missed more looks at all nodes again.
+const CHANGES_MIN: usize = 1024;
+
+/// Which positions changed, oldest first.
+#[derive(Debug)]
+struct Changes {
+    /// No two snapshots of a process have the same.
+    snapshot: u64,
+    positions: VecDeque<usize>,
+    /// How many are no longer remembered.
+    forgotten: u64,
+}
+
+impl Default for Changes {
+    fn default() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let snapshot = NEXT.fetch_add(1, Relaxed);
+        Self { snapshot, positions: VecDeque::new(), forgotten: 0 }
+    }
+}
+
+/// Up to where the changes of a snapshot were seen. The default has seen nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Cursor {
+    snapshot: u64,
+    seen: u64,
 }
 
 impl Snapshot {
@@ -95,6 +131,37 @@ impl Snapshot {
         Box::new(pods.flat_map(HashMap::values).filter(matches))
     }
 
+    /// The positions of the nodes that changed since the cursor was here, some of them twice and
+    /// some past the last node; `None` if any may have changed.
+    pub(crate) fn changed_since(&self, cursor: &mut Cursor) -> Option<Vec<usize>> {
+        let Changes { snapshot, positions, forgotten } = &self.changes;
+        let now = Cursor { snapshot: *snapshot, seen: forgotten + positions.len() as u64 };
+        let before = std::mem::replace(cursor, now);
+        if before.snapshot != *snapshot || before.seen < *forgotten {
+            return None;
+        }
+        let known = (before.seen - forgotten) as usize;
+        Some(positions.iter().skip(known).copied().collect())
+    }
+
+    /// What a plugin keeps beside the snapshot from cycle to cycle, one value per type. After a panic
+    /// it starts anew.
+    pub(crate) fn keep<T: Default + Send + 'static, R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
+        let kept = self.kept.lock().remove(&TypeId::of::<T>());
+        let mut kept: Box<T> = kept.and_then(|kept| kept.downcast().ok()).unwrap_or_default();
+        let outcome = work(&mut kept);
+        self.kept.lock().insert(TypeId::of::<T>(), kept);
+        outcome
+    }
+
+    fn note_change(&mut self, position: usize) {
+        self.changes.positions.push_back(position);
+        if self.changes.positions.len() > self.nodes.len().max(CHANGES_MIN) {
+            self.changes.positions.pop_front();
+            self.changes.forgotten += 1;
+        }
+    }
+
     /// Puts a node in, or over its former state.
     pub(crate) fn set(&mut self, node: &Arc<NodeInfo>) {
         let name = node.name().clone();
@@ -106,6 +173,8 @@ impl Snapshot {
                 None
             }
         };
+        let position = self.positions[node.name()];
+        self.note_change(position);
         self.reindex(old.as_deref(), Some(node));
     }
 
@@ -116,6 +185,8 @@ impl Snapshot {
         if let Some(moved) = self.nodes.get(position) {
             self.positions.insert(moved.name().clone(), position);
         }
+        self.note_change(position);
+        self.note_change(self.nodes.len());
         self.reindex(Some(&old), None);
     }
 

@@ -1,6 +1,6 @@
 //! Nodes that have the pod's images are better.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use crate::{
     cycle_state::CycleState,
@@ -21,11 +21,11 @@ const BYTES_MAX: i64 = 1000 << 20;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ImageLocality;
 
-/// The pod's images with the part of the nodes that have each: an image that is rare in the cluster
-/// must not draw all pods to one node.
+/// The image of each container with the part of the nodes that have it: an image that is rare in the
+/// cluster must not draw all pods to one node. An image of two containers counts twice.
 #[derive(Clone)]
 struct Images {
-    spread: HashMap<String, f64>,
+    spread: Vec<(String, f64)>,
     containers: i64,
 }
 
@@ -54,13 +54,13 @@ impl PreScore for ImageLocality {
         let Some(spec) = pod.spec() else { return Ok(Verdict::Skip) };
         let total = snapshot.nodes().len().max(1) as f64;
         let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
-        let mut images = Images { spread: HashMap::new(), containers: 0 };
+        let mut images = Images { spread: Vec::new(), containers: 0 };
         for image in containers.map(|container| container.image.as_deref().unwrap_or_default()) {
             images.containers += 1;
             let name = normalized_image(image);
             let nodes = snapshot.nodes_with_image(&name) as f64;
             if nodes > 0.0 {
-                images.spread.insert(name, nodes / total);
+                images.spread.push((name, nodes / total));
             }
         }
         if images.spread.is_empty() {

@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use k8s_openapi::api::core::v1::Namespace;
 use orch_core::{Key, informer::Informer};
 
+use self::counts::counted;
 use super::Labels;
 use crate::{
     cycle_state::CycleState,
@@ -18,6 +19,8 @@ use crate::{
     snapshot::{Placed, Snapshot},
     verdict::Verdict,
 };
+
+mod counts;
 
 const AFFINITY: &str = "node(s) didn't match pod affinity rules";
 const ANTI_AFFINITY: &str = "node(s) didn't match pod anti-affinity rules";
@@ -40,8 +43,21 @@ impl Counts {
         let Some(value) = node.label(key) else { return };
         if let Some(count) = self.0.get_mut(key).and_then(|domain| domain.get_mut(value)) {
             *count += by;
+            if *count == 0 {
+                // Domains come and go with their nodes.
+                self.forget(key, value);
+            }
         } else {
             *self.0.entry(key.to_owned()).or_default().entry(value.to_owned()).or_default() += by;
+        }
+    }
+
+    fn forget(&mut self, key: &str, value: &str) {
+        if let Some(domain) = self.0.get_mut(key) {
+            domain.remove(value);
+            if domain.is_empty() {
+                self.0.remove(key);
+            }
         }
     }
 
@@ -60,10 +76,10 @@ struct FilterState {
     affinity: Vec<AffinityTerm>,
     anti_affinity: Vec<AffinityTerm>,
     /// Existing pods that match all of the pod's affinity terms.
-    affinity_counts: Counts,
-    anti_affinity_counts: Counts,
+    affinity_counts: Arc<Counts>,
+    anti_affinity_counts: Arc<Counts>,
     /// Existing pods that do not want this pod near them.
-    existing_counts: Counts,
+    existing_counts: Arc<Counts>,
     namespace_labels: Labels,
 }
 
@@ -136,17 +152,17 @@ impl FilterState {
     fn count(&mut self, pod: &PodInfo, other: &PodInfo, node: &NodeInfo, by: i64) {
         for term in &other.anti_affinity().required {
             if term.matches(pod, &self.namespace_labels) {
-                self.existing_counts.add(&term.topology_key, node, by);
+                Arc::make_mut(&mut self.existing_counts).add(&term.topology_key, node, by);
             }
         }
         if matches_all(&self.affinity, other) {
             for term in &self.affinity {
-                self.affinity_counts.add(&term.topology_key, node, by);
+                Arc::make_mut(&mut self.affinity_counts).add(&term.topology_key, node, by);
             }
         }
         for term in &self.anti_affinity {
             if term.matches(other, &NO_LABELS) {
-                self.anti_affinity_counts.add(&term.topology_key, node, by);
+                Arc::make_mut(&mut self.anti_affinity_counts).add(&term.topology_key, node, by);
             }
         }
     }
@@ -162,32 +178,15 @@ impl PreFilter for InterPodAffinity {
         let mut own = FilterState {
             affinity: self.resolved(&pod.affinity().required),
             anti_affinity: self.resolved(&pod.anti_affinity().required),
-            affinity_counts: Counts::default(),
-            anti_affinity_counts: Counts::default(),
-            existing_counts: Counts::default(),
+            affinity_counts: Arc::default(),
+            anti_affinity_counts: Arc::default(),
+            existing_counts: Arc::default(),
             namespace_labels: self.labels_of(pod.namespace()),
         };
-        let node_of = |placed: &Placed| snapshot.node(&placed.node);
-        for placed in snapshot.pods_with_required_anti_affinity() {
-            let Some(node) = node_of(placed) else { continue };
-            for term in &placed.pod.anti_affinity().required {
-                if term.matches(pod, &own.namespace_labels) {
-                    own.existing_counts.add(&term.topology_key, node, 1);
-                }
-            }
-        }
-        if let Some(first) = own.affinity.first() {
-            let all = about(snapshot, first).filter(|p| matches_all(&own.affinity, &p.pod));
-            for node in all.filter_map(node_of) {
-                for term in &own.affinity {
-                    own.affinity_counts.add(&term.topology_key, node, 1);
-                }
-            }
-        }
-        for term in &own.anti_affinity {
-            for node in about(snapshot, term).filter_map(node_of) {
-                own.anti_affinity_counts.add(&term.topology_key, node, 1);
-            }
+        let mut others = snapshot.pods_with_required_anti_affinity();
+        let lonely = own.affinity.is_empty() && own.anti_affinity.is_empty();
+        if !lonely || others.next().is_some() {
+            own = counted(pod, own, snapshot);
         }
         let nothing = own.affinity.is_empty()
             && own.anti_affinity.is_empty()

@@ -10,7 +10,7 @@ use crate::{
     error::Fault,
     event::{Actions, ClusterChange, ClusterEvent, EventResource, Hint},
     node_info::NodeInfo,
-    plugin::{EventsToRegister, Filter, Plugin, PreFilter, PreFiltered, PreScore, Score},
+    plugin::{EventsToRegister, Filter, Plugin, PreFilter, PreFiltered, PreScore, Reuse, Score},
     pod_info::{NO_LABELS, PodInfo, term_matches},
     snapshot::Snapshot,
     verdict::Verdict,
@@ -112,6 +112,10 @@ impl Filter for NodeAffinity {
         let fits = node_fits(pod, node.labels(), node.name());
         Ok(if fits { Verdict::Success } else { Verdict::unresolvable(REASON) })
     }
+
+    fn reuse(&self) -> Reuse {
+        Reuse::UntilNodeChanges
+    }
 }
 
 impl PreScore for NodeAffinity {
@@ -149,6 +153,10 @@ impl Score for NodeAffinity {
     ) -> Result<(), Fault> {
         default_normalize(scores, false);
         Ok(())
+    }
+
+    fn reuse(&self) -> Reuse {
+        Reuse::BeforeNormalization
     }
 }
 

@@ -5,7 +5,7 @@ use crate::{
     error::Fault,
     event::{Actions, ClusterEvent, EventResource},
     node_info::NodeInfo,
-    plugin::{EventsToRegister, Filter, Plugin},
+    plugin::{EventsToRegister, Filter, Plugin, Reuse},
     pod_info::PodInfo,
     verdict::Verdict,
 };
@@ -36,6 +36,10 @@ impl Filter for NodeName {
             }
             _ => Verdict::Success,
         })
+    }
+
+    fn reuse(&self) -> Reuse {
+        Reuse::UntilNodeChanges
     }
 }
 

@@ -5,7 +5,7 @@ use crate::{
     error::Fault,
     event::{Actions, ClusterEvent, EventResource},
     node_info::NodeInfo,
-    plugin::{EventsToRegister, Filter, Plugin, PreFilter, PreFiltered},
+    plugin::{EventsToRegister, Filter, Plugin, PreFilter, PreFiltered, Reuse},
     pod_info::PodInfo,
     snapshot::Snapshot,
     verdict::Verdict,
@@ -50,6 +50,10 @@ impl Filter for NodePorts {
         let free = !pod.ports().iter().any(|port| node.is_port_taken(port));
         let reason = "node(s) didn't have free ports for the requested pod ports";
         Ok(Verdict::success_if(free, reason))
+    }
+
+    fn reuse(&self) -> Reuse {
+        Reuse::UntilNodeChanges
     }
 }
 

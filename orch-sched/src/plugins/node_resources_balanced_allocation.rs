@@ -7,7 +7,7 @@ use crate::{
     cycle_state::CycleState,
     error::Fault,
     node_info::NodeInfo,
-    plugin::{Plugin, PreScore, SCORE_MAX, Score},
+    plugin::{Plugin, PreScore, Reuse, SCORE_MAX, Score},
     pod_info::PodInfo,
     snapshot::Snapshot,
     verdict::Verdict,
@@ -79,5 +79,9 @@ impl Score for NodeResourcesBalancedAllocation {
             _ => 0.0,
         };
         Ok(((1.0 - deviation) * SCORE_MAX as f64) as i64)
+    }
+
+    fn reuse(&self) -> Reuse {
+        Reuse::UntilNodeChanges
     }
 }

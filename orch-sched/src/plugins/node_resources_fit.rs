@@ -7,7 +7,7 @@ use crate::{
     error::Fault,
     event::{Actions, ChangedObject, ClusterChange, ClusterEvent, EventResource, Hint},
     node_info::NodeInfo,
-    plugin::{EventsToRegister, Filter, Plugin, SCORE_MAX, Score},
+    plugin::{EventsToRegister, Filter, Plugin, Reuse, SCORE_MAX, Score},
     pod_info::PodInfo,
     resources::Resources,
     verdict::{Reasons, Verdict},
@@ -106,6 +106,10 @@ impl Filter for NodeResourcesFit {
             Verdict::Unschedulable(reasons)
         })
     }
+
+    fn reuse(&self) -> Reuse {
+        Reuse::UntilNodeChanges
+    }
 }
 
 /// What a node has of a resource, and what would be requested of it with the pod on it.
@@ -145,6 +149,10 @@ impl Score for NodeResourcesFit {
             weights += weight;
         }
         Ok(if weights > 0 { score / weights } else { 0 })
+    }
+
+    fn reuse(&self) -> Reuse {
+        Reuse::UntilNodeChanges
     }
 }
 

@@ -8,7 +8,7 @@ use crate::{
     error::Fault,
     event::{Actions, ClusterChange, ClusterEvent, EventResource, Hint},
     node_info::NodeInfo,
-    plugin::{EventsToRegister, Filter, Plugin},
+    plugin::{EventsToRegister, Filter, Plugin, Reuse},
     pod_info::PodInfo,
     verdict::Verdict,
 };
@@ -46,6 +46,10 @@ impl Filter for NodeUnschedulable {
         } else {
             Verdict::unresolvable("node(s) were unschedulable")
         })
+    }
+
+    fn reuse(&self) -> Reuse {
+        Reuse::UntilNodeChanges
     }
 }
 

@@ -1,13 +1,11 @@
 //! Pods spread evenly over topology domains.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use k8s_openapi::api::core::v1::{Node, TopologySpreadConstraint};
 use orch_core::selector::{Operator, Selector};
 
+use self::counts::{Domains, is_labelled, spreads};
 use super::{node_affinity::node_fits, tolerates};
 use crate::{
     cycle_state::CycleState,
@@ -21,6 +19,8 @@ use crate::{
     snapshot::Snapshot,
     verdict::Verdict,
 };
+
+mod counts;
 
 const REASON: &str = "node(s) didn't match pod topology spread constraints";
 const MISSING_LABEL: &str =
@@ -46,13 +46,35 @@ struct Constraint {
 #[derive(Clone, Debug)]
 struct Spread {
     constraint: Constraint,
-    domains: HashMap<String, i64>,
+    domains: Domains,
     /// Whether the pod counts in its own domain.
     itself: i64,
 }
 
+/// The constraints, each with the pods of its emptiest domain.
 #[derive(Clone, Debug)]
-struct FilterState(Vec<Spread>);
+struct FilterState(Vec<(Spread, i64)>);
+
+impl FilterState {
+    fn new(spreads: Vec<Spread>) -> Self {
+        Self(
+            spreads
+                .into_iter()
+                .map(|spread| {
+                    let least = spread.least();
+                    (spread, least)
+                })
+                .collect(),
+        )
+    }
+
+    fn count(&mut self, pod: &PodInfo, other: &PodInfo, node: &NodeInfo, by: i64) {
+        for (spread, least) in &mut self.0 {
+            spread.count(pod, other, node, by);
+            *least = spread.least();
+        }
+    }
+}
 
 #[derive(Clone, Debug)]
 struct ScoreState {
@@ -123,43 +145,48 @@ fn is_eligible(constraint: &Constraint, pod: &PodInfo, node: &NodeInfo) -> bool 
             .all(|taint| pod.tolerations().iter().any(|toleration| tolerates(toleration, taint)))
 }
 
-/// Counts the pods that a constraint is about, by the domain of their nodes.
-fn spread(
-    constraint: Constraint,
-    all: &[Constraint],
-    pod: &PodInfo,
-    nodes: &[Arc<NodeInfo>],
-    snapshot: &Snapshot,
-) -> Spread {
-    let labelled = |node: &NodeInfo| all.iter().all(|c| node.label(&c.topology_key).is_some());
-    let mut domains: HashMap<String, i64> = HashMap::new();
-    for node in nodes.iter().filter(|n| labelled(n) && is_eligible(&constraint, pod, n)) {
-        if let Some(value) = node.label(&constraint.topology_key) {
-            domains.entry(value.to_owned()).or_default();
-        }
-    }
-    let namespaces = BTreeSet::from([pod.namespace().to_owned()]);
-    for placed in snapshot.matching(&namespaces, &constraint.selector) {
-        let terminating = placed.pod.pod().metadata.deletion_timestamp.is_some();
-        let Some(node) = snapshot.node(&placed.node).filter(|_| !terminating) else { continue };
-        if labelled(node)
-            && is_eligible(&constraint, pod, node)
-            && let Some(count) =
-                node.label(&constraint.topology_key).and_then(|value| domains.get_mut(value))
-        {
-            *count += 1;
-        }
-    }
-    let itself = i64::from(constraint.selector.matches(pod.labels()));
-    Spread { constraint, domains, itself }
+/// Whether a constraint is about a placed pod. Upstream counts nothing for a selector without
+/// requirements, and no pods that are on their way out.
+fn is_counted(constraint: &Constraint, pod: &PodInfo, other: &PodInfo) -> bool {
+    !constraint.selector.is_everything()
+        && pod.namespace() == other.namespace()
+        && other.pod().metadata.deletion_timestamp.is_none()
+        && constraint.selector.matches(other.labels())
+}
+
+fn on_node(constraint: &Constraint, pod: &PodInfo, node: &NodeInfo) -> i64 {
+    node.pods().iter().filter(|other| is_counted(constraint, pod, other)).count() as i64
 }
 
 impl Spread {
+    /// Before anything is counted.
+    fn of(constraint: Constraint, pod: &PodInfo) -> Self {
+        let itself = i64::from(constraint.selector.matches(pod.labels()));
+        Self { constraint, domains: Domains::default(), itself }
+    }
+
+    /// With fewer domains than asked for, an empty one is taken to exist elsewhere.
+    fn least(&self) -> i64 {
+        let few = (self.domains.len() as i64) < self.constraint.min_domains;
+        if few { 0 } else { self.domains.values().copied().min().unwrap_or(0) }
+    }
+
+    /// Leaves out the domains in which none of these nodes is.
+    fn keep_domains_of(&mut self, nodes: &[&Arc<NodeInfo>], pod: &PodInfo) {
+        let mut seen = Domains::default();
+        for node in nodes.iter().filter(|node| is_eligible(&self.constraint, pod, node)) {
+            let Some(value) = node.label(&self.constraint.topology_key) else { continue };
+            if !seen.contains_key(value)
+                && let Some((domain, count)) = self.domains.get_key_value(value)
+            {
+                seen.insert(domain.clone(), *count);
+            }
+        }
+        self.domains = seen;
+    }
+
     fn count(&mut self, pod: &PodInfo, other: &PodInfo, node: &NodeInfo, by: i64) {
-        if pod.namespace() != other.namespace()
-            || !self.constraint.selector.matches(other.labels())
-            || !is_eligible(&self.constraint, pod, node)
-        {
+        if !is_counted(&self.constraint, pod, other) || !is_eligible(&self.constraint, pod, node) {
             return;
         }
         let value = node.label(&self.constraint.topology_key);
@@ -176,13 +203,10 @@ impl PreFilter for PodTopologySpread {
         pod: &PodInfo,
         snapshot: &Snapshot,
     ) -> Result<PreFiltered, Fault> {
-        let constraints = constraints(pod, "DoNotSchedule")?;
-        if constraints.is_empty() {
+        if !all(pod).iter().any(|c| c.when_unsatisfiable == "DoNotSchedule") {
             return Ok(Verdict::Skip.into());
         }
-        let count =
-            |c: &Constraint| spread(c.clone(), &constraints, pod, snapshot.nodes(), snapshot);
-        state.insert(FilterState(constraints.iter().map(count).collect()));
+        state.insert(FilterState::new(spreads(pod, "DoNotSchedule", snapshot)?));
         Ok(Verdict::Success.into())
     }
 
@@ -193,8 +217,8 @@ impl PreFilter for PodTopologySpread {
         added: &PodInfo,
         node: &NodeInfo,
     ) -> Result<(), Fault> {
-        let FilterState(spreads) = state.get_mut().ok_or("PreFilter did not run")?;
-        spreads.iter_mut().for_each(|spread| spread.count(pod, added, node, 1));
+        let own = state.get_mut::<FilterState>().ok_or("PreFilter did not run")?;
+        own.count(pod, added, node, 1);
         Ok(())
     }
 
@@ -205,8 +229,8 @@ impl PreFilter for PodTopologySpread {
         removed: &PodInfo,
         node: &NodeInfo,
     ) -> Result<(), Fault> {
-        let FilterState(spreads) = state.get_mut().ok_or("PreFilter did not run")?;
-        spreads.iter_mut().for_each(|spread| spread.count(pod, removed, node, -1));
+        let own = state.get_mut::<FilterState>().ok_or("PreFilter did not run")?;
+        own.count(pod, removed, node, -1);
         Ok(())
     }
 }
@@ -214,13 +238,10 @@ impl PreFilter for PodTopologySpread {
 impl Filter for PodTopologySpread {
     fn filter(&self, state: &CycleState, _: &PodInfo, node: &NodeInfo) -> Result<Verdict, Fault> {
         let FilterState(spreads) = state.get().ok_or("PreFilter did not run")?;
-        for Spread { constraint, domains, itself } in spreads {
+        for (Spread { constraint, domains, itself }, least) in spreads {
             let Some(value) = node.label(&constraint.topology_key) else {
                 return Ok(Verdict::unresolvable(MISSING_LABEL));
             };
-            // With fewer domains than asked for, an empty one is taken to exist elsewhere.
-            let few = (domains.len() as i64) < constraint.min_domains;
-            let least = if few { 0 } else { domains.values().copied().min().unwrap_or(0) };
             let here = domains.get(value).copied().unwrap_or(0);
             if here + itself - least > constraint.max_skew {
                 return Ok(Verdict::unschedulable(REASON));
@@ -238,40 +259,45 @@ impl PreScore for PodTopologySpread {
         nodes: &[Arc<NodeInfo>],
         snapshot: &Snapshot,
     ) -> Result<Verdict, Fault> {
-        let constraints = constraints(pod, "ScheduleAnyway")?;
-        if constraints.is_empty() {
+        if !all(pod).iter().any(|c| c.when_unsatisfiable == "ScheduleAnyway") {
             return Ok(Verdict::Skip);
         }
-        let lacks = |node: &&Arc<NodeInfo>| {
-            constraints.iter().any(|c| node.label(&c.topology_key).is_none())
-        };
-        let ignored: BTreeSet<_> = nodes.iter().filter(lacks).map(|n| n.name().clone()).collect();
-        let spreads = constraints.iter().map(|constraint| {
-            let spread = spread(constraint.clone(), &constraints, pod, nodes, snapshot);
-            let size = if constraint.topology_key == HOSTNAME {
-                nodes.len() - ignored.len()
-            } else {
-                spread.domains.len()
-            };
+        let mut spreads = spreads(pod, "ScheduleAnyway", snapshot)?;
+        let constraints: Vec<_> = spreads.iter().map(|spread| spread.constraint.clone()).collect();
+        let (ranked, lacking): (Vec<_>, Vec<_>) =
+            nodes.iter().partition(|node| is_labelled(node, &constraints));
+        let ignored: BTreeSet<_> = lacking.iter().map(|node| node.name().clone()).collect();
+        if nodes.len() < snapshot.nodes().len() {
+            spreads.iter_mut().for_each(|spread| spread.keep_domains_of(&ranked, pod));
+        }
+        let weighed = spreads.into_iter().map(|spread| {
+            // Nodes are counted one by one in Score, even if they share a name.
+            let by_node = spread.constraint.topology_key == HOSTNAME;
+            let size = if by_node { ranked.len() } else { spread.domains.len() };
             // The more domains, the less one more pod in one of them matters.
             (spread, (size as f64 + 2.0).ln())
         });
-        let spreads = spreads.collect();
+        let spreads = weighed.collect();
         state.insert(ScoreState { spreads, ignored });
         Ok(Verdict::Success)
     }
 }
 
 impl Score for PodTopologySpread {
-    fn score(&self, state: &CycleState, _: &PodInfo, node: &NodeInfo) -> Result<i64, Fault> {
+    fn score(&self, state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<i64, Fault> {
         let own = state.get::<ScoreState>().ok_or("PreScore did not run")?;
         if own.ignored.contains(node.name()) {
             return Ok(0);
         }
         let mut score = 0.0;
         for (spread, weight) in &own.spreads {
-            let value = node.label(&spread.constraint.topology_key);
-            let count = value.and_then(|value| spread.domains.get(value)).copied().unwrap_or(0);
+            let key = &spread.constraint.topology_key;
+            let count = if key == HOSTNAME {
+                on_node(&spread.constraint, pod, node)
+            } else {
+                let value = node.label(key);
+                value.and_then(|value| spread.domains.get(value)).copied().unwrap_or(0)
+            };
             score += count as f64 * weight + (spread.constraint.max_skew - 1) as f64;
         }
         Ok(score.round() as i64)

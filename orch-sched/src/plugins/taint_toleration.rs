@@ -10,7 +10,7 @@ use crate::{
     error::Fault,
     event::{Actions, ClusterChange, ClusterEvent, EventResource, Hint},
     node_info::NodeInfo,
-    plugin::{EventsToRegister, Filter, Plugin, Score},
+    plugin::{EventsToRegister, Filter, Plugin, Reuse, Score},
     pod_info::PodInfo,
     verdict::Verdict,
 };
@@ -54,6 +54,10 @@ impl Filter for TaintToleration {
             Verdict::Success
         })
     }
+
+    fn reuse(&self) -> Reuse {
+        Reuse::UntilNodeChanges
+    }
 }
 
 impl Score for TaintToleration {
@@ -72,6 +76,10 @@ impl Score for TaintToleration {
     ) -> Result<(), Fault> {
         default_normalize(scores, true);
         Ok(())
+    }
+
+    fn reuse(&self) -> Reuse {
+        Reuse::BeforeNormalization
     }
 }
 

@@ -60,6 +60,10 @@ async fn mistakes_are_named() {
         |b| b.weighted_plugin(Named("A"), 0),
         "profile \"default-scheduler\" gives the plugin \"A\" a weight of 0, not 1 to 1000000",
     );
+    check(
+        |b| b.profile(default().percentage_of_nodes_to_score(0)),
+        "profile \"default-scheduler\" asks for 0 percent of the nodes, not 1 to 100",
+    );
     for name in UNSUPPORTED_PLUGINS {
         let message = format!(
             "profile \"default-scheduler\" names the plugin {name:?}, which is not supported yet"

@@ -1,0 +1,117 @@
+//! Decisions in process, without a queue, a binding or an API server.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Node;
+use orch_core::{informer::Informers, random::Random};
+
+use crate::{
+    cache::Cache,
+    cycle_state::CycleState,
+    error::BuildError,
+    framework::{Diagnosis, Failure, Framework},
+    pod_info::PodInfo,
+    profile::{Profile, Registry},
+    snapshot::Snapshot,
+};
+
+/// Why a pod was not placed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// It fits nowhere.
+    #[error("{0}")]
+    Unschedulable(Box<Diagnosis>),
+    /// A plugin failed, or the pod cannot be understood.
+    #[error("{0}")]
+    Fault(String),
+}
+
+impl From<Failure> for PlanError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Unschedulable(diagnosis) => Self::Unschedulable(diagnosis),
+            Failure::Fault(text) => Self::Fault(text),
+        }
+    }
+}
+
+/// Decides where pods go, on a cluster that the caller describes: the very decisions of a
+/// [`Scheduler`](crate::Scheduler), with nothing written anywhere. For simulations, benchmarks and
+/// tests of plugins.
+///
+/// Filter, Score and what prepares them run; Reserve, Permit and the binding do not, so two pods may
+/// be promised the same unbound volume. Namespaces, volumes and claims are looked up in the
+/// informers.
+#[derive(Debug)]
+pub struct Planner {
+    framework: Framework,
+    cache: Cache,
+    snapshot: Snapshot,
+    random: Arc<dyn Random>,
+}
+
+impl Planner {
+    /// A planner of an empty cluster. Call it inside a tokio runtime: the informers start.
+    ///
+    /// # Errors
+    /// [`BuildError`] if the profile does not fit together.
+    pub fn new(informers: &Informers, profile: &Profile) -> Result<Self, BuildError> {
+        Ok(Self {
+            framework: Registry::new(informers.clone()).framework(profile)?,
+            cache: Cache::default(),
+            snapshot: Snapshot::default(),
+            random: informers.environment().random.clone(),
+        })
+    }
+
+    /// Adds a node, or changes it.
+    pub fn set_node(&mut self, node: Arc<Node>) {
+        self.cache.set_node(node);
+    }
+
+    /// Takes a node away. Pods that are on it stay there, should it come back.
+    pub fn remove_node(&mut self, name: &str) {
+        self.cache.remove_node(name);
+    }
+
+    /// Adds a pod to the node that it names, or changes it. A pod that names none is ignored.
+    pub fn set_pod(&mut self, pod: Arc<PodInfo>) {
+        self.cache.set_pod(pod);
+    }
+
+    /// Takes a pod away, by its uid.
+    pub fn remove_pod(&mut self, uid: &str) {
+        self.cache.remove_pod(uid);
+    }
+
+    /// Every node that the pod fits with the weighted sum of its scores, in no particular order.
+    ///
+    /// # Errors
+    /// [`PlanError`] if there is none.
+    pub fn evaluate(&mut self, pod: &PodInfo) -> Result<Vec<(Arc<str>, i64)>, PlanError> {
+        self.cache.refresh(&mut self.snapshot);
+        Ok(self.framework.evaluate(&mut CycleState::default(), pod, &self.snapshot)?)
+    }
+
+    /// The nodes with the best score, of which [`Planner::place`] takes any.
+    ///
+    /// # Errors
+    /// [`PlanError`] if there is none.
+    pub fn best(&mut self, pod: &PodInfo) -> Result<Vec<Arc<str>>, PlanError> {
+        self.cache.refresh(&mut self.snapshot);
+        Ok(self.framework.best(&mut CycleState::default(), pod, &self.snapshot)?)
+    }
+
+    /// Chooses a node as the scheduler does, and puts the pod there.
+    ///
+    /// # Errors
+    /// [`PlanError`] if there is none.
+    pub fn place(&mut self, pod: Arc<PodInfo>) -> Result<Arc<str>, PlanError> {
+        self.cache.refresh(&mut self.snapshot);
+        let (state, random) = (&mut CycleState::default(), &*self.random);
+        let node = self.framework.choose(state, &pod, &self.snapshot, random)?;
+        self.cache.assume(pod, &node);
+        Ok(node)
+    }
+}

@@ -1,0 +1,214 @@
+//! The reference for rules about other pods: spreading, affinity and anti-affinity.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use crate::{
+    reference::{
+        HUNDRED, hard_taints_are_tolerated, label, list, matches_node_affinity, name, selects,
+    },
+    world::World,
+};
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or_default()
+}
+
+fn namespace(pod: &Value) -> &str {
+    text(&pod["metadata"], "namespace")
+}
+
+// Spreading.
+
+fn constraints<'a>(pod: &'a Value, when: &str) -> Vec<&'a Value> {
+    let all = list(&pod["spec"]["topologySpreadConstraints"]).iter();
+    all.filter(|constraint| constraint["whenUnsatisfiable"] == when).collect()
+}
+
+/// Whether the pods of a node count: it has all the labels and the policies include it.
+fn counts(pod: &Value, node: &Value, constraint: &Value, all: &[&Value]) -> bool {
+    all.iter().all(|one| label(node, text(one, "topologyKey")).is_some())
+        && (constraint["nodeAffinityPolicy"] == "Ignore" || matches_node_affinity(pod, node))
+        && (constraint["nodeTaintsPolicy"] != "Honor" || hard_taints_are_tolerated(pod, node))
+}
+
+/// `matchLabelKeys` narrow the selector to pods with the values that this pod has.
+fn is_selected(constraint: &Value, pod: &Value, other: &Value) -> bool {
+    let keys = list(&constraint["matchLabelKeys"]).iter().filter_map(Value::as_str);
+    let mut keys = keys.filter(|key| label(pod, key).is_some());
+    selects(&constraint["labelSelector"], other)
+        && keys.all(|key| label(pod, key) == label(other, key))
+}
+
+fn matching(world: &World, constraint: &Value, pod: &Value, node: &Value) -> i64 {
+    // Upstream counts nothing for a selector without requirements.
+    let keys = list(&constraint["matchLabelKeys"]).iter().filter_map(Value::as_str);
+    let narrowed = keys.filter(|key| label(pod, key).is_some()).count() > 0;
+    let empty = constraint["labelSelector"].as_object().is_some_and(serde_json::Map::is_empty);
+    if empty && !narrowed {
+        return 0;
+    }
+    let pods = world.pods_on(name(node)).filter(|other| {
+        namespace(other) == namespace(pod)
+            && other["metadata"]["deletionTimestamp"].is_null()
+            && is_selected(constraint, pod, other)
+    });
+    pods.count() as i64
+}
+
+pub(crate) fn spread_allows(world: &World, pod: &Value, node: &Value) -> bool {
+    let all = constraints(pod, "DoNotSchedule");
+    all.iter().all(|constraint| {
+        let key = text(constraint, "topologyKey");
+        let Some(here) = label(node, key) else { return false };
+        let mut domains: BTreeMap<&str, i64> = BTreeMap::new();
+        for node in world.nodes.values().filter(|node| counts(pod, node, constraint, &all)) {
+            let value = label(node, key).expect("a node that counts has the label");
+            *domains.entry(value).or_default() += matching(world, constraint, pod, node);
+        }
+        let few = (domains.len() as i64) < constraint["minDomains"].as_i64().unwrap_or(1);
+        let least = if few { 0 } else { domains.values().copied().min().unwrap_or(0) };
+        let itself = i64::from(is_selected(constraint, pod, pod));
+        let skew = domains.get(here).copied().unwrap_or(0) + itself - least;
+        skew <= constraint["maxSkew"].as_i64().expect("a skew")
+    })
+}
+
+pub(crate) fn spread_scores(world: &World, pod: &Value, nodes: &[&Value]) -> Vec<i64> {
+    let all = constraints(pod, "ScheduleAnyway");
+    if all.is_empty() {
+        return vec![0; nodes.len()];
+    }
+    let labelled =
+        |node: &&Value| all.iter().all(|one| label(node, text(one, "topologyKey")).is_some());
+    let ranked: Vec<&Value> = nodes.iter().copied().filter(labelled).collect();
+    let raw = |node: &Value| {
+        let mut sum = 0.0;
+        for constraint in &all {
+            let key = text(constraint, "topologyKey");
+            let here = label(node, key);
+            let values: BTreeSet<_> = ranked.iter().map(|node| label(node, key)).collect();
+            let by_node = key == "kubernetes.io/hostname";
+            let (count, size) = if by_node {
+                (matching(world, constraint, pod, node), ranked.len())
+            } else {
+                let same = world.nodes.values().filter(|other| {
+                    label(other, key) == here && counts(pod, other, constraint, &all)
+                });
+                (same.map(|node| matching(world, constraint, pod, node)).sum(), values.len())
+            };
+            let skew = constraint["maxSkew"].as_i64().expect("a skew");
+            sum += count as f64 * (size as f64 + 2.0).ln() + (skew - 1) as f64;
+        }
+        sum.round() as i64
+    };
+    let scores: Vec<Option<i64>> =
+        nodes.iter().map(|node| labelled(node).then(|| raw(node))).collect();
+    let min = scores.iter().flatten().copied().min().unwrap_or(0);
+    let max = scores.iter().flatten().copied().max().unwrap_or(0);
+    let normalized = |score: Option<i64>| match score {
+        None => 0,
+        Some(_) if max == 0 => HUNDRED,
+        Some(score) => HUNDRED * (max + min - score) / max,
+    };
+    scores.into_iter().map(normalized).collect()
+}
+
+// Affinity and anti-affinity.
+
+fn terms<'a>(pod: &'a Value, kind: &str, required: bool) -> Vec<(&'a Value, i64)> {
+    let affinity = &pod["spec"]["affinity"][kind];
+    if required {
+        let terms = list(&affinity["requiredDuringSchedulingIgnoredDuringExecution"]);
+        return terms.iter().map(|term| (term, 1)).collect();
+    }
+    let terms = list(&affinity["preferredDuringSchedulingIgnoredDuringExecution"]).iter();
+    terms.map(|t| (&t["podAffinityTerm"], t["weight"].as_i64().expect("a weight"))).collect()
+}
+
+/// Whether a term that `owner` has is about `other`.
+fn is_about(world: &World, owner: &Value, term: &Value, other: &Value) -> bool {
+    let named = list(&term["namespaces"]);
+    let by_selector = &term["namespaceSelector"];
+    let in_namespace = if named.is_empty() && by_selector.is_null() {
+        namespace(owner) == namespace(other)
+    } else {
+        named.iter().any(|one| one == namespace(other))
+            || world
+                .namespaces
+                .iter()
+                .any(|one| name(one) == namespace(other) && selects(by_selector, one))
+    };
+    in_namespace && selects(&term["labelSelector"], other)
+}
+
+/// The placed pods with their nodes.
+fn placed(world: &World) -> impl Iterator<Item = (&Value, &Value)> {
+    let pods = world.pods.values();
+    pods.filter_map(|pod| Some((pod, world.nodes.get(text(&pod["spec"], "nodeName"))?)))
+}
+
+fn same_place(a: &Value, b: &Value, key: &str) -> bool {
+    label(a, key).is_some() && label(a, key) == label(b, key)
+}
+
+pub(crate) fn affinity_allows(world: &World, pod: &Value, node: &Value) -> bool {
+    let key = |term: &Value| text(term, "topologyKey").to_owned();
+    let anti = terms(pod, "podAntiAffinity", true);
+    let near = anti.iter().any(|(term, _)| {
+        placed(world).any(|(other, where_)| {
+            is_about(world, pod, term, other) && same_place(node, where_, &key(term))
+        })
+    });
+    let unwanted = placed(world).any(|(other, where_)| {
+        terms(other, "podAntiAffinity", true).iter().any(|(term, _)| {
+            is_about(world, other, term, pod) && same_place(node, where_, &key(term))
+        })
+    });
+    !near && !unwanted && required_affinity_holds(world, pod, node)
+}
+
+/// Only pods that all terms are about count. The first of a group may start anywhere that has the
+/// labels.
+fn required_affinity_holds(world: &World, pod: &Value, node: &Value) -> bool {
+    let all = terms(pod, "podAffinity", true);
+    let about_all = |other: &Value| all.iter().all(|(term, _)| is_about(world, pod, term, other));
+    let companions: Vec<_> = placed(world).filter(|(other, _)| about_all(other)).collect();
+    let key = |term: &Value| text(term, "topologyKey").to_owned();
+    let has_labels = all.iter().all(|(term, _)| label(node, &key(term)).is_some());
+    let met = all
+        .iter()
+        .all(|(term, _)| companions.iter().any(|(_, where_)| same_place(node, where_, &key(term))));
+    // A companion on a node without any of the labels is in no place that counts.
+    let nobody = !companions
+        .iter()
+        .any(|(_, where_)| all.iter().any(|(term, _)| label(where_, &key(term)).is_some()));
+    all.is_empty() || has_labels && (met || nobody && about_all(pod))
+}
+
+pub(crate) fn affinity_scores(world: &World, pod: &Value, nodes: &[&Value]) -> Vec<i64> {
+    let raw = |node: &&Value| {
+        let mut sum = 0;
+        for (other, where_) in placed(world) {
+            let mut count = |owner, about, kind, required, sign: i64| {
+                for (term, weight) in terms(owner, kind, required) {
+                    let near = same_place(node, where_, text(term, "topologyKey"));
+                    if near && is_about(world, owner, term, about) {
+                        sum += sign * weight;
+                    }
+                }
+            };
+            count(pod, other, "podAffinity", false, 1);
+            count(pod, other, "podAntiAffinity", false, -1);
+            count(other, pod, "podAffinity", true, 1);
+            count(other, pod, "podAffinity", false, 1);
+            count(other, pod, "podAntiAffinity", false, -1);
+        }
+        sum
+    };
+    let scores: Vec<i64> = nodes.iter().map(raw).collect();
+    let (Some(min), Some(max)) = (scores.iter().min(), scores.iter().max()) else { return scores };
+    let part = |score: &i64| (score - min) as f64 / (max - min).max(1) as f64;
+    scores.iter().map(|score| (100.0 * part(score)) as i64).collect()
+}
