@@ -41,15 +41,16 @@ impl Log {
         complete: bool,
         apply: &mut dyn FnMut(Record) -> Result<Revision, String>,
     ) -> Result<Self, StoreError> {
-        let Found { mut segments, next, made_with } = read(folder, complete, apply)?;
+        let Found { mut segments, next, made_with, torn_until } = read(folder, complete, apply)?;
         let length = options.segment_bytes.max(FILE_HEADER as u64);
         let current = match segments.pop() {
             Some(segment) => {
                 let length = made_with.max(segment.end);
-                OpenSegment::reopen(segment, length, disk.clone())?
+                OpenSegment::reopen(segment, torn_until, length, disk.clone())
             }
-            None => OpenSegment::create(folder, next, length, 0, disk.clone())?,
+            None => OpenSegment::create(folder, next, length, 0, disk.clone()),
         };
+        let current = current.map_err(no_space)?;
         remove_marker(folder).map_err(io_error(folder))?;
         Ok(Self {
             folder: folder.to_owned(),
@@ -72,12 +73,7 @@ impl Log {
             true => self.current.grow(bytes),
             false => self.rotate(bytes),
         };
-        reserved.map_err(|error| match error {
-            StoreError::Io(path, error) if error.kind() == io::ErrorKind::StorageFull => {
-                StoreError::NoSpace(path)
-            }
-            other => other,
-        })
+        reserved.map_err(no_space)
     }
 
     fn rotate(&mut self, bytes: usize) -> Result<(), StoreError> {
@@ -86,7 +82,7 @@ impl Log {
         let disk = self.disk.clone();
         let new = OpenSegment::create(&self.folder, self.next_number, length, last, disk)?;
         let old = std::mem::replace(&mut self.current, new);
-        self.closed.push(old.close()?);
+        self.closed.push(old.close());
         Ok(())
     }
 
@@ -131,19 +127,27 @@ impl Log {
     }
 
     /// Closes the log in order: everything is on disk, and it is written down where it ends, so
-    /// that a file which is cut short later is known to be.
+    /// that a file which is cut short later is known to be. Where that cannot be written, on a full
+    /// disk, the log is left as a crash would leave it, which is not damage.
     pub(super) fn close(self) -> Result<(), StoreError> {
-        let Segment { first, end, .. } = self.current.close()?;
+        self.current.sync_all()?;
+        let Segment { first, end, .. } = self.current.segment;
         let header = FileHeader { number: first, length: end };
+        let temporary = self.folder.join("CLOSED.tmp");
         let write = || {
-            let temporary = self.folder.join("CLOSED.tmp");
             let mut file = fs::File::create(&temporary)?;
             file.write_all(&header.encode(CLOSED_MAGIC))?;
             file.sync_all()?;
             fs::rename(&temporary, self.folder.join(CLOSED))?;
             sync_folder(&self.folder)
         };
-        write().map_err(io_error(&self.folder))
+        write().map_err(|error| {
+            let _ = fs::remove_file(&temporary);
+            io_error(&self.folder)(error)
+        })?;
+        // Only now: without the note, a file that is shorter than it was made is damaged.
+        self.current.close();
+        Ok(())
     }
 }
 
@@ -154,6 +158,18 @@ pub(super) struct Found {
     next: u64,
     /// The length that the last segment was made with.
     made_with: u64,
+    /// Behind this, nothing but zeros is in it.
+    torn_until: u64,
+}
+
+/// A full disk that was met before anything was written.
+fn no_space(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Io(path, error) if error.kind() == io::ErrorKind::StorageFull => {
+            StoreError::NoSpace(path)
+        }
+        other => other,
+    }
 }
 
 /// Reads every record in order, and changes nothing. `complete` and `apply`: see [`Log::open`].
@@ -172,7 +188,7 @@ pub(super) fn read(
     };
     let marker = read_marker(folder)?;
     let mut segments: Vec<Segment> = Vec::new();
-    let (mut length, mut made_with) = (0, 0);
+    let (mut length, mut made_with, mut torn_until) = (0, 0, 0);
     for (index, (number, path)) in files.iter().enumerate() {
         if *number != next {
             let what = format!("the segment with frame {next} is missing before this one");
@@ -184,10 +200,11 @@ pub(super) fn read(
         let before = segments.last().map_or(0, |segment| segment.last_revision);
         scan.segment.last_revision = scan.segment.last_revision.max(before);
         (next, length, made_with) = (scan.next, scan.length, scan.made_with);
+        torn_until = scan.torn_until;
         segments.push(scan.segment);
     }
     check_end(folder, segments.last(), marker, length, made_with)?;
-    Ok(Found { segments, next, made_with })
+    Ok(Found { segments, next, made_with, torn_until })
 }
 
 /// Where the log ended when it was closed in order.

@@ -77,9 +77,11 @@ impl OpenSegment {
         Ok(Self { segment, disk, file, allocated: length, zeroed: end })
     }
 
-    /// Opens a segment that was read, to go on where its frames end.
+    /// Opens a segment that was read, to go on where its frames end; what is left of a write that
+    /// was cut off reaches to `torn_until`.
     pub(super) fn reopen(
         segment: Segment,
+        torn_until: u64,
         length: u64,
         disk: Arc<dyn Disk>,
     ) -> Result<Self, StoreError> {
@@ -87,11 +89,11 @@ impl OpenSegment {
         let file = OpenOptions::new().write(true).open(&segment.path);
         let file = file.map_err(error())?;
         let prepare = || {
-            // What a write that was cut off left behind goes first: a later, shorter write must
-            // not leave the rest of it standing.
-            if file.metadata()?.len() > segment.end {
-                file.set_len(segment.end)?;
-            }
+            // What a write that was cut off left behind is cleared: a later, shorter write must not
+            // leave the rest of it standing. Never by cutting the file, which a full disk might not
+            // let grow again.
+            let rest = usize::try_from(torn_until.saturating_sub(segment.end)).unwrap_or(0);
+            disk.write_at(&file, &vec![0; rest], segment.end)?;
             disk.allocate(&file, length)?;
             file.sync_all()
         };
@@ -139,11 +141,18 @@ impl OpenSegment {
         self.disk.sync(&self.file).map_err(io_error(&self.segment.path))
     }
 
-    /// Gives back what was not used; nothing more will be written.
-    pub(super) fn close(self) -> Result<Segment, StoreError> {
+    /// Makes everything survive a loss of power, whether or not each write did.
+    pub(super) fn sync_all(&self) -> Result<(), StoreError> {
+        self.file.sync_all().map_err(io_error(&self.segment.path))
+    }
+
+    /// Gives back what was not used, if that can be done; nothing more will be written.
+    pub(super) fn close(self) -> Segment {
         let cut = self.file.set_len(self.segment.end).and_then(|()| self.file.sync_all());
-        cut.map_err(io_error(&self.segment.path))?;
-        Ok(self.segment)
+        if let Err(error) = cut {
+            tracing::warn!(path = %self.segment.path.display(), %error, "a segment keeps its length");
+        }
+        self.segment
     }
 }
 
@@ -155,6 +164,8 @@ pub(super) struct Scan {
     /// The length of the file, and the one that it was made with.
     pub(super) length: u64,
     pub(super) made_with: u64,
+    /// Behind this, nothing but zeros is in the file.
+    pub(super) torn_until: u64,
 }
 
 /// Reads a segment whose first frame has the number `first`. In the last one of a log the last
@@ -191,5 +202,6 @@ pub(super) fn read(
         }
     }
     let segment = Segment { path: path.to_owned(), first, end: end as u64, last_revision };
-    Ok(Scan { segment, next, length: data.len() as u64, made_with: header.length })
+    let torn_until = data.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1);
+    Ok(Scan { segment, next, length: data.len() as u64, made_with: header.length, torn_until })
 }

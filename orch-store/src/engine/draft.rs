@@ -164,10 +164,6 @@ impl<'a, H: Hidden> Draft<'a, H> {
     }
 
     fn put(&mut self, put: Put) -> Result<Option<Entry>, StoreError> {
-        // In etcd's order, where several things are wrong.
-        if let PutLease::Set(lease) = put.lease {
-            self.check_lease(lease)?;
-        }
         let live = self.head(&put.key).and_then(|head| head.live()).cloned();
         let kept = || live.as_ref().ok_or(StoreError::NothingToKeep);
         let value = match put.value {
@@ -178,6 +174,8 @@ impl<'a, H: Hidden> Draft<'a, H> {
             PutLease::Set(lease) => lease,
             PutLease::Keep => kept()?.lease,
         };
+        // Where both are wrong, etcd's versions differ in which they tell.
+        self.check_lease(lease)?;
         let version =
             Version::put(put.key.clone(), value, lease, self.revision + 1, self.head(&put.key));
         self.change(version);
