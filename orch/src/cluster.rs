@@ -23,7 +23,6 @@ mod network;
 mod node;
 mod readiness;
 mod security;
-mod types;
 
 pub use builder::ClusterBuilder;
 pub use dialer::LocalDialer;

@@ -24,7 +24,7 @@ use orch_store::{MemoryOptions, MemoryStore, Store};
 
 use super::{
     Cluster, LocalDialer, NetworkSetup, NodeSetup, OwnInformers, Parts, ServeSetup, StartError,
-    security, types::Served,
+    security,
 };
 
 /// Takes what is to differ from the defaults, and starts the cluster.
@@ -234,7 +234,7 @@ impl ClusterBuilder {
         pki: Option<&Pki>,
         informers: &Informers,
     ) -> Result<Manager, StartError> {
-        let mut options = StandardOptions::new(Served(api.clone()));
+        let mut options = StandardOptions::new(api.resource_types());
         options.root_ca_pem = pki.map(|pki| pki.ca_pem().to_owned());
         if let Some(names) = &self.controllers {
             options.controllers.clone_from(names);
