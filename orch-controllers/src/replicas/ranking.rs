@@ -15,29 +15,49 @@ const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 /// running, not ready before ready, cheap before costly, crowded before lonely, and then, roughly,
 /// young before old.
 pub(super) fn first_to_go(pods: &mut [Arc<Pod>], related: &[Arc<Pod>], now: Timestamp) {
-    let mut on_node: HashMap<&str, usize> = HashMap::new();
-    for pod in related {
-        *on_node.entry(node(pod)).or_insert(0) += 1;
-    }
-    pods.sort_by(|a, b| compare(a, b, &on_node, now));
+    let all = pods.to_vec();
+    let order = Order {
+        on_node: crowds(related),
+        ready: Ages::of(&all, pods::ready_since, now),
+        created: Ages::of(&all, created, now),
+    };
+    pods.sort_by(|a, b| order.compare(a, b));
 }
 
 fn node(pod: &Pod) -> &str {
     pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default()
 }
 
-fn compare(a: &Pod, b: &Pod, on_node: &HashMap<&str, usize>, now: Timestamp) -> Ordering {
-    let crowd = |pod| on_node.get(node(pod)).copied().unwrap_or(0);
-    let assigned = |pod| !node(pod).is_empty();
-    assigned(a)
-        .cmp(&assigned(b))
-        .then_with(|| phase_order(a).cmp(&phase_order(b)))
-        .then_with(|| pods::is_ready(a).cmp(&pods::is_ready(b)))
-        .then_with(|| cost(a).cmp(&cost(b)))
-        .then_with(|| crowd(b).cmp(&crowd(a)))
-        .then_with(|| by_age(pods::ready_since(a), pods::ready_since(b), a, b, now))
-        .then_with(|| restarts(b).cmp(&restarts(a)))
-        .then_with(|| by_age(created(a), created(b), a, b, now))
+/// How many pods each node has.
+fn crowds(related: &[Arc<Pod>]) -> HashMap<&str, usize> {
+    let mut on_node = HashMap::new();
+    for pod in related {
+        *on_node.entry(node(pod)).or_insert(0) += 1;
+    }
+    on_node
+}
+
+/// What pods are compared with.
+struct Order<'a> {
+    on_node: HashMap<&'a str, usize>,
+    ready: Ages<'a>,
+    created: Ages<'a>,
+}
+
+impl Order<'_> {
+    fn compare(&self, a: &Pod, b: &Pod) -> Ordering {
+        let crowd = |pod| self.on_node.get(node(pod)).copied().unwrap_or(0);
+        let assigned = |pod| !node(pod).is_empty();
+        assigned(a)
+            .cmp(&assigned(b))
+            .then_with(|| phase_order(a).cmp(&phase_order(b)))
+            .then_with(|| pods::is_ready(a).cmp(&pods::is_ready(b)))
+            .then_with(|| cost(a).cmp(&cost(b)))
+            .then_with(|| crowd(b).cmp(&crowd(a)))
+            .then_with(|| self.ready.compare(pods::ready_since(a), pods::ready_since(b)))
+            .then_with(|| restarts(b).cmp(&restarts(a)))
+            .then_with(|| self.created.compare(created(a), created(b)))
+    }
 }
 
 fn phase_order(pod: &Pod) -> u8 {
@@ -65,25 +85,40 @@ fn restarts(pod: &Pod) -> i32 {
 
 /// Young before old, where ages differ by more than about a factor of two; otherwise by uid, which
 /// is as good as random, so that pods of one generation do not all go together.
-fn by_age(
-    at: Option<Timestamp>,
-    bt: Option<Timestamp>,
-    a: &Pod,
-    b: &Pod,
+///
+/// Differs: upstream compares the uids of the two pods. Of pods of exactly the same age, which the
+/// next criterion decides between, one speaks for all here: otherwise the order would contradict
+/// itself as soon as a third pod's uid lies between theirs.
+struct Ages<'a> {
     now: Timestamp,
-) -> Ordering {
-    if at == bt {
-        return Ordering::Equal;
+    /// The least uid of the pods of each age.
+    speakers: HashMap<Timestamp, &'a str>,
+}
+
+impl<'a> Ages<'a> {
+    fn of(pods: &'a [Arc<Pod>], time: fn(&Pod) -> Option<Timestamp>, now: Timestamp) -> Self {
+        let mut speakers = HashMap::new();
+        for pod in pods {
+            let Some(time) = time(pod) else { continue };
+            let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+            let speaker = speakers.entry(time).or_insert(uid);
+            *speaker = uid.min(speaker);
+        }
+        Self { now, speakers }
     }
-    let (Some(at), Some(bt)) = (at, bt) else {
-        // What was never ready (or never created) counts as the youngest.
-        return at.is_some().cmp(&bt.is_some());
-    };
-    let magnitude = |time: Timestamp| {
-        let nanos = u64::try_from(now.duration_since(time).as_nanos()).unwrap_or(0);
-        nanos.checked_ilog2().map_or(-1, i64::from)
-    };
-    magnitude(at).cmp(&magnitude(bt)).then_with(|| a.metadata.uid.cmp(&b.metadata.uid))
+
+    fn compare(&self, a: Option<Timestamp>, b: Option<Timestamp>) -> Ordering {
+        let (Some(a), Some(b)) = (a, b) else {
+            // What was never ready (or never created) counts as the youngest.
+            return a.is_some().cmp(&b.is_some());
+        };
+        let magnitude = |time: Timestamp| {
+            let nanos = u64::try_from(self.now.duration_since(time).as_nanos()).unwrap_or(0);
+            nanos.checked_ilog2().map_or(-1, i64::from)
+        };
+        let speaker = |time| self.speakers.get(&time);
+        magnitude(a).cmp(&magnitude(b)).then_with(|| speaker(a).cmp(&speaker(b)))
+    }
 }
 
 #[cfg(test)]
@@ -124,5 +159,39 @@ mod tests {
         first_to_go(&mut pods, &related, now);
         let names = pods.map(|pod| pod.metadata.name.clone().unwrap_or_default());
         assert_eq!(names, ["f", "e", "d", "c", "b", "z", "a"]);
+    }
+
+    /// Equal ages among ages of one magnitude, with uids in between: every two pods must stand to
+    /// each other as their places say.
+    #[test]
+    fn the_order_does_not_contradict_itself() {
+        let now: Timestamp = "2026-01-02T00:00:00Z".parse().unwrap();
+        let mut pods: Vec<_> = (0..60u32)
+            .map(|number| {
+                let second = number * 7 % 5;
+                let ready = format!("2026-01-01T00:00:1{second}Z");
+                let restarts = number % 3;
+                let uid = format!("{:02}", number * 37 % 60);
+                let more = json!({"metadata": {"uid": uid}, "status": {
+                    "conditions": [
+                        {"type": "Ready", "status": "True", "lastTransitionTime": ready}],
+                    "containerStatuses": [{"name": "c", "image": "", "imageID": "", "ready": true,
+                        "restartCount": restarts}],
+                }});
+                pod("p", &more)
+            })
+            .collect();
+        first_to_go(&mut pods, &[], now);
+        let all = pods.clone();
+        let order = Order {
+            on_node: HashMap::new(),
+            ready: Ages::of(&all, pods::ready_since, now),
+            created: Ages::of(&all, created, now),
+        };
+        for (place, pod) in pods.iter().enumerate() {
+            for later in &pods[place..] {
+                assert_ne!(order.compare(pod, later), Ordering::Greater);
+            }
+        }
     }
 }
