@@ -43,11 +43,7 @@ impl DurableStore {
         if file.exists() {
             return Err(StoreError::Invalid(format!("{} exists already", file.display())));
         }
-        let source = {
-            let state = self.inner.engine.state.read();
-            let leases = state.leases.iter().collect();
-            Source { revision: state.revision, keys: state.keys.clone(), leases }
-        };
+        let source = Source::of(&self.inner.engine, None);
         snapshot::write(file, &source)?;
         Ok(source.revision)
     }

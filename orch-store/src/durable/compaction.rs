@@ -38,11 +38,7 @@ impl Snapshots {
         if bytes < self.bytes_min {
             return;
         }
-        let source = {
-            let state = engine.state.read();
-            let leases = state.leases.iter().collect();
-            snapshot::Source { revision, keys: state.keys.clone(), leases }
-        };
+        let source = snapshot::Source::of(engine, Some(revision));
         let folder = self.folder.clone();
         let work = move || snapshot::replace(&folder, &source, &superfluous);
         match thread::Builder::new().name("orch-snapshot".into()).spawn(work) {

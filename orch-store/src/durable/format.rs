@@ -113,7 +113,8 @@ pub(super) fn read_frame_header(header: &[u8]) -> Option<(usize, u64, u32)> {
 /// off, and damage to one that is followed by another is not a cut-off write.
 pub(super) fn read_frame(data: &[u8], at: usize, number: u64) -> Frame<'_> {
     let rest = &data[at..];
-    if is_zero(rest) {
+    // The rest of the file is looked at only where no frame begins.
+    if is_zero(&rest[..rest.len().min(FRAME_HEADER)]) && is_zero(rest) {
         return Frame::End;
     }
     let Some(header) = rest.get(..FRAME_HEADER) else { return Frame::Torn };

@@ -158,7 +158,7 @@ pub(super) struct Found {
     next: u64,
     /// The length that the last segment was made with.
     made_with: u64,
-    /// Behind this, nothing but zeros is in it.
+    /// Where a write ends that was cut off in it; 0 if none was.
     torn_until: u64,
 }
 

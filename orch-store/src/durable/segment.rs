@@ -164,7 +164,7 @@ pub(super) struct Scan {
     /// The length of the file, and the one that it was made with.
     pub(super) length: u64,
     pub(super) made_with: u64,
-    /// Behind this, nothing but zeros is in the file.
+    /// Where a write that was cut off ends; 0 if none was.
     pub(super) torn_until: u64,
 }
 
@@ -182,11 +182,14 @@ pub(super) fn read(
         return Err(corrupt(path, 0, "the number in the header is not that of the name"));
     }
     let (mut end, mut next, mut last_revision) = (FILE_HEADER, first, 0);
+    let mut torn_until = 0;
     loop {
         match format::read_frame(&data, end, next) {
             Frame::End => break,
             Frame::Torn if last => {
                 tracing::warn!(path = %path.display(), end, "a write was never completed");
+                let last = data.iter().rposition(|byte| *byte != 0);
+                torn_until = last.map_or(0, |last| last as u64 + 1);
                 break;
             }
             Frame::Torn => return Err(corrupt(path, end, "a frame is cut short")),
@@ -202,6 +205,5 @@ pub(super) fn read(
         }
     }
     let segment = Segment { path: path.to_owned(), first, end: end as u64, last_revision };
-    let torn_until = data.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1);
     Ok(Scan { segment, next, length: data.len() as u64, made_with: header.length, torn_until })
 }

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     StoreError,
-    engine::{State, index::Index, version::Version},
+    engine::{Engine, State, index::Index, version::Version},
     store::{KeyRange, LeaseId, Revision},
 };
 
@@ -26,6 +26,18 @@ pub(super) struct Source {
     pub(super) revision: Revision,
     pub(super) keys: Index,
     pub(super) leases: Vec<(LeaseId, i64)>,
+}
+
+impl Source {
+    /// Everything as it is now, as of `revision` or of the newest.
+    pub(super) fn of(engine: &Engine, revision: Option<Revision>) -> Self {
+        let state = engine.state.read();
+        Self {
+            revision: revision.unwrap_or(state.revision),
+            keys: state.keys.clone(),
+            leases: state.leases.iter().collect(),
+        }
+    }
 }
 
 /// Writes a snapshot, then removes the snapshots and segments that it replaces.

@@ -2,6 +2,7 @@
 
 use std::{path::Path, sync::Arc, sync::OnceLock, time::Duration};
 
+use futures::StreamExt as _;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -11,7 +12,7 @@ use super::{ServeOptions, convert::signed, refusal, watch::ProgressHub};
 use crate::{
     StoreError,
     protocol::etcdserverpb as pb,
-    store::{KeyRange, LeasedStore, RangeRequest, Revision},
+    store::{KeyRange, LeasedStore, RangeRequest, Revision, pages},
 };
 
 /// The term that all responses have: there is no Raft, and an etcd that works has one that is
@@ -100,20 +101,14 @@ impl Shared {
         revision: Revision,
         mut visit: impl FnMut(Vec<crate::store::Entry>),
     ) -> Result<(), StoreError> {
-        let mut request = RangeRequest {
-            revision: Some(revision),
-            limit: Some(PAGE),
-            ..RangeRequest::new(KeyRange::prefix(""))
-        };
-        loop {
-            let page = self.store.range(request.clone()).await?;
-            let last = page.entries.last().filter(|_| page.more);
-            let next = last.map(|last| [&last.key[..], b"\0"].concat());
-            visit(page.entries);
-            let Some(next) = next else { return Ok(()) };
-            request.range.start = next.into();
+        let everything =
+            RangeRequest { revision: Some(revision), ..RangeRequest::new(KeyRange::prefix("")) };
+        let mut pages = pages(self.store.clone(), everything, PAGE);
+        while let Some(page) = pages.next().await {
+            visit(page?.entries);
             tokio::task::yield_now().await;
         }
+        Ok(())
     }
 
     /// How large the store is, in bytes.

@@ -73,7 +73,10 @@ fn tell(folder: &std::path::Path, revision: Revision, keys: usize) {
 pub(super) fn backup(arguments: &BackupArguments) -> Result<(), Failure> {
     let BackupArguments { data_dir, file } = arguments;
     // Opening would create what is not there.
-    DurableStore::check(data_dir).map_err(|error| not_opened(&error))?;
+    if !data_dir.is_dir() {
+        let what = format!("there is no folder {}", data_dir.display());
+        return Err(Failure::new(what, "choose that of a store with --data-dir DIR"));
+    }
     let store = DurableStore::open(data_dir, DurableOptions::default());
     let store = store.map_err(|error| not_opened(&error))?;
     let revision = store.backup(file).map_err(|error| not_opened(&error))?;
