@@ -167,20 +167,7 @@ impl Rules {
         path: &str,
         errors: &mut Vec<FieldError>,
     ) {
-        let (least, most) = self.bounds.items;
-        let length = items.len() as u64;
-        if let Some(most) = most.filter(|most| length > *most) {
-            let most = usize::try_from(most).unwrap_or(0);
-            errors.push(FieldError::too_many(field(path), items.len(), most));
-        }
-        if let Some(least) = least.filter(|least| length < *least) {
-            let why = format!("{path} in body should have at least {least} items");
-            errors.push(FieldError::invalid(field(path), length, why));
-        }
-        if self.bounds.unique && (1..items.len()).any(|at| items[..at].contains(&items[at])) {
-            let why = format!("{path} in body shouldn't contain duplicates");
-            errors.push(FieldError::invalid(field(path), Value::from(items), why));
-        }
+        check_length(self.bounds.items, items.len(), "items", path, errors);
         self.keys.check(items, path, errors);
         let Some(rules) = &self.items else { return };
         for (at, item) in items.iter().enumerate() {
@@ -196,16 +183,7 @@ impl Rules {
         path: &str,
         errors: &mut Vec<FieldError>,
     ) {
-        let (least, most) = self.bounds.properties;
-        let length = fields.len() as u64;
-        if let Some(most) = most.filter(|most| length > *most) {
-            let most = usize::try_from(most).unwrap_or(0);
-            errors.push(FieldError::too_many(field(path), fields.len(), most));
-        }
-        if let Some(least) = least.filter(|least| length < *least) {
-            let why = format!("{path} in body should have at least {least} properties");
-            errors.push(FieldError::invalid(field(path), length, why));
-        }
+        check_length(self.bounds.properties, fields.len(), "properties", path, errors);
         for name in self.required.iter().filter(|name| !fields.contains_key(*name)) {
             errors.push(FieldError::required(below(path, name), ""));
         }
@@ -307,6 +285,25 @@ fn unsupported(path: &str, value: &Value, allowed: &[Value]) -> FieldError {
     let allowed: Vec<String> = allowed.iter().map(text).collect();
     let allowed: Vec<&str> = allowed.iter().map(String::as_str).collect();
     FieldError::not_supported(field(path), value.clone(), &allowed)
+}
+
+/// Whether there are as many items or properties as there may be.
+fn check_length(
+    (least, most): (Option<u64>, Option<u64>),
+    found: usize,
+    what: &str,
+    path: &str,
+    errors: &mut Vec<FieldError>,
+) {
+    let length = found as u64;
+    if let Some(most) = most.filter(|most| length > *most) {
+        let most = usize::try_from(most).unwrap_or(0);
+        errors.push(FieldError::too_many(field(path), found, most));
+    }
+    if let Some(least) = least.filter(|least| length < *least) {
+        let why = format!("{path} in body should have at least {least} {what}");
+        errors.push(FieldError::invalid(field(path), length, why));
+    }
 }
 
 #[cfg(test)]

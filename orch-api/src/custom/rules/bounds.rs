@@ -14,7 +14,6 @@ pub(super) struct Bounds {
     pub(super) length: (Option<u64>, Option<u64>),
     pub(super) items: (Option<u64>, Option<u64>),
     pub(super) properties: (Option<u64>, Option<u64>),
-    pub(super) unique: bool,
 }
 
 impl Bounds {
@@ -32,7 +31,6 @@ impl Bounds {
             length: (count("minLength"), count("maxLength")),
             items: (count("minItems"), count("maxItems")),
             properties: (count("minProperties"), count("maxProperties")),
-            unique: flag("uniqueItems"),
         }
     }
 
