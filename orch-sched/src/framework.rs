@@ -19,7 +19,7 @@ use crate::{
     error::Fault,
     event::{ClusterChange, ClusterEvent, Hint},
     node_info::NodeInfo,
-    plugin::{Filter, Plugin, SCORE_MAX},
+    plugin::{Candidates, Filter, Plugin, SCORE_MAX},
     pod_info::PodInfo,
     queue::QueuedPod,
     snapshot::Snapshot,
@@ -300,7 +300,8 @@ impl Framework {
         nodes: &[Arc<NodeInfo>],
         snapshot: &Snapshot,
     ) -> Result<Vec<i64>, Failure> {
-        let skipped = self.pre_score(state, pod, nodes, snapshot)?;
+        let candidates = Candidates::each(nodes);
+        let skipped = self.pre_score(state, pod, &candidates, snapshot)?;
         let mut totals = vec![0i64; nodes.len()];
         for enabled in self.plugins.iter().filter(|enabled| !skipped.contains(&enabled.name)) {
             let Some(score) = enabled.plugin.as_score() else { continue };

@@ -41,6 +41,7 @@ mod resources;
 mod scheduler;
 mod snapshot;
 mod standing;
+mod unique;
 mod verdict;
 mod waiting;
 
@@ -51,8 +52,9 @@ pub use framework::{Diagnosis, Rejection};
 pub use node_info::NodeInfo;
 pub use planner::{PlanError, Planner};
 pub use plugin::{
-    Bind, EventsToRegister, Filter, Permit, Plugin, PostBind, PostFilter, PostFiltered, PreBind,
-    PreEnqueue, PreFilter, PreFiltered, PreScore, QueueSort, Reserve, Reuse, SCORE_MAX, Score,
+    Bind, Candidates, EventsToRegister, Filter, GroupKey, Grouping, Permit, Plugin, PostBind,
+    PostFilter, PostFiltered, PreBind, PreEnqueue, PreFilter, PreFiltered, PreScore, QueueSort,
+    Reserve, Reuse, SCORE_MAX, Score,
 };
 pub use pod_info::{AffinityTerm, AffinityTerms, HostPort, PodInfo};
 pub use profile::{

@@ -29,7 +29,7 @@ pub struct HostPort {
 }
 
 /// One term of pod affinity or anti-affinity, ready to match.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct AffinityTerm {
     /// Which pods by their labels.
     pub selector: Selector,
@@ -203,6 +203,12 @@ impl PodInfo {
     /// Where the pod does not want to be with which pods.
     pub fn anti_affinity(&self) -> &AffinityTerms {
         &self.anti_affinity
+    }
+
+    /// Whether the pod has any affinity or anti-affinity term.
+    pub(crate) fn has_affinity(&self) -> bool {
+        let has = |terms: &AffinityTerms| !terms.required.is_empty() || !terms.preferred.is_empty();
+        has(&self.affinity) || has(&self.anti_affinity)
     }
 
     /// What could not be understood about the pod.

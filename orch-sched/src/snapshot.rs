@@ -12,7 +12,10 @@ use std::{
 use orch_core::selector::{Operator, Selector};
 use parking_lot::Mutex;
 
-use crate::{node_info::NodeInfo, pod_info::PodInfo};
+use crate::{
+    node_info::{NodeInfo, changed_pods},
+    pod_info::PodInfo,
+};
 
 /// A pod and where it runs.
 #[derive(Clone, Debug)]
@@ -101,6 +104,11 @@ impl Snapshot {
     /// On how many nodes an image is.
     pub fn nodes_with_image(&self, image: &str) -> usize {
         self.images.get(image).copied().unwrap_or(0)
+    }
+
+    /// Whether any node has any image.
+    pub(crate) fn has_images(&self) -> bool {
+        !self.images.is_empty()
     }
 
     /// The pods of these namespaces that a selector matches, found through the most useful of its
@@ -193,17 +201,11 @@ impl Snapshot {
     fn reindex(&mut self, old: Option<&NodeInfo>, new: Option<&Arc<NodeInfo>>) {
         let before = old.map(NodeInfo::pods).unwrap_or_default();
         let after = new.map(|node| node.pods()).unwrap_or_default();
-        // Pods keep their order, so that what two states share are a beginning and an end.
-        let same = |(a, b): &(&Arc<PodInfo>, &Arc<PodInfo>)| Arc::ptr_eq(a, b);
-        let start = before.iter().zip(after).take_while(same).count();
-        let (before, after) = (&before[start..], &after[start..]);
-        let end = before.iter().rev().zip(after.iter().rev()).take_while(same).count();
+        let (gone, come) = changed_pods(before, after);
         let node_name = old.map(|node| &**node.name()).unwrap_or_default();
-        for pod in &before[..before.len() - end] {
-            self.unindex(pod, node_name);
-        }
+        gone.iter().for_each(|pod| self.unindex(pod, node_name));
         if let Some(node) = new {
-            for pod in &after[..after.len() - end] {
+            for pod in come {
                 self.index(Placed { pod: pod.clone(), node: node.name().clone() });
             }
         }
@@ -233,8 +235,7 @@ impl Snapshot {
             let label = (namespace.to_owned(), key.clone(), value.clone());
             self.by_label.entry(label).or_default().insert(uid.clone(), placed.clone());
         }
-        let terms = [pod.affinity(), pod.anti_affinity()];
-        if terms.iter().any(|t| !t.required.is_empty() || !t.preferred.is_empty()) {
+        if pod.has_affinity() {
             self.with_affinity.insert(uid.clone(), placed.clone());
         }
         if !pod.anti_affinity().required.is_empty() {
