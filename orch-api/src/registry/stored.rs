@@ -74,7 +74,7 @@ impl Inner {
 }
 
 fn written(cache: &Cache, bytes: Bytes, revision: Revision) -> Result<Arc<Object>, ApiError> {
-    let object = Object::from_stored(bytes, revision).map_err(ApiError::internal)?;
+    let object = Object::from_encoded(bytes, revision).map_err(ApiError::internal)?;
     let object = Arc::new(object);
     cache.wrote(revision, &object);
     Ok(object)
