@@ -17,6 +17,8 @@ use parking_lot::Mutex;
 
 mod accept;
 mod documents;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod options;
 mod read_body;
 mod resources;

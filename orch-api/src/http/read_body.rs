@@ -8,7 +8,7 @@ use serde_json::Value;
 use serde_saphyr::DuplicateKeyPolicy;
 
 use super::Exchange;
-use crate::registry::decode_json;
+use crate::registry::{BodyError, decode_json};
 
 /// How much of a body that cannot be read is shown in the refusal, in bytes.
 const SHOWN: usize = 30;
@@ -48,48 +48,72 @@ impl Exchange {
     pub(super) async fn object(&mut self, kind: &str) -> Result<Option<Decoded>, ApiError> {
         let media_type = self.media_type();
         let bytes = self.body_bytes().await?;
-        if bytes.is_empty() {
-            return Ok(None);
-        }
-        match media_type.as_str() {
-            "" | "application/json" => decode(&bytes)
-                .map(Some)
-                .map_err(|why| unrecognized(kind, &format!("{NO_KIND}{why}"), &bytes)),
-            "application/yaml" => {
-                decode_yaml(&bytes).map(Some).map_err(|why| unrecognized(kind, &why, &bytes))
-            }
-            "application/vnd.kubernetes.protobuf" => {
-                let value = orch_core::protobuf::decode(&bytes)
-                    .map_err(|error| unrecognized(kind, &error.to_string(), &bytes))?;
-                Ok(Some(Decoded { value, duplicates: Vec::new() }))
-            }
-            _ => Err(unsupported(
-                "the body of the request was in an unknown format - accepted media types include: \
-                 application/json, application/yaml, application/vnd.kubernetes.protobuf",
-            )),
-        }
+        decode_object(&media_type, &bytes, kind)
     }
 
     /// The patch in the body.
     pub(super) async fn patch(&mut self) -> Result<(PatchKind, Decoded), ApiError> {
         let media_type = self.media_type();
-        let kinds = [PatchKind::Json, PatchKind::Merge, PatchKind::Strategic, PatchKind::Apply];
-        let kind = kinds.into_iter().find(|kind| kind.media_type() == media_type);
-        let kind = kind.ok_or_else(|| {
-            let known: Vec<&str> = kinds.iter().map(|kind| kind.media_type()).collect();
-            unsupported(&format!(
-                "the body of the request was in an unknown format - accepted media types include: {}",
-                known.join(", ")
-            ))
-        })?;
+        let kind = patch_kind(&media_type)?;
         let bytes = self.body_bytes().await?;
-        let decoded = match kind {
-            PatchKind::Apply => decode_yaml(&bytes)
-                .map_err(|why| ApiError::bad_request(format!("error decoding YAML: {why}")))?,
-            _ => decode(&bytes)
-                .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?,
-        };
-        Ok((kind, decoded))
+        Ok((kind, decode_patch(kind, &bytes)?))
+    }
+}
+
+/// The object in a body of that media type; `None` if the body is empty.
+pub(super) fn decode_object(
+    media_type: &str,
+    bytes: &[u8],
+    kind: &str,
+) -> Result<Option<Decoded>, ApiError> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    match media_type {
+        "" | "application/json" => decode(bytes).map(Some).map_err(|why| {
+            refused(why, |why| unrecognized(kind, &format!("{NO_KIND}{why}"), bytes))
+        }),
+        "application/yaml" => {
+            decode_yaml(bytes).map(Some).map_err(|why| unrecognized(kind, &why, bytes))
+        }
+        "application/vnd.kubernetes.protobuf" => {
+            let value = orch_core::protobuf::decode(bytes)
+                .map_err(|error| unrecognized(kind, &error.to_string(), bytes))?;
+            Ok(Some(Decoded { value, duplicates: Vec::new() }))
+        }
+        _ => Err(unsupported(
+            "the body of the request was in an unknown format - accepted media types include: \
+             application/json, application/yaml, application/vnd.kubernetes.protobuf",
+        )),
+    }
+}
+
+fn patch_kind(media_type: &str) -> Result<PatchKind, ApiError> {
+    let kinds = [PatchKind::Json, PatchKind::Merge, PatchKind::Strategic, PatchKind::Apply];
+    kinds.into_iter().find(|kind| kind.media_type() == media_type).ok_or_else(|| {
+        let known: Vec<&str> = kinds.iter().map(|kind| kind.media_type()).collect();
+        unsupported(&format!(
+            "the body of the request was in an unknown format - accepted media types include: {}",
+            known.join(", ")
+        ))
+    })
+}
+
+/// The patch in a body.
+pub(super) fn decode_patch(kind: PatchKind, bytes: &[u8]) -> Result<Decoded, ApiError> {
+    match kind {
+        PatchKind::Apply => decode_yaml(bytes)
+            .map_err(|why| ApiError::bad_request(format!("error decoding YAML: {why}"))),
+        _ => decode(bytes).map_err(|why| {
+            refused(why, |why| ApiError::bad_request(format!("error decoding patch: {why}")))
+        }),
+    }
+}
+
+fn refused(error: BodyError, malformed: impl FnOnce(&str) -> ApiError) -> ApiError {
+    match error {
+        BodyError::Json(error) => malformed(&error.to_string()),
+        BodyError::TooLarge => ApiError::new(Reason::RequestEntityTooLarge, error.to_string()),
     }
 }
 
@@ -120,7 +144,7 @@ pub(super) fn no_body(kind: &str) -> ApiError {
     unrecognized(kind, &format!("{NO_KIND}unexpected end of JSON input"), b"")
 }
 
-fn decode(bytes: &[u8]) -> Result<Decoded, serde_json::Error> {
+fn decode(bytes: &[u8]) -> Result<Decoded, BodyError> {
     let mut paths = Vec::new();
     let value = decode_json(bytes, &mut paths)?;
     let duplicates = paths.iter().map(|path| format!("duplicate field \"{path}\"")).collect();
