@@ -20,8 +20,11 @@ mod encode;
 mod stream;
 mod wire;
 
+use std::cell::Cell;
+
 use serde_json::{Map, Value};
 
+use decode::Limits;
 pub use stream::{ListEncoder, watch_frame};
 
 use crate::schema::{self, Definition};
@@ -34,6 +37,9 @@ const MAGIC: &[u8] = b"k8s\0";
 const BYTES_MAX: usize = 3 * 1024 * 1024;
 /// Messages inside messages; no built-in kind but a recursive JSON schema comes near it.
 const DEPTH_MAX: usize = 64;
+/// A message of a few bytes becomes an object of several hundred: as many as a full request of
+/// sensible ones has.
+const MESSAGES_MAX: usize = 250_000;
 
 /// Bytes that are no object, or an object that has no protobuf form.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +56,9 @@ pub enum ProtobufError {
     /// Too many messages inside each other.
     #[error("the message is nested more than {0} levels deep")]
     TooDeep(usize),
+    /// Too many messages, which would take too much memory.
+    #[error("the message consists of more than {0} messages")]
+    TooMany(usize),
     /// The bytes are no message.
     #[error("illegal protobuf message: {0}")]
     Malformed(&'static str),
@@ -87,10 +96,11 @@ pub fn decode(bytes: &[u8]) -> Result<Value, ProtobufError> {
     if bytes.len() > BYTES_MAX {
         return Err(ProtobufError::TooLarge(BYTES_MAX));
     }
-    decode_envelope(bytes, DEPTH_MAX)
+    let messages = Cell::new(MESSAGES_MAX);
+    decode_envelope(bytes, Limits { depth: DEPTH_MAX, messages: &messages })
 }
 
-fn decode_envelope(bytes: &[u8], depth: usize) -> Result<Value, ProtobufError> {
+fn decode_envelope(bytes: &[u8], limits: Limits<'_>) -> Result<Value, ProtobufError> {
     let envelope = Envelope::read(bytes.strip_prefix(MAGIC).ok_or(ProtobufError::NoMagic)?)?;
     if !envelope.content_encoding.is_empty() {
         return Err(ProtobufError::ContentEncoding(envelope.content_encoding.to_owned()));
@@ -103,7 +113,7 @@ fn decode_envelope(bytes: &[u8], depth: usize) -> Result<Value, ProtobufError> {
     let mut object = Map::new();
     object.insert("apiVersion".into(), Value::String(api_version.to_owned()));
     object.insert("kind".into(), Value::String(kind.to_owned()));
-    decode::message(definition, &mut object, envelope.raw, depth)?;
+    decode::message(definition, &mut object, envelope.raw, limits)?;
     Ok(Value::Object(object))
 }
 

@@ -19,6 +19,8 @@ mod accept;
 mod deadline;
 mod documents;
 mod frames;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod options;
 mod read_body;
 mod resources;
