@@ -11,7 +11,7 @@ use crate::{
     cycle_state::CycleState,
     error::Fault,
     event::{ClusterChange, ClusterEvent, Hint},
-    framework::Diagnosis,
+    framework::{Diagnosis, Trial},
     node_info::NodeInfo,
     pod_info::PodInfo,
     queue::QueuedPod,
@@ -355,26 +355,49 @@ pub trait Filter: Send + Sync {
     }
 }
 
-/// What PostFilter achieved.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PostFiltered {
-    /// [`Verdict::Success`] if room is being made; a rejection's words are added to the diagnosis.
-    pub verdict: Verdict,
-    /// The node on which room is being made for the pod.
-    pub nominated_node: Option<String>,
+/// What is known about the node on which room is made for a pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Nomination {
+    /// What it was before.
+    #[default]
+    Keep,
+    /// No node any more.
+    Clear,
+    /// This node.
+    Node(Arc<str>),
 }
 
-/// Is called when no node fits, to make room: the place of preemption. The first plugin that
-/// succeeds ends the search.
+/// What PostFilter achieved.
+#[derive(Clone, Debug)]
+pub struct PostFiltered {
+    /// [`Verdict::Success`] if room can be made; a rejection's words are added to the diagnosis.
+    pub verdict: Verdict,
+    /// The node on which room is to be made for the pod.
+    pub nomination: Nomination,
+    /// The pods that must go for that, the most important first. The scheduler evicts them, beside
+    /// other cycles, and does not try the pod again before that is done.
+    pub victims: Vec<Arc<PodInfo>>,
+}
+
+impl From<Verdict> for PostFiltered {
+    fn from(verdict: Verdict) -> Self {
+        Self { verdict, nomination: Nomination::Keep, victims: Vec::new() }
+    }
+}
+
+/// Is called when no node fits, to find out how room can be made: the place of preemption. The first
+/// plugin that succeeds ends the search. It decides, and changes nothing itself.
 #[async_trait]
 pub trait PostFilter: Send + Sync {
-    /// Tries to make the pod schedulable.
+    /// Looks for a way to make the pod schedulable. `trial` asks the filters about nodes as they
+    /// would be without some pods.
     ///
     /// # Errors
     /// A fault ends the cycle; the pod is tried again after a pause.
     async fn post_filter(
         &self,
-        state: &mut CycleState,
+        trial: &Trial<'_>,
+        state: &CycleState,
         pod: &PodInfo,
         snapshot: &Snapshot,
         diagnosis: &Diagnosis,

@@ -169,6 +169,13 @@ impl PodInfo {
         self.spec().and_then(|spec| spec.priority).unwrap_or(0)
     }
 
+    /// The node on which room is being made for the pod.
+    pub fn nominated_node(&self) -> Option<&str> {
+        let status = self.pod.status.as_ref();
+        let node = status.and_then(|status| status.nominated_node_name.as_deref());
+        node.filter(|name| !name.is_empty())
+    }
+
     /// The scheduler that the pod asks for.
     pub fn scheduler_name(&self) -> &str {
         let name = self.spec().and_then(|spec| spec.scheduler_name.as_deref());

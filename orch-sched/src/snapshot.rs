@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 
 use crate::{
     node_info::{NodeInfo, changed_pods},
+    nominations::ByNode,
     pod_info::PodInfo,
 };
 
@@ -24,6 +25,10 @@ pub struct Placed {
     pub pod: Arc<PodInfo>,
     /// The name of its node.
     pub node: Arc<str>,
+}
+
+fn goes_ahead(other: &PodInfo, pod: &PodInfo) -> bool {
+    other.priority() >= pod.priority() && other.uid() != pod.uid()
 }
 
 type Pods = HashMap<Arc<str>, Placed, foldhash::fast::RandomState>;
@@ -40,6 +45,7 @@ pub struct Snapshot {
     with_affinity: Pods,
     with_required_anti_affinity: Pods,
     images: HashMap<String, usize>,
+    nominated: ByNode,
     changes: Changes,
     /// What plugins keep from cycle to cycle, by type.
     kept: Mutex<HashMap<TypeId, Box<dyn Any + Send>>>,
@@ -104,6 +110,41 @@ impl Snapshot {
     /// On how many nodes an image is.
     pub fn nodes_with_image(&self, image: &str) -> usize {
         self.images.get(image).copied().unwrap_or(0)
+    }
+
+    /// The pods for which room is being made on a node.
+    pub fn nominated_to(&self, node: &str) -> &[Arc<PodInfo>] {
+        self.nominated.get(node).map_or(&[], |pods| pods)
+    }
+
+    /// The node on which room is being made for a pod.
+    pub(crate) fn nomination_of(&self, pod: &PodInfo) -> Option<&str> {
+        let mut nominated = self.nominated.iter();
+        let own = nominated.find(|(_, pods)| pods.iter().any(|other| other.uid() == pod.uid()));
+        own.map(|(node, _)| &**node)
+    }
+
+    /// The pods of the same priority or a higher one for which room is being made on a node: they
+    /// are there as far as this pod is concerned.
+    pub(crate) fn ahead_of<'a>(
+        &'a self,
+        pod: &'a PodInfo,
+        node: &str,
+    ) -> impl Iterator<Item = &'a Arc<PodInfo>> {
+        self.nominated_to(node).iter().filter(|other| goes_ahead(other, pod))
+    }
+
+    /// The positions of the nodes where others are ahead of this pod.
+    pub(crate) fn contested(&self, pod: &PodInfo) -> Vec<usize> {
+        let contested = self
+            .nominated
+            .iter()
+            .filter(|(_, pods)| pods.iter().any(|other| goes_ahead(other, pod)));
+        contested.filter_map(|(node, _)| self.positions.get(node).copied()).collect()
+    }
+
+    pub(crate) fn nominated_mut(&mut self) -> &mut ByNode {
+        &mut self.nominated
     }
 
     /// Whether any node has any image.

@@ -104,6 +104,8 @@ pub(crate) struct Standing {
     empty: Vec<usize>,
     /// Positions without scores.
     stale: Vec<usize>,
+    /// Positions whose row holds for one pod only.
+    overruled: Vec<usize>,
 }
 
 impl Standing {
@@ -118,6 +120,7 @@ impl Standing {
             by_key: HashMap::default(),
             empty: Vec::new(),
             stale: Vec::new(),
+            overruled: Vec::new(),
         }
     }
 
@@ -177,7 +180,9 @@ impl Standing {
         }
         let nodes = snapshot.nodes();
         let changed = snapshot.changed_since(&mut self.cursor);
-        let changed = changed.unwrap_or_else(|| (0..nodes.len().max(self.rows.len())).collect());
+        let mut changed =
+            changed.unwrap_or_else(|| (0..nodes.len().max(self.rows.len())).collect());
+        changed.append(&mut self.overruled);
         let rows = nodes.len().max(self.rows.len());
         self.rows.resize_with(rows, Row::default);
         for position in changed.into_iter().filter(|position| *position < rows) {
@@ -195,6 +200,13 @@ impl Standing {
             self.stale.dedup();
         }
         Ok(())
+    }
+
+    /// Rules a node out for the pod at hand. The next one of its kind is looked at anew there.
+    pub(crate) fn overrule(&mut self, position: usize, rejection: Rejection) {
+        self.take_out(position);
+        self.rows[position] = Row::Out(rejection);
+        self.overruled.push(position);
     }
 
     /// Asks for the scores that are missing. After an error nothing here may be used.

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use orch_core::random::Random;
 use smallvec::SmallVec;
 
-use super::{Diagnosis, Failure, Framework, Narrowed, Rejection, Search, fault, illegal};
+use super::{Diagnosis, Failure, Framework, Rejection, Search, fault, illegal};
 use crate::{
     cycle_state::CycleState,
     node_info::NodeInfo,
@@ -160,17 +160,19 @@ impl Framework {
             return Err(Failure::Fault(error.to_owned()));
         }
         let mut diagnosis = self.diagnosis(snapshot)?;
-        let (skipped, narrowed) = self.pre_filter(state, pod, snapshot, &mut diagnosis)?;
+        let narrowed = self.pre_filter(state, pod, snapshot, &mut diagnosis)?;
+        if let Some(node) = self.promised(state, pod, snapshot, &diagnosis)? {
+            return Ok(Decision::Listed(vec![(node, 0)]));
+        }
         let sampled = self.percentage.is_some_and(|percent| percent < 100);
         if sampled || narrowed.is_some() {
-            let filtered: Narrowed = (skipped, narrowed);
-            let feasible = self.search(state, pod, snapshot, filtered, diagnosis)?;
+            let feasible = self.search(state, pod, snapshot, narrowed.as_ref(), diagnosis)?;
             let totals = self.scores(state, pod, &feasible, snapshot)?;
             let names = feasible.iter().map(|node| node.name().clone());
             return Ok(Decision::Listed(names.zip(totals).collect()));
         }
         let mut standing = self.take_standing(pod);
-        let (kept, asked) = self.split_filters(&skipped);
+        let (kept, asked) = self.split_filters(&diagnosis.skipped);
         let first = Search::of(self.filters_at(&kept));
         let groupings = self.groupings();
         let versions = groupings.iter().map(|grouping| grouping.version(state)).collect();
@@ -182,6 +184,7 @@ impl Framework {
             groupings.iter().for_each(|grouping| grouping.group(state, pod, node, &mut key));
             Ok(Ok(key))
         })?;
+        self.give_way(state, pod, snapshot, &diagnosis, &mut standing)?;
         let grouped = |at: &usize| self.filter_reuse(*at) == Some(Reuse::Grouped);
         let by_group = asked.iter().all(grouped);
         let second = Search::of(self.filters_at(&asked));
@@ -193,6 +196,45 @@ impl Framework {
             self.put_back(standing);
         }
         listed
+    }
+
+    /// The node on which room was made for the pod, if it fits there: nobody asks for a better one.
+    fn promised(
+        &self,
+        state: &CycleState,
+        pod: &PodInfo,
+        snapshot: &Snapshot,
+        diagnosis: &Diagnosis,
+    ) -> Result<Option<Arc<str>>, Failure> {
+        let node = pod.nominated_node().and_then(|name| snapshot.node(name));
+        let Some(node) = node else { return Ok(None) };
+        let trial = self.trial(&diagnosis.skipped, snapshot);
+        let fits = trial.rejection(state, pod, node)?.is_none();
+        Ok(fits.then(|| node.name().clone()))
+    }
+
+    /// Nodes where room is being made for others that go first: they are few, and the pod must fit
+    /// beside those too.
+    fn give_way(
+        &self,
+        state: &CycleState,
+        pod: &PodInfo,
+        snapshot: &Snapshot,
+        diagnosis: &Diagnosis,
+        standing: &mut Standing,
+    ) -> Result<(), Failure> {
+        let contested = snapshot.contested(pod);
+        if contested.is_empty() {
+            return Ok(());
+        }
+        let trial = self.trial(&diagnosis.skipped, snapshot);
+        for position in contested {
+            let rejection = trial.contested(state, pod, &snapshot.nodes()[position])?;
+            if let Some(rejection) = rejection {
+                standing.overrule(position, rejection);
+            }
+        }
+        Ok(())
     }
 
     fn groupings(&self) -> SmallVec<[&dyn Grouping; 4]> {
