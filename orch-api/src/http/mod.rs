@@ -19,8 +19,11 @@ mod accept;
 mod documents;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod health;
+mod observe;
 mod options;
 mod read_body;
+pub(crate) mod request_info;
 mod resources;
 mod respond;
 mod route;
@@ -36,6 +39,8 @@ use crate::{
     registry::Caller,
     server::{ApiServer, Inner},
 };
+use observe::Observed;
+use request_info::RequestInfo;
 use route::Route;
 
 impl<B> tower::Service<Request<B>> for ApiServer
@@ -76,6 +81,20 @@ pub(crate) struct Exchange {
 
 async fn serve(server: Arc<Inner>, request: Request<BoxBody>) -> Response<BoxBody> {
     let (parts, body) = request.into_parts();
+    let route = route::of(parts.uri.path());
+    let Some(metrics) = &server.metrics else { return answer(server, parts, body, route).await };
+    let info = RequestInfo::of(&parts, route.as_ref().ok());
+    let observed = Observed::begin(metrics, &info);
+    let response = answer(server.clone(), parts, body, route).await;
+    observed.end(&server, &info, response)
+}
+
+async fn answer(
+    server: Arc<Inner>,
+    parts: Parts,
+    body: BoxBody,
+    route: Result<Route, ApiError>,
+) -> Response<BoxBody> {
     let user = match authenticate(&server, &parts).await {
         Ok(user) => Arc::new(user),
         Err(error) => return respond::error(&error),
@@ -88,7 +107,7 @@ async fn serve(server: Arc<Inner>, request: Request<BoxBody>) -> Response<BoxBod
     let caller = Caller::new(user, manager);
     let head = parts.method == Method::HEAD;
     let exchange = Exchange { server, caller, parts, body: Mutex::new(body) };
-    let answer = match route::of(exchange.parts.uri.path()) {
+    let answer = match route {
         Ok(Route::Resource(found)) => resources::serve(exchange, found).await,
         Ok(Route::Path) => paths(exchange).await,
         Err(error) => Err(error),

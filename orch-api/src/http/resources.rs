@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Subresources that are connections, answered by the connector.
-const CONNECTIONS: [&str; 5] = ["attach", "exec", "log", "portforward", "proxy"];
+pub(super) const CONNECTIONS: [&str; 5] = ["attach", "exec", "log", "portforward", "proxy"];
 
 pub(super) async fn serve(
     mut exchange: Exchange,

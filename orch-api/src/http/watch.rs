@@ -1,5 +1,10 @@
 //! Watches over HTTP: one JSON document a line, flushed one by one.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use http::{HeaderValue, Response, header};
@@ -45,6 +50,13 @@ pub(super) fn serve<'a>(
             kind: resource.of.kind.to_string(),
             api_version: resource.api_version.clone(),
             headed: false,
+            told: exchange.server.metrics.as_ref().map(|metrics| {
+                metrics.watch_events([
+                    &resource.of.group,
+                    &resource.of.version,
+                    &resource.of.plural,
+                ])
+            }),
         };
         let events = exchange.server.watch(&exchange.caller, target, options).await;
         // A revision that is too old is told inside the stream, as upstream does.
@@ -74,6 +86,8 @@ struct Frames {
     api_version: String,
     /// A table names its columns in its first event only.
     headed: bool,
+    /// Counts the events that were told, where somebody wants to know.
+    told: Option<Arc<AtomicU64>>,
 }
 
 impl Frames {
@@ -83,6 +97,9 @@ impl Frames {
     }
 
     fn line(&mut self, event: Result<WatchEvent, ClientError>) -> Bytes {
+        if let Some(told) = &self.told {
+            told.fetch_add(1, Ordering::Relaxed);
+        }
         let (kind, object) = match event {
             Ok(WatchEvent::Added(object)) => ("ADDED", object),
             Ok(WatchEvent::Modified(object)) => ("MODIFIED", object),
