@@ -23,9 +23,11 @@ use crate::{
     catalog::{ApiVersions, Catalog},
     connect::Connector,
     custom::{Customs, SettleNames},
+    health::{Checks, HealthCheck},
     http::Frames,
     kinds::Requester,
     local::{LocalClient, OwnClient},
+    metrics::{MeteredStore, Metrics},
     openapi::OpenApi,
     strategy::{Action, Hook, VirtualResource},
     subresources::{Binding, Eviction},
@@ -58,6 +60,8 @@ pub(crate) struct Inner {
     pub(crate) admission: Vec<Arc<dyn Admission>>,
     pub(crate) connector: Option<Arc<dyn Connector>>,
     pub(crate) options: ServerOptions,
+    pub(crate) health: Checks,
+    pub(crate) metrics: Option<Metrics>,
     /// What is served at paths that are no resources, besides the server's own.
     pub(crate) documents: Vec<(&'static str, serde_json::Value)>,
     /// The OpenAPI documents, of the resources that were served when they were made.
@@ -137,6 +141,8 @@ pub struct ApiServerBuilder {
     hooks: Vec<Installed>,
     default_admission: bool,
     tokens: Option<ServiceAccountTokens>,
+    health: Checks,
+    metrics: Option<Metrics>,
 }
 
 impl fmt::Debug for ApiServerBuilder {
@@ -162,6 +168,8 @@ impl ApiServer {
             hooks: Vec::new(),
             default_admission: false,
             tokens: None,
+            health: Checks::default(),
+            metrics: None,
         }
     }
 
@@ -273,6 +281,28 @@ impl ApiServerBuilder {
         self
     }
 
+    /// Adds a question about the server's health to `/healthz`, `/livez` and `/readyz`.
+    #[must_use]
+    pub fn health_check(mut self, check: Arc<dyn HealthCheck>) -> Self {
+        self.health.all.push(check);
+        self
+    }
+
+    /// Adds a question to `/readyz` alone: whether the server should get requests.
+    #[must_use]
+    pub fn readiness_check(mut self, check: Arc<dyn HealthCheck>) -> Self {
+        self.health.readiness.push(check);
+        self
+    }
+
+    /// Sets where the server counts what it does, which is then told at `/metrics`. Default:
+    /// nowhere.
+    #[must_use]
+    pub fn metrics(mut self, metrics: Metrics) -> Self {
+        self.metrics = Some(metrics);
+        self
+    }
+
     /// Sets the options.
     #[must_use]
     pub fn options(mut self, options: ServerOptions) -> Self {
@@ -292,6 +322,10 @@ impl ApiServerBuilder {
             }
             admission.append(&mut self.admission);
             let built_in = Catalog::built_in(self.options.api_versions);
+            if let Some(metrics) = &self.metrics {
+                let metered = MeteredStore::new(self.store, metrics.clone(), &built_in);
+                self.store = Arc::new(metered);
+            }
             Inner {
                 customs: Customs::new(built_in.clone()),
                 built_in,
@@ -303,6 +337,8 @@ impl ApiServerBuilder {
                 admission,
                 connector: self.connector,
                 options: self.options,
+                health: self.health,
+                metrics: self.metrics,
                 documents: self.documents,
                 openapi: Mutex::new(None),
                 frames: Frames::default(),

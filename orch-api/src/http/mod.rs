@@ -21,8 +21,11 @@ mod documents;
 mod frames;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod health;
+mod observe;
 mod options;
 mod read_body;
+pub(crate) mod request_info;
 mod resources;
 mod respond;
 mod route;
@@ -41,7 +44,9 @@ use crate::{
     registry::Caller,
     server::{ApiServer, Inner},
 };
+use observe::Observed;
 use options::Query;
+use request_info::RequestInfo;
 use route::Route;
 
 impl<B> tower::Service<Request<B>> for ApiServer
@@ -71,6 +76,11 @@ async fn answer(server: Arc<Inner>, request: Request<BoxBody>) -> Response<BoxBo
     let query = Query::of(request.uri());
     let max = server.options.request_timeout;
     let limit = deadline::of(route.as_ref().ok(), request.method(), &query, max);
+    let (parts, body) = request.into_parts();
+    let info = server.metrics.as_ref().map(|_| RequestInfo::of(&parts, route.as_ref().ok()));
+    let observed = server.metrics.as_ref().zip(info.as_ref());
+    let observed = observed.map(|(metrics, info)| Observed::begin(metrics, info));
+    let request = Request::from_parts(parts, body);
     let answer = match limit {
         Ok(limit) => {
             let work = AssertUnwindSafe(serve(server.clone(), request, route)).catch_unwind();
@@ -83,6 +93,10 @@ async fn answer(server: Arc<Inner>, request: Request<BoxBody>) -> Response<BoxBo
         Err(error) => Err(error),
     };
     let answer = answer.unwrap_or_else(|error| wanted.error(&server, &error));
+    let answer = match observed.zip(info) {
+        Some((observed, info)) => observed.end(&server, &info, answer),
+        None => answer,
+    };
     if head { answer.map(|_| respond::empty()) } else { answer }
 }
 

@@ -2,7 +2,10 @@
 //!
 //! Source: `k8s.io/apiserver/pkg/endpoints/handlers/watch.go`.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
@@ -66,6 +69,10 @@ pub(super) fn serve<'a>(
             kind: resource.of.kind.to_string(),
             api_version: resource.api_version.clone(),
             headed: false,
+            told: exchange.server.metrics.as_ref().map(|metrics| {
+                let of = &resource.of;
+                metrics.watch_events([&of.group, &of.version, &of.plural])
+            }),
         };
         let mut response = Response::new(told.body(events));
         respond::describe(&mut response, media_type);
@@ -83,6 +90,8 @@ struct Told {
     api_version: String,
     /// A table names its columns in its first event only.
     headed: bool,
+    /// Counts the events that were told, where somebody wants to know.
+    told: Option<Arc<AtomicU64>>,
 }
 
 impl Told {
@@ -96,6 +105,9 @@ impl Told {
     }
 
     fn frame(&mut self, event: Result<WatchEvent, ClientError>) -> Result<Bytes, ApiError> {
+        if let Some(told) = &self.told {
+            told.fetch_add(1, Ordering::Relaxed);
+        }
         let (event, object) = match event {
             Ok(WatchEvent::Added(object)) => ("ADDED", object),
             Ok(WatchEvent::Modified(object)) => ("MODIFIED", object),

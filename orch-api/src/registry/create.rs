@@ -14,7 +14,7 @@ use super::{
     to_served_object,
 };
 use crate::{
-    admission::{AdmissionRequest, Operation},
+    admission::{AdmissionRequest, Operation, Step},
     custom::CustomVersion,
     server::Inner,
     strategy::{Action, WriteContext},
@@ -199,9 +199,13 @@ impl Inner {
         caller: &Caller,
         request: &mut AdmissionRequest,
     ) -> Result<(), ApiError> {
+        let step = Step::begin(self.metrics.as_ref(), "admit", request.operation);
         for plugin in &self.admission {
-            plugin.mutate(request).await?;
+            let one = Step::begin(self.metrics.as_ref(), "admit", request.operation);
+            one.end(Some(plugin.name()), plugin.mutate(request).await)
+                .or_else(|error| step.end(None, Err(error)))?;
         }
+        step.end(None, Ok(()))?;
         for warning in std::mem::take(&mut request.warnings) {
             caller.warn(warning);
         }
@@ -213,9 +217,13 @@ impl Inner {
         caller: &Caller,
         request: &mut AdmissionRequest,
     ) -> Result<(), ApiError> {
+        let step = Step::begin(self.metrics.as_ref(), "validate", request.operation);
         for plugin in &self.admission {
-            plugin.validate(request).await?;
+            let one = Step::begin(self.metrics.as_ref(), "validate", request.operation);
+            one.end(Some(plugin.name()), plugin.validate(request).await)
+                .or_else(|error| step.end(None, Err(error)))?;
         }
+        step.end(None, Ok(()))?;
         for warning in std::mem::take(&mut request.warnings) {
             caller.warn(warning);
         }

