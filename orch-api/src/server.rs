@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use crate::{
     admission::{Admission, LateClient},
-    allocator::{ServiceAllocator, ServiceRanges},
+    allocator::{ServiceAllocator, ServiceCidrs, ServiceRanges},
     auth::{
         AlwaysAllow, Authenticator, Authenticators, Authorizer, Authorizers, UserInfo,
         access_control::AccessControl,
@@ -357,6 +357,10 @@ impl ApiServerBuilder {
     /// What every server has. It stands behind what was added, which therefore wins.
     fn install_built_in(&mut self) {
         let allocator = Arc::new(ServiceAllocator::new(&self.options.service_ranges));
+        let cidrs = Arc::new(ServiceCidrs::new(&self.options.service_ranges.cluster_ips));
+        for plural in ["servicecidrs", "ipaddresses"] {
+            self.hooks.push(Installed { group: "networking.k8s.io", plural, hook: cidrs.clone() });
+        }
         let requester = Arc::new(Requester);
         self.hooks.push(Installed { group: "", plural: "services", hook: allocator });
         let (group, plural) = ("certificates.k8s.io", "certificatesigningrequests");

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{
     field::{Errors, Field, child, children, default_to, spec_of},
     metadata,
-    plain::{Plain, empty_status},
+    plain::Plain,
     pod_spec::named,
 };
 use crate::{names, printers};
@@ -398,5 +398,3 @@ pub(super) static DISRUPTION_BUDGETS: Plain = Plain {
     unconditional: false,
     ..Plain::ANY
 };
-
-pub(super) static SERVICE_CIDRS: Plain = Plain { status: Some(empty_status), ..Plain::ANY };

@@ -121,13 +121,23 @@ impl<'a> Node<'a> {
     }
 
     fn child_of_custom(self, custom: &'a Structural, key: &str) -> (Self, Named<'a>) {
-        if self.root && key == "metadata" {
+        let whole = self.root || custom.is_embedded();
+        if whole && key == "metadata" {
             let definition = crate::schema::definition(OBJECT_META);
             return (Self { definition, ..Self::UNKNOWN }, Named::Custom);
         }
-        let named = custom.names(key) || self.root && matches!(key, "apiVersion" | "kind");
+        let named = custom.names(key) || whole && matches!(key, "apiVersion" | "kind");
         let child = custom.field(key).map_or(Self::UNKNOWN, Self::of_custom);
         (child, if named { Named::Custom } else { Named::Nothing })
+    }
+
+    /// Whether the schema rules a key out.
+    fn lacks(self, key: &str, named: Named<'_>) -> bool {
+        match self.custom {
+            _ if named.is_known() => false,
+            Some(custom) => custom.field(key).is_none() && !custom.allows(key),
+            None => self.struct_definition().is_some(),
+        }
     }
 
     fn item(self) -> Self {
@@ -223,7 +233,7 @@ pub(super) fn undeclared(node: Node<'_>, value: &Value, path: &mut String) -> Op
                 let (child, named) = node.child(key);
                 path.push('.');
                 path.push_str(key);
-                if node.struct_definition().is_some() && !named.is_known() {
+                if node.lacks(key, named) {
                     return Some(format!("{path}: field not declared in schema"));
                 }
                 if let Some(found) = undeclared(child, value, path) {

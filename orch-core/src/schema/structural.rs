@@ -116,6 +116,11 @@ impl Structural {
         self.map
     }
 
+    /// Whether the value is a whole object inside another one, with a kind and metadata.
+    pub fn is_embedded(&self) -> bool {
+        self.embedded
+    }
+
     /// Whether an object may have a field that nothing is known of.
     pub fn allows(&self, name: &str) -> bool {
         self.preserves_unknown
