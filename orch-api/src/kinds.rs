@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::strategy::Strategy;
 
-pub(crate) use field::{Field, child, default_to, spec_of};
+pub(crate) use field::{Field, child, child_opt, default_to, spec_of};
 pub(crate) use service::{has_cluster_ip, has_node_ports};
 
 mod access;
@@ -31,6 +31,7 @@ mod plain;
 mod pod;
 mod pod_spec;
 mod service;
+pub(crate) mod webhooks;
 mod workloads;
 
 pub use access::Requester;
@@ -92,8 +93,8 @@ fn admission(plural: &str) -> &'static dyn Strategy {
         "mutatingadmissionpolicybindings" | "validatingadmissionpolicybindings" => {
             &cluster::ADMISSION_BINDINGS
         }
-        "mutatingwebhookconfigurations" => &cluster::MUTATING_WEBHOOKS,
-        "validatingwebhookconfigurations" => &cluster::VALIDATING_WEBHOOKS,
+        "mutatingwebhookconfigurations" => &webhooks::MUTATING_WEBHOOKS,
+        "validatingwebhookconfigurations" => &webhooks::VALIDATING_WEBHOOKS,
         _ => &ANY,
     }
 }

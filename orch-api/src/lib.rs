@@ -16,6 +16,7 @@ pub mod kinds;
 mod local;
 pub mod names;
 pub mod openapi;
+pub mod outbound;
 pub mod printers;
 pub mod proxy;
 mod registry;

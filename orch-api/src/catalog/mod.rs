@@ -275,6 +275,12 @@ impl Catalog {
         self.by_plural.get(plural)?.iter().find(same)
     }
 
+    /// Every version of a resource, itself included: what lies at the same place in the store.
+    pub(crate) fn same_as(&self, resource: &Resource) -> impl Iterator<Item = &Arc<Resource>> {
+        let of_the_name = self.by_plural.get(&*resource.of.plural).into_iter().flatten();
+        of_the_name.filter(move |other| other.prefix == resource.prefix)
+    }
+
     pub(crate) fn resource(&self, of: &ResourceType) -> Option<&Arc<Resource>> {
         self.find(&of.group, &of.version, &of.plural)
     }

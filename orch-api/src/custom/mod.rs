@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 
 mod cleanup;
 mod columns;
+mod conversion;
 mod definition;
 mod formats;
 mod hook;
@@ -29,6 +30,7 @@ mod structure;
 mod version;
 
 pub(crate) use cleanup::FINALIZER;
+pub(crate) use conversion::ConversionWebhook;
 pub(crate) use hook::{DEFINITIONS, SettleNames};
 pub(crate) use status::mark_terminating;
 pub(crate) use version::CustomVersion;

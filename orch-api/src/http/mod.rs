@@ -85,13 +85,19 @@ async fn serve(server: Arc<Inner>, request: Request<BoxBody>) -> Response<BoxBod
     let manager = manager_of(&parts);
     let caller = Caller::new(user, manager);
     let head = parts.method == Method::HEAD;
+    let notes = caller.notes.clone();
     let exchange = Exchange { server, caller, parts, body: Mutex::new(body) };
     let answer = match route::of(exchange.parts.uri.path()) {
         Ok(Route::Resource(found)) => resources::serve(exchange, found).await,
         Ok(Route::Path) => paths(exchange).await,
         Err(error) => Err(error),
     };
-    let answer = answer.unwrap_or_else(|error| respond::error(&error));
+    let mut answer = answer.unwrap_or_else(|error| respond::error(&error));
+    respond::warn(&mut answer, &notes.take_warnings());
+    let annotations = notes.annotations();
+    if !annotations.0.is_empty() {
+        answer.extensions_mut().insert(annotations);
+    }
     if head { answer.map(|_| respond::empty()) } else { answer }
 }
 

@@ -12,7 +12,6 @@ use super::{
     accept::{self, Accepted},
     options::Query,
     read_body::{Decoded, no_body},
-    respond,
     route::Found,
     table, watch,
 };
@@ -37,19 +36,17 @@ pub(super) async fn serve(
     let method = exchange.parts.method.clone();
     let reads = method == Method::GET || method == Method::HEAD;
     let accepted = accept::negotiate(&exchange.parts.headers, reads)?;
-    let mut response = match method {
+    match method {
         Method::GET | Method::HEAD if watches => {
-            watch::serve(&exchange, &query, target, accepted).await?
+            watch::serve(&exchange, &query, target, accepted).await
         }
-        Method::GET | Method::HEAD => get(&exchange, &query, target, accepted).await?,
+        Method::GET | Method::HEAD => get(&exchange, &query, target, accepted).await,
         Method::POST | Method::PUT | Method::PATCH | Method::DELETE => {
             let write = write_of(&mut exchange, &query, target).await?;
-            write_it(&exchange, &query, write, accepted).await?
+            write_it(&exchange, &query, write, accepted).await
         }
-        _ => return Err(method_not_allowed()),
-    };
-    respond::warn(&mut response, &exchange.caller.take_warnings());
-    Ok(response)
+        _ => Err(method_not_allowed()),
+    }
 }
 
 async fn target(exchange: &Exchange, found: &Found) -> Result<Target, ApiError> {
@@ -184,7 +181,7 @@ async fn connect(
     server.address(target.clone(), verb).await?;
     server.authorize(&caller, &target, verb).await?;
     if target.subresource.as_deref() != Some("log") {
-        server.admit_connect(&caller, &target).await?;
+        server.admit_connect(&caller, &target, parts.uri.query().unwrap_or_default()).await?;
     }
     let Some(connector) = &server.connector else {
         let what = target.subresource.as_deref().unwrap_or_default();

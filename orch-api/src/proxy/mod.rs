@@ -12,6 +12,7 @@ mod pod;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+pub(crate) use backend::ready_addresses;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};

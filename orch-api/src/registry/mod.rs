@@ -11,9 +11,9 @@ use orch_core::{
     client::{Read, ReadReply, Write},
     status::Reason,
 };
-use parking_lot::Mutex;
 use serde_json::Value;
 
+mod admit;
 mod body;
 mod continuation;
 mod convert;
@@ -25,12 +25,15 @@ mod metadata;
 mod scale;
 mod stored;
 mod update;
+mod versions;
 mod watch;
 
 pub(crate) use body::decode_json;
 pub(crate) use convert::to_served_object;
+pub(crate) use versions::Versioned;
 
 use crate::{
+    admission::Notes,
     auth::{Attributes, Decision, GROUP_MASTERS, UserInfo},
     catalog::{Behaviour, Resource, Subresource},
     custom::DEFINITIONS,
@@ -47,7 +50,8 @@ pub(crate) struct Caller {
     unchecked: bool,
     /// Complaints about fields that the body gives twice, found when it was read.
     pub(crate) duplicates: Vec<String>,
-    warnings: Mutex<Vec<String>>,
+    /// What the caller and the audit log are told besides.
+    pub(crate) notes: Notes,
 }
 
 impl Caller {
@@ -57,7 +61,7 @@ impl Caller {
             manager: manager.into(),
             unchecked: false,
             duplicates: Vec::new(),
-            warnings: Mutex::default(),
+            notes: Notes::default(),
         }
     }
 
@@ -68,15 +72,7 @@ impl Caller {
     }
 
     pub(crate) fn warn(&self, warning: impl Into<String>) {
-        let warning = warning.into();
-        let mut warnings = self.warnings.lock();
-        if !warnings.contains(&warning) {
-            warnings.push(warning);
-        }
-    }
-
-    pub(crate) fn take_warnings(&self) -> Vec<String> {
-        std::mem::take(&mut *self.warnings.lock())
+        self.notes.warn(warning);
     }
 }
 
@@ -257,6 +253,11 @@ impl Inner {
         // Who defines a resource may use it at once.
         if written.is_ok() && *at.of() == DEFINITIONS {
             self.newest_catalog().await?;
+        }
+        // Who configures admission meets it at once.
+        if written.is_ok() && at.of().group == "admissionregistration.k8s.io" {
+            let current = self.cache.current_revision().await?;
+            self.cache.fresh(current).await?;
         }
         written
     }
