@@ -12,7 +12,9 @@ use orch_core::{
 };
 use serde_json::{Value, json};
 
-use crate::{admission, auth::rbac, registry::Caller, server::ApiServer};
+use crate::{
+    admission, aggregation::register_built_in, auth::rbac, registry::Caller, server::ApiServer,
+};
 
 const SERVICES: ResourceType =
     ResourceType::new("", "v1", "services", "Service", Scope::Namespaced);
@@ -31,6 +33,9 @@ const ENDPOINT_SLICES: ResourceType = ResourceType::new(
 pub struct Bootstrap {
     /// Create upstream's default roles and bindings. Default: not.
     pub roles: bool,
+    /// Create the APIServices of the built-in group versions. Default: not. The server serves them
+    /// in any case.
+    pub api_services: bool,
     /// Where pods reach the server: makes the `kubernetes` Service and its endpoints. Default:
     /// none, and there is no such Service.
     pub address: Option<SocketAddr>,
@@ -47,6 +52,9 @@ impl ApiServer {
         admission::create_system_classes(&client).await?;
         if what.roles {
             rbac::bootstrap::reconcile(&client).await?;
+        }
+        if what.api_services {
+            register_built_in(&client, &self.inner.built_in).await?;
         }
         if let Some(address) = what.address {
             self.kubernetes_service(address).await?;

@@ -15,6 +15,7 @@ pub(crate) use field::{Field, child, child_opt, default_to, spec_of};
 pub(crate) use service::{has_cluster_ip, has_node_ports};
 
 mod access;
+mod api_service;
 mod cluster;
 mod config;
 mod cron_job;
@@ -142,6 +143,7 @@ fn other(group: &str, plural: &str) -> &'static dyn Strategy {
         ("apiextensions.k8s.io", "customresourcedefinitions") => {
             &crate::custom::kind::CustomResourceDefinition
         }
+        ("apiregistration.k8s.io", "apiservices") => &api_service::ApiService,
         ("autoscaling", "horizontalpodautoscalers") => &cluster::AUTOSCALERS,
         ("batch", "cronjobs") => &cron_job::CronJob,
         ("batch", "jobs") => &job::Job,

@@ -3,6 +3,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod admission;
+mod aggregation;
 pub mod allocator;
 pub mod auth;
 mod bootstrap;

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use crate::{
     admission::{Admission, LateClient, webhook::Webhooks},
+    aggregation::Aggregated,
     allocator::{ServiceAllocator, ServiceRanges},
     auth::{
         AlwaysAllow, Authenticator, Authenticators, Authorizer, Authorizers, UserInfo,
@@ -58,6 +59,8 @@ pub(crate) struct Inner {
     /// The webhooks of admission, as they are configured now.
     pub(crate) webhooks: Webhooks,
     pub(crate) outbound: Arc<dyn Outbound>,
+    /// The servers behind this one.
+    pub(crate) aggregated: Aggregated,
     pub(crate) connector: Option<Arc<dyn Connector>>,
     pub(crate) options: ServerOptions,
     /// What is served at paths that are no resources, besides the server's own.
@@ -315,6 +318,7 @@ impl ApiServerBuilder {
                 admission,
                 webhooks: Webhooks::default(),
                 outbound,
+                aggregated: Aggregated::default(),
                 connector: self.connector,
                 options: self.options,
                 documents: self.documents,

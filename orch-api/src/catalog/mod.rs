@@ -281,6 +281,11 @@ impl Catalog {
         of_the_name.filter(move |other| other.prefix == resource.prefix)
     }
 
+    /// Whether a group version is served.
+    pub(crate) fn has_version(&self, group: &str, version: &str) -> bool {
+        self.group_versions.iter().any(|gv| gv.group == group && gv.version == version)
+    }
+
     pub(crate) fn resource(&self, of: &ResourceType) -> Option<&Arc<Resource>> {
         self.find(&of.group, &of.version, &of.plural)
     }

@@ -40,6 +40,7 @@ use crate::{
     catalog::{Catalog, GroupVersion, Resource},
     server::Inner,
 };
+pub(crate) use definition::rank as version_rank;
 use definition::{Definition, by_preference};
 
 /// What is served, as of a revision of the definitions.

@@ -26,6 +26,7 @@ mod table;
 mod watch;
 
 use crate::{
+    aggregation::{self, Remote},
     auth::{
         AlwaysAllow, Attributes, Authorizers, GROUP_AUTHENTICATED, UserInfo,
         impersonation::{impersonated, impersonates},
@@ -34,7 +35,7 @@ use crate::{
     registry::Caller,
     server::{ApiServer, Inner},
 };
-use route::Route;
+pub(crate) use route::{Found, Route};
 
 impl<B> tower::Service<Request<B>> for ApiServer
 where
@@ -87,9 +88,10 @@ async fn serve(server: Arc<Inner>, request: Request<BoxBody>) -> Response<BoxBod
     let head = parts.method == Method::HEAD;
     let notes = caller.notes.clone();
     let exchange = Exchange { server, caller, parts, body: Mutex::new(body) };
-    let answer = match route::of(exchange.parts.uri.path()) {
-        Ok(Route::Resource(found)) => resources::serve(exchange, found).await,
-        Ok(Route::Path) => paths(exchange).await,
+    let answer = match route_of(&exchange).await {
+        Ok((route, Some(remote))) => aggregation::serve(exchange, remote, route).await,
+        Ok((Route::Resource(found), None)) => resources::serve(exchange, found).await,
+        Ok((Route::Path, None)) => paths(exchange).await,
         Err(error) => Err(error),
     };
     let mut answer = answer.unwrap_or_else(|error| respond::error(&error));
@@ -99,6 +101,13 @@ async fn serve(server: Arc<Inner>, request: Request<BoxBody>) -> Response<BoxBod
         answer.extensions_mut().insert(annotations);
     }
     if head { answer.map(|_| respond::empty()) } else { answer }
+}
+
+/// What a path leads to, and which server answers there if it is another one.
+async fn route_of(exchange: &Exchange) -> Result<(Route, Option<Arc<Remote>>), ApiError> {
+    let path = exchange.parts.uri.path();
+    let remote = exchange.server.remote_of(path).await?;
+    Ok((route::of(path)?, remote))
 }
 
 /// The field manager of somebody who names none: the program, as its user agent begins.

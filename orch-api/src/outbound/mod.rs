@@ -124,7 +124,7 @@ fn rooted(path: &str) -> String {
 }
 
 /// The authorities of a `caBundle`, whose bytes JSON carries in base64.
-fn trust_of(bundle: &Value) -> Option<Trust> {
+pub(crate) fn trust_of(bundle: &Value) -> Option<Trust> {
     let pem = STANDARD.decode(bundle.as_str().unwrap_or_default()).ok()?;
     Some(if pem.trim_ascii().is_empty() { Trust::System } else { Trust::Bundle(pem) })
 }

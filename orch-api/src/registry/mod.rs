@@ -34,6 +34,7 @@ pub(crate) use versions::Versioned;
 
 use crate::{
     admission::Notes,
+    aggregation::API_SERVICES,
     auth::{Attributes, Decision, GROUP_MASTERS, UserInfo},
     catalog::{Behaviour, Resource, Subresource},
     custom::DEFINITIONS,
@@ -250,16 +251,32 @@ impl Inner {
             }
             _ => Err(method_not_allowed()),
         };
-        // Who defines a resource may use it at once.
-        if written.is_ok() && *at.of() == DEFINITIONS {
-            self.newest_catalog().await?;
+        if let Ok(written) = &written {
+            self.take_effect(&at, written).await?;
         }
-        // Who configures admission meets it at once.
-        if written.is_ok() && at.of().group == "admissionregistration.k8s.io" {
+        written
+    }
+}
+
+impl Inner {
+    /// What configures the server counts from the next call on.
+    async fn take_effect(&self, at: &Addressed, written: &Written) -> Result<(), ApiError> {
+        let of = at.of();
+        self.aggregated.notice(of);
+        if *of == DEFINITIONS {
+            self.newest_catalog().await?;
+            let own = written.object.key().name;
+            let name = if at.name().is_empty() { &own } else { at.name() };
+            self.register_definition(name).await?;
+        }
+        if of.group == "admissionregistration.k8s.io" || *of == API_SERVICES {
             let current = self.cache.current_revision().await?;
             self.cache.fresh(current).await?;
         }
-        written
+        if *of == API_SERVICES {
+            self.remotes().await?;
+        }
+        Ok(())
     }
 }
 
