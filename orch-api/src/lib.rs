@@ -11,6 +11,8 @@ mod cache;
 mod catalog;
 pub mod connect;
 mod custom;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod http;
 mod in_process;
 pub mod kinds;

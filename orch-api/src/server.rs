@@ -3,6 +3,7 @@
 use std::{
     fmt,
     sync::{Arc, Weak},
+    time::Duration,
 };
 
 use orch_core::{Client, Environment, ResourceType};
@@ -23,6 +24,7 @@ use crate::{
     catalog::{ApiVersions, Catalog},
     connect::Connector,
     custom::{Customs, SettleNames},
+    http::Frames,
     kinds::Requester,
     local::{LocalClient, OwnClient},
     openapi::OpenApi,
@@ -67,6 +69,8 @@ pub(crate) struct Inner {
     pub(crate) documents: Vec<(&'static str, serde_json::Value)>,
     /// The OpenAPI documents, of the resources that were served when they were made.
     pub(crate) openapi: Mutex<Option<(Arc<Catalog>, Arc<OpenApi>)>>,
+    /// The events that were told over HTTP last, as bytes.
+    pub(crate) frames: Frames,
     virtuals: Vec<Virtual>,
     hooks: Vec<Installed>,
     own: Weak<Inner>,
@@ -95,6 +99,12 @@ pub struct ServerOptions {
     pub advertise: String,
     /// The largest request body that is taken, in bytes. Default: 3 MiB.
     pub body_bytes_max: usize,
+    /// Whether bodies, answers and watches may be CBOR, as with upstream's feature gate
+    /// `CBORServingAndStorage`, which is off by default in 1.36. Default: no.
+    pub cbor: bool,
+    /// How long a request may take that is neither a watch nor a connection to a pod; a client
+    /// may ask for less with the parameter `timeout`. Default: 60 s.
+    pub request_timeout: Duration,
     /// The answer to `/version`'s `gitVersion`. Default: `v1.36.2+orch`.
     pub git_version: String,
     /// Whether writes keep `metadata.managedFields`. Default: yes. Without them writes are cheaper,
@@ -110,6 +120,8 @@ impl Default for ServerOptions {
             api_versions: ApiVersions::Stable,
             advertise: "127.0.0.1:6443".into(),
             body_bytes_max: 3 << 20,
+            cbor: false,
+            request_timeout: Duration::from_secs(60),
             git_version: "v1.36.2+orch".into(),
             managed_fields: true,
             service_ranges: ServiceRanges::default(),
@@ -323,6 +335,7 @@ impl ApiServerBuilder {
                 options: self.options,
                 documents: self.documents,
                 openapi: Mutex::new(None),
+                frames: Frames::default(),
                 virtuals: self.virtuals,
                 hooks: self.hooks,
                 own: own.clone(),

@@ -8,6 +8,7 @@ use orch_core::informer::Informers;
 use crate::plugin::{Plugin, SCORE_MAX};
 
 mod default_binder;
+mod default_preemption;
 mod image_locality;
 mod inter_pod_affinity;
 mod node_affinity;
@@ -24,6 +25,7 @@ mod volume_binding;
 mod volume_zone;
 
 pub use default_binder::DefaultBinder;
+pub use default_preemption::{CandidateNodes, DefaultPreemption};
 pub use image_locality::ImageLocality;
 pub use inter_pod_affinity::InterPodAffinity;
 pub use node_affinity::NodeAffinity;
@@ -55,6 +57,9 @@ pub(crate) fn built_in(name: &str, informers: &Informers) -> Option<Arc<dyn Plug
         "VolumeZone" => Arc::new(VolumeZone::new(informers)),
         "PodTopologySpread" => Arc::new(PodTopologySpread),
         "InterPodAffinity" => Arc::new(InterPodAffinity::new(Some(informers.of()))),
+        "DefaultPreemption" => {
+            Arc::new(DefaultPreemption::new(informers, CandidateNodes::default()))
+        }
         "NodeResourcesBalancedAllocation" => Arc::new(NodeResourcesBalancedAllocation::default()),
         "ImageLocality" => Arc::new(ImageLocality),
         "DefaultBinder" => Arc::new(DefaultBinder::new(informers.client().clone())),

@@ -30,6 +30,7 @@ pub const DEFAULT_PLUGINS: &[(&str, i64)] = &[
     ("VolumeZone", 1),
     ("PodTopologySpread", 2),
     ("InterPodAffinity", 2),
+    ("DefaultPreemption", 1),
     ("NodeResourcesBalancedAllocation", 1),
     ("ImageLocality", 1),
     ("DefaultBinder", 1),
@@ -37,7 +38,6 @@ pub const DEFAULT_PLUGINS: &[(&str, i64)] = &[
 
 /// Upstream's plugins that are not implemented here: naming one is an error, not a silence.
 pub const UNSUPPORTED_PLUGINS: &[&str] = &[
-    "DefaultPreemption",
     "DynamicResources",
     "GangScheduling",
     "NodeDeclaredFeatures",

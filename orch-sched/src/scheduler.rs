@@ -6,6 +6,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use k8s_openapi::api::{
     core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod},
+    policy::v1::PodDisruptionBudget,
     storage::v1::StorageClass,
 };
 use orch_core::{
@@ -29,6 +30,7 @@ use crate::{
 
 mod binding;
 mod cycle;
+mod eviction;
 mod failure;
 mod handlers;
 
@@ -204,6 +206,7 @@ impl Scheduler {
             self.informers.of::<PersistentVolumeClaim>().synced().await;
             self.informers.of::<PersistentVolume>().synced().await;
             self.informers.of::<StorageClass>().synced().await;
+            self.informers.of::<PodDisruptionBudget>().synced().await;
         };
         let work = async {
             synced.await;

@@ -133,16 +133,15 @@ impl Filter {
     }
 
     pub(crate) fn matches(&self, item: &Item) -> bool {
-        let meta = item.object.metadata();
-        let namespace = meta.namespace.as_deref().unwrap_or_default();
+        let namespace = item.object.namespace();
         if self.namespace.as_deref().is_some_and(|wanted| wanted != namespace) {
             return false;
         }
-        if !self.labels.is_everything() && !self.labels.matches_labels_of(meta) {
+        if !self.labels.is_everything() && !self.labels.matches_labels_of(item.object.metadata()) {
             return false;
         }
         self.fields.matches(|field| match field {
-            "metadata.name" => meta.name.as_deref().map(Cow::Borrowed),
+            "metadata.name" => Some(Cow::Borrowed(item.object.name())),
             "metadata.namespace" => Some(Cow::Borrowed(namespace)),
             "spec.nodeName" => item.node.as_deref().map(Cow::Borrowed),
             other => match &self.strategy {

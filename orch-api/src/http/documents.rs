@@ -82,7 +82,8 @@ async fn openapi(exchange: &Exchange, path: &str) -> Result<Response<BoxBody>, A
     let headers = &exchange.parts.headers;
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let found = documents.respond(path, text(header::ACCEPT)).ok_or_else(ApiError::no_such_path)?;
-    if path.trim_end_matches('/') == "/openapi/v3" {
+    let has_others = !exchange.server.remotes().await?.is_empty();
+    if has_others && path.trim_end_matches('/') == "/openapi/v3" {
         let mut index = serde_json::from_slice(&found.body).map_err(ApiError::internal)?;
         exchange.server.add_remote_documents(&mut index).await?;
         return Ok(respond::json(&index));

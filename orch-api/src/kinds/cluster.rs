@@ -255,7 +255,7 @@ fn limit_defaults(object: &mut Value) {
 fn limit_range(object: &Value) -> Errors {
     let mut errors = Vec::new();
     let spec = Field::root(object).get("spec");
-    let mut seen = Vec::new();
+    let mut seen = std::collections::BTreeSet::new();
     for item in spec.items("limits") {
         let kind = item.str("type");
         if kind.is_empty() {
@@ -264,7 +264,7 @@ fn limit_range(object: &Value) -> Errors {
         if seen.contains(&kind) {
             errors.push(FieldError::duplicate(item.at("type"), kind));
         }
-        seen.push(kind);
+        seen.insert(kind);
         if kind == "Pod" {
             for name in ["default", "defaultRequest"] {
                 if item.raw(name).as_object().is_some_and(|list| !list.is_empty()) {

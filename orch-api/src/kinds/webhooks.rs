@@ -63,14 +63,14 @@ fn defaults(object: &mut Value, mutating: bool) {
 
 fn validate(object: &Value, mutating: bool) -> Errors {
     let mut errors = Vec::new();
-    let mut seen = Vec::new();
+    let mut seen = std::collections::BTreeSet::new();
     for hook in Field::root(object).items("webhooks") {
         check_hook(&hook, mutating, &mut errors);
         let name = hook.str("name");
         if !name.is_empty() && seen.contains(&name) {
             errors.push(FieldError::duplicate(hook.at("name"), name));
         }
-        seen.push(name);
+        seen.insert(name);
     }
     errors
 }

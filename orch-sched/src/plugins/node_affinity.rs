@@ -10,7 +10,10 @@ use crate::{
     error::Fault,
     event::{Actions, ClusterChange, ClusterEvent, EventResource, Hint},
     node_info::NodeInfo,
-    plugin::{EventsToRegister, Filter, Plugin, PreFilter, PreFiltered, PreScore, Reuse, Score},
+    plugin::{
+        Candidates, EventsToRegister, Filter, Plugin, PreFilter, PreFiltered, PreScore, Reuse,
+        Score,
+    },
     pod_info::{NO_LABELS, PodInfo, term_matches},
     snapshot::Snapshot,
     verdict::Verdict,
@@ -123,7 +126,7 @@ impl PreScore for NodeAffinity {
         &self,
         _: &mut CycleState,
         pod: &PodInfo,
-        _: &[Arc<NodeInfo>],
+        _: &Candidates<'_>,
         _: &Snapshot,
     ) -> Result<Verdict, Fault> {
         let preferred = affinity(pod)

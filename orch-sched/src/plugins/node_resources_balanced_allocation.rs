@@ -1,13 +1,11 @@
 //! Nodes whose resources are used evenly are better.
 
-use std::sync::Arc;
-
 use super::node_resources_fit::{WeightedResource, cpu_and_memory, usage};
 use crate::{
     cycle_state::CycleState,
     error::Fault,
     node_info::NodeInfo,
-    plugin::{Plugin, PreScore, Reuse, SCORE_MAX, Score},
+    plugin::{Candidates, Plugin, PreScore, Reuse, SCORE_MAX, Score},
     pod_info::PodInfo,
     snapshot::Snapshot,
     verdict::Verdict,
@@ -46,7 +44,7 @@ impl PreScore for NodeResourcesBalancedAllocation {
         &self,
         _: &mut CycleState,
         pod: &PodInfo,
-        _: &[Arc<NodeInfo>],
+        _: &Candidates<'_>,
         _: &Snapshot,
     ) -> Result<Verdict, Fault> {
         let wants = pod.requests();

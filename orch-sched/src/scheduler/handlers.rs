@@ -98,7 +98,7 @@ fn pod_changed(shared: &Shared, change: &Change<Pod>) {
     if has_node(new) {
         assigned(shared, old, new);
     } else {
-        waiting(shared, new);
+        waiting(shared, old, new);
     }
 }
 
@@ -106,7 +106,12 @@ fn pod_gone(shared: &Shared, pod: &Arc<Pod>) {
     let info = Arc::new(PodInfo::new(pod.clone()));
     shared.queue.delete(info.uid());
     shared.waiting.reject(info.uid(), "", "the pod was deleted");
-    if shared.cache.lock().remove_pod(info.uid()).is_some() {
+    let removed = {
+        let mut cache = shared.cache.lock();
+        cache.nominations.remove(info.uid());
+        cache.remove_pod(info.uid())
+    };
+    if removed.is_some() {
         let object = ChangedObject::AssignedPod { old: Some(info), new: None };
         let (resource, actions) = (EventResource::AssignedPod, Actions::DELETE);
         shared.queue.changed(&ClusterChange { resource, actions, object });
@@ -125,8 +130,8 @@ fn assigned(shared: &Shared, old: Option<&Arc<Pod>>, new: &Arc<Pod>) {
     }
     let info = Arc::new(PodInfo::new(new.clone()));
     let before = was_assigned.map(|old| Arc::new(PodInfo::new(old.clone())));
-    shared.cache.lock().set_pod(info.clone());
     shared.queue.delete(info.uid());
+    shared.cache.lock().set_pod(info.clone());
     let actions = match &before {
         None => Actions::ADD,
         Some(before) => update_actions(before, &info),
@@ -147,15 +152,23 @@ fn update_actions(old: &PodInfo, new: &PodInfo) -> Actions {
     actions
 }
 
-fn waiting(shared: &Shared, new: &Arc<Pod>) {
+fn waiting(shared: &Shared, old: Option<&Arc<Pod>>, new: &Arc<Pod>) {
     let info = Arc::new(PodInfo::new(new.clone()));
     if shared.profiles.of(&info).is_none() {
         return;
     }
     if new.metadata.deletion_timestamp.is_some() {
         shared.queue.delete(info.uid());
+        shared.cache.lock().nominations.remove(info.uid());
         shared.waiting.reject(info.uid(), "", "the pod is being deleted");
         return;
+    }
+    let before = old.and_then(|pod| pod.status.as_ref()?.nominated_node_name.as_deref());
+    if before.is_some() || info.nominated_node().is_some() {
+        let mut cache = shared.cache.lock();
+        if !cache.has_pod(info.uid()) {
+            cache.nominations.follow(before.filter(|node| !node.is_empty()), &info);
+        }
     }
     shared.queue.set(info);
 }

@@ -13,9 +13,26 @@ use crate::{reference_pods, reference_volumes, world::World};
 
 pub(crate) const HUNDRED: i64 = 100;
 
+/// What a node is to a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Status {
+    Fits,
+    /// It would fit if other pods went.
+    Unschedulable,
+    /// Not even then.
+    Unresolvable,
+}
+
 /// The nodes that the pod fits, each with its weighted sum of scores.
 pub(crate) fn evaluate(world: &World, pod: &Value) -> BTreeMap<String, i64> {
-    let feasible: Vec<&Value> = world.nodes.values().filter(|n| fits(world, pod, n)).collect();
+    let fits = |node: &&Value| status(world, pod, node) == Status::Fits;
+    // Where room was made for the pod, it goes without asking for the best.
+    let promised = pod["status"]["nominatedNodeName"].as_str();
+    let promised = promised.and_then(|name| world.nodes.get(name)).filter(fits);
+    if let Some(node) = promised {
+        return BTreeMap::from([(name(node).to_owned(), 0)]);
+    }
+    let feasible: Vec<&Value> = world.nodes.values().filter(fits).collect();
     let mut totals = vec![0; feasible.len()];
     let plugins: [(i64, Vec<i64>); 7] = [
         (3, taints(pod, &feasible)),
@@ -33,7 +50,28 @@ pub(crate) fn evaluate(world: &World, pod: &Value) -> BTreeMap<String, i64> {
     feasible.iter().map(|node| name(node).to_owned()).zip(totals).collect()
 }
 
-fn fits(world: &World, pod: &Value, node: &Value) -> bool {
+/// A node must be right with those that wait for room there and go first, and without them.
+pub(crate) fn status(world: &World, pod: &Value, node: &Value) -> Status {
+    let mut later = world.clone();
+    later.without_affinity |= !reference_pods::affinity_matters(world, pod);
+    for (key, other) in &world.nominated {
+        let here = other["status"]["nominatedNodeName"] == name(node);
+        if here && priority(other) >= priority(pod) && name(other) != name(pod) {
+            let mut other = other.clone();
+            other["spec"]["nodeName"] = name(node).into();
+            later.pods.insert(key.clone(), other);
+        }
+    }
+    let with = plain_status(&later, pod, node);
+    if with == Status::Fits { plain_status(world, pod, node) } else { with }
+}
+
+pub(crate) fn priority(pod: &Value) -> i64 {
+    pod["spec"]["priority"].as_i64().unwrap_or(0)
+}
+
+/// What the first of upstream's filters that has something against the node says.
+fn plain_status(world: &World, pod: &Value, node: &Value) -> Status {
     let cordoned = node["spec"]["unschedulable"] == true
         && !tolerated(
             pod,
@@ -42,15 +80,19 @@ fn fits(world: &World, pod: &Value, node: &Value) -> bool {
             }),
         );
     let named = pod["spec"]["nodeName"].as_str().is_none_or(|wanted| wanted == name(node));
-    !cordoned
-        && named
-        && hard_taints_are_tolerated(pod, node)
-        && matches_node_affinity(pod, node)
-        && ports_are_free(world, pod, node)
-        && resources_suffice(world, pod, node)
-        && reference_volumes::fits(world, pod, node)
-        && reference_pods::spread_allows(world, pod, node)
-        && reference_pods::affinity_allows(world, pod, node)
+    let for_good = |fits: bool| if fits { Status::Fits } else { Status::Unresolvable };
+    let for_now = |fits: bool| if fits { Status::Fits } else { Status::Unschedulable };
+    let checks = [
+        for_good(!reference_volumes::is_hopeless(world, pod)),
+        for_good(!cordoned && named),
+        for_good(hard_taints_are_tolerated(pod, node) && matches_node_affinity(pod, node)),
+        for_now(ports_are_free(world, pod, node)),
+        resources_suffice(world, pod, node),
+        for_good(reference_volumes::fits(world, pod, node)),
+        reference_pods::spread_allows(world, pod, node),
+        reference_pods::affinity_allows(world, pod, node),
+    ];
+    checks.into_iter().find(|status| *status != Status::Fits).unwrap_or(Status::Fits)
 }
 
 pub(crate) fn name(object: &Value) -> &str {
@@ -212,14 +254,21 @@ fn ranked(pod: &Value, resource: &str) -> i64 {
     list(&pod["spec"]["containers"]).iter().map(own).sum()
 }
 
-fn resources_suffice(world: &World, pod: &Value, node: &Value) -> bool {
+fn resources_suffice(world: &World, pod: &Value, node: &Value) -> Status {
     let has = &node["status"]["allocatable"];
     let room = (world.pods_on(name(node)).count() as i64 + 1) * 1000 <= amount(&has["pods"]);
-    room && RESOURCES.iter().all(|resource| {
+    let mut status = if room { Status::Fits } else { Status::Unschedulable };
+    for resource in RESOURCES {
         let used: i64 = world.pods_on(name(node)).map(|pod| requested(pod, resource)).sum();
-        let wants = requested(pod, resource);
-        wants == 0 || wants + used <= amount(&has[*resource])
-    })
+        let (wants, has) = (requested(pod, resource), amount(&has[resource]));
+        if wants > has {
+            return Status::Unresolvable;
+        }
+        if wants > 0 && wants + used > has {
+            status = Status::Unschedulable;
+        }
+    }
+    status
 }
 
 fn least_allocated(world: &World, pod: &Value, node: &Value) -> i64 {

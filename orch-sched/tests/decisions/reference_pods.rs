@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use crate::{
     reference::{
-        HUNDRED, hard_taints_are_tolerated, label, list, matches_node_affinity, name, selects,
+        HUNDRED, Status, hard_taints_are_tolerated, label, list, matches_node_affinity, name,
+        selects,
     },
     world::World,
 };
@@ -57,13 +58,14 @@ fn matching(world: &World, constraint: &Value, pod: &Value, node: &Value) -> i64
     pods.count() as i64
 }
 
-pub(crate) fn spread_allows(world: &World, pod: &Value, node: &Value) -> bool {
+pub(crate) fn spread_allows(world: &World, pod: &Value, node: &Value) -> Status {
     let all = constraints(pod, "DoNotSchedule");
-    all.iter().all(|constraint| {
+    let all = all.as_slice();
+    let mut each = all.iter().map(|constraint| {
         let key = text(constraint, "topologyKey");
-        let Some(here) = label(node, key) else { return false };
+        let Some(here) = label(node, key) else { return Status::Unresolvable };
         let mut domains: BTreeMap<&str, i64> = BTreeMap::new();
-        for node in world.nodes.values().filter(|node| counts(pod, node, constraint, &all)) {
+        for node in world.nodes.values().filter(|node| counts(pod, node, constraint, all)) {
             let value = label(node, key).expect("a node that counts has the label");
             *domains.entry(value).or_default() += matching(world, constraint, pod, node);
         }
@@ -71,8 +73,10 @@ pub(crate) fn spread_allows(world: &World, pod: &Value, node: &Value) -> bool {
         let least = if few { 0 } else { domains.values().copied().min().unwrap_or(0) };
         let itself = i64::from(is_selected(constraint, pod, pod));
         let skew = domains.get(here).copied().unwrap_or(0) + itself - least;
-        skew <= constraint["maxSkew"].as_i64().expect("a skew")
-    })
+        let fits = skew <= constraint["maxSkew"].as_i64().expect("a skew");
+        if fits { Status::Fits } else { Status::Unschedulable }
+    });
+    each.find(|status| *status != Status::Fits).unwrap_or(Status::Fits)
 }
 
 pub(crate) fn spread_scores(world: &World, pod: &Value, nodes: &[&Value]) -> Vec<i64> {
@@ -153,7 +157,24 @@ fn same_place(a: &Value, b: &Value, key: &str) -> bool {
     label(a, key).is_some() && label(a, key) == label(b, key)
 }
 
-pub(crate) fn affinity_allows(world: &World, pod: &Value, node: &Value) -> bool {
+/// Upstream does not look at other pods, not even at those that wait for room, when the pod
+/// requires nothing of its surroundings and no placed pod has anything against it.
+pub(crate) fn affinity_matters(world: &World, pod: &Value) -> bool {
+    let own = |kind: &str| !terms(pod, kind, true).is_empty();
+    own("podAffinity")
+        || own("podAntiAffinity")
+        || placed(world).any(|(other, where_)| {
+            terms(other, "podAntiAffinity", true).iter().any(|(term, _)| {
+                is_about(world, other, term, pod)
+                    && label(where_, text(term, "topologyKey")).is_some()
+            })
+        })
+}
+
+pub(crate) fn affinity_allows(world: &World, pod: &Value, node: &Value) -> Status {
+    if world.without_affinity {
+        return Status::Fits;
+    }
     let key = |term: &Value| text(term, "topologyKey").to_owned();
     let anti = terms(pod, "podAntiAffinity", true);
     let near = anti.iter().any(|(term, _)| {
@@ -166,7 +187,11 @@ pub(crate) fn affinity_allows(world: &World, pod: &Value, node: &Value) -> bool 
             is_about(world, other, term, pod) && same_place(node, where_, &key(term))
         })
     });
-    !near && !unwanted && required_affinity_holds(world, pod, node)
+    match required_affinity_holds(world, pod, node) {
+        false => Status::Unresolvable,
+        true if near || unwanted => Status::Unschedulable,
+        true => Status::Fits,
+    }
 }
 
 /// Only pods that all terms are about count. The first of a group may start anywhere that has the

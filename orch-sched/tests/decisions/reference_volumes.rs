@@ -21,6 +21,27 @@ pub(crate) fn fits(world: &World, pod: &Value, node: &Value) -> bool {
     })
 }
 
+/// Whether something about the pod's claims rules all nodes out at once.
+pub(crate) fn is_hopeless(world: &World, pod: &Value) -> bool {
+    let claims = list(&pod["spec"]["volumes"]).iter();
+    !claims.filter_map(|v| v["persistentVolumeClaim"]["claimName"].as_str()).all(|claim| {
+        let namespace = &pod["metadata"]["namespace"];
+        let found = world
+            .claims
+            .iter()
+            .find(|c| name(c) == claim && c["metadata"]["namespace"] == *namespace);
+        found.is_some_and(|claim| {
+            claim["spec"]["volumeName"].is_string() || waits_for_consumer(world, claim)
+        })
+    })
+}
+
+fn waits_for_consumer(world: &World, claim: &Value) -> bool {
+    let class = &claim["spec"]["storageClassName"];
+    let class = world.classes.iter().find(|one| one["metadata"]["name"] == *class);
+    class.is_some_and(|class| class["volumeBindingMode"] == "WaitForFirstConsumer")
+}
+
 fn claim_fits(world: &World, claim: &Value, node: &Value) -> bool {
     if let Some(volume) = claim["spec"]["volumeName"].as_str() {
         let volume = world.volumes.iter().find(|one| name(one) == volume);

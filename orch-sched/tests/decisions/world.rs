@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::api::{
     core::v1::{Namespace, PersistentVolume, PersistentVolumeClaim},
+    policy::v1::PodDisruptionBudget,
     storage::v1::StorageClass,
 };
 use orch_core::{
@@ -19,10 +20,15 @@ use serde_json::{Value, json};
 use crate::reference::name;
 
 /// A cluster as JSON. `pods` are placed.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct World {
     pub(crate) nodes: BTreeMap<String, Value>,
     pub(crate) pods: BTreeMap<String, Value>,
+    /// Pods that wait for room on a node.
+    pub(crate) nominated: BTreeMap<String, Value>,
+    pub(crate) budgets: Vec<Value>,
+    /// Whether the pod at hand is not asked about other pods at all.
+    pub(crate) without_affinity: bool,
     pub(crate) namespaces: Vec<Value>,
     pub(crate) claims: Vec<Value>,
     pub(crate) volumes: Vec<Value>,
@@ -71,7 +77,20 @@ impl World {
             json!({"failure-domain.beta.kubernetes.io/zone": "z0__z1"}),
         );
         zoned["spec"]["nodeAffinity"] = Value::Null;
+        let budget = |name: &str, namespace: &str, app: &str, allowed: i32| {
+            json!({
+                "metadata": {"name": name, "namespace": namespace},
+                "spec": {"selector": {"matchLabels": {"app": app}}},
+                "status": {"disruptionsAllowed": allowed, "currentHealthy": 0,
+                           "desiredHealthy": 0, "expectedPods": 0},
+            })
+        };
         Self {
+            budgets: vec![
+                budget("x", "red", "a", 0),
+                budget("y", "red", "b", 1),
+                budget("z", "blue", "a", 1),
+            ],
             namespaces: vec![namespace("red", "a"), namespace("blue", "b")],
             classes: vec![
                 class("late", "example.com/disk", "WaitForFirstConsumer"),
@@ -102,6 +121,7 @@ impl World {
             (ResourceType::of::<StorageClass>(), &self.classes),
             (ResourceType::of::<PersistentVolumeClaim>(), &self.claims),
             (ResourceType::of::<PersistentVolume>(), &self.volumes),
+            (ResourceType::of::<PodDisruptionBudget>(), &self.budgets),
         ] {
             objects.iter().for_each(|o| drop(memory.seed(&resource, o.clone()).unwrap()));
         }
@@ -111,6 +131,7 @@ impl World {
         synced::<StorageClass>(&informers).await;
         synced::<PersistentVolumeClaim>(&informers).await;
         synced::<PersistentVolume>(&informers).await;
+        synced::<PodDisruptionBudget>(&informers).await;
         planner
     }
 
@@ -220,6 +241,8 @@ impl Dice {
         let mut pod = if self.one_in(6) { self.spec() } else { self.of(specs).clone() };
         pod["metadata"]["name"] = format!("p{n}").into();
         pod["metadata"]["uid"] = format!("u{n}").into();
+        // No two pods began at the same time: nothing but that is left to chance upstream.
+        pod["status"]["startTime"] = format!("2026-01-01T00:00:{:02}Z", n * 7 % 60).into();
         pod
     }
 
@@ -243,6 +266,8 @@ impl Dice {
                 "labels": {"app": self.app(), "tier": self.maybe(2, || json!("front"))},
             },
             "spec": {
+                "priority": self.of(&[0, 5, 10, 20]),
+                "preemptionPolicy": self.maybe(12, || json!("Never")),
                 "containers": (0..count).map(|n| self.container(n)).collect::<Vec<_>>(),
                 "tolerations": self.maybe(3, || json!([toleration()])),
                 "nodeSelector": self.maybe(8, || json!({"topology.kubernetes.io/zone": "z1"})),

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use orch_sched::{
-    CycleState, NodeInfo, Plugin, PodInfo, Snapshot, Verdict,
+    Candidates, CycleState, NodeInfo, Plugin, PodInfo, Snapshot, Verdict,
     plugins::{
         ImageLocality, InterPodAffinity, NodeAffinity, NodeName, NodePorts,
         NodeResourcesBalancedAllocation, NodeResourcesFit, NodeUnschedulable, PodTopologySpread,
@@ -52,8 +52,12 @@ fn filtered(plugin: &dyn Plugin, pod: &PodInfo, snapshot: &Snapshot) -> BTreeMap
 fn scored(plugin: &dyn Plugin, pod: &PodInfo, snapshot: &Snapshot) -> BTreeMap<String, i64> {
     let mut state = CycleState::default();
     let nodes = snapshot.nodes();
+    if let Some(pre_filter) = plugin.as_pre_filter() {
+        pre_filter.pre_filter(&mut state, pod, snapshot).unwrap();
+    }
     if let Some(pre_score) = plugin.as_pre_score()
-        && pre_score.pre_score(&mut state, pod, nodes, snapshot).unwrap() == Verdict::Skip
+        && pre_score.pre_score(&mut state, pod, &Candidates::each(nodes), snapshot).unwrap()
+            == Verdict::Skip
     {
         return BTreeMap::new();
     }
