@@ -3,6 +3,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod admission;
+mod aggregation;
 pub mod allocator;
 pub mod auth;
 mod bootstrap;
@@ -20,6 +21,7 @@ mod local;
 pub mod metrics;
 pub mod names;
 pub mod openapi;
+pub mod outbound;
 pub mod printers;
 pub mod proxy;
 mod registry;

@@ -11,7 +11,8 @@ use orch_store::Store;
 use parking_lot::Mutex;
 
 use crate::{
-    admission::{Admission, LateClient},
+    admission::{Admission, LateClient, webhook::Webhooks},
+    aggregation::Aggregated,
     allocator::{ServiceAllocator, ServiceCidrs, ServiceRanges},
     auth::{
         AlwaysAllow, Authenticator, Authenticators, Authorizer, Authorizers, UserInfo,
@@ -29,6 +30,7 @@ use crate::{
     local::{LocalClient, OwnClient},
     metrics::{MeteredStore, Metrics},
     openapi::OpenApi,
+    outbound::{Https, InProcess, InProcessFirst, Outbound},
     strategy::{Action, Hook, VirtualResource},
     subresources::{Binding, Eviction},
 };
@@ -58,6 +60,11 @@ pub(crate) struct Inner {
     pub(crate) authenticators: Vec<Arc<dyn Authenticator>>,
     pub(crate) authorizers: Vec<Arc<dyn Authorizer>>,
     pub(crate) admission: Vec<Arc<dyn Admission>>,
+    /// The webhooks of admission, as they are configured now.
+    pub(crate) webhooks: Webhooks,
+    pub(crate) outbound: Arc<dyn Outbound>,
+    /// The servers behind this one.
+    pub(crate) aggregated: Aggregated,
     pub(crate) connector: Option<Arc<dyn Connector>>,
     pub(crate) options: ServerOptions,
     pub(crate) health: Checks,
@@ -133,6 +140,8 @@ pub struct ApiServerBuilder {
     authenticators: Vec<Arc<dyn Authenticator>>,
     authorizers: Vec<Arc<dyn Authorizer>>,
     admission: Vec<Arc<dyn Admission>>,
+    outbound: Option<Arc<dyn Outbound>>,
+    in_process: Option<Arc<InProcess>>,
     connector: Option<Arc<dyn Connector>>,
     options: ServerOptions,
     documents: Vec<(&'static str, serde_json::Value)>,
@@ -160,6 +169,8 @@ impl ApiServer {
             authenticators: Vec::new(),
             authorizers: Vec::new(),
             admission: Vec::new(),
+            outbound: None,
+            in_process: None,
             connector: None,
             options: ServerOptions::default(),
             documents: Vec::new(),
@@ -236,6 +247,21 @@ impl ApiServerBuilder {
     #[must_use]
     pub fn hook(mut self, group: &'static str, plural: &'static str, hook: Arc<dyn Hook>) -> Self {
         self.hooks.push(Installed { group, plural, hook });
+        self
+    }
+
+    /// Sets how webhooks and aggregated API servers are reached. Default: [`Https`], over TCP.
+    #[must_use]
+    pub fn outbound(mut self, outbound: Arc<dyn Outbound>) -> Self {
+        self.outbound = Some(outbound);
+        self
+    }
+
+    /// Sets services of this process that are called directly, before anybody is looked for
+    /// outside. Default: none.
+    #[must_use]
+    pub fn in_process(mut self, services: Arc<InProcess>) -> Self {
+        self.in_process = Some(services);
         self
     }
 
@@ -321,6 +347,7 @@ impl ApiServerBuilder {
                 admission = crate::admission::defaults(&client, &environment);
             }
             admission.append(&mut self.admission);
+            let outbound = outbound(self.outbound, self.in_process, own, &environment);
             let built_in = Catalog::built_in(self.options.api_versions);
             if let Some(metrics) = &self.metrics {
                 let metered = MeteredStore::new(self.store, metrics.clone(), &built_in);
@@ -335,6 +362,9 @@ impl ApiServerBuilder {
                 authenticators: self.authenticators,
                 authorizers: self.authorizers,
                 admission,
+                webhooks: Webhooks::default(),
+                outbound,
+                aggregated: Aggregated::default(),
                 connector: self.connector,
                 options: self.options,
                 health: self.health,
@@ -387,6 +417,23 @@ impl ApiServerBuilder {
         for ((group, plural), answers) in reviews::resources(&authorizer, reviews) {
             add(group, plural, None, answers);
         }
+    }
+}
+
+/// How others are reached: in this process first, then as was chosen.
+fn outbound(
+    chosen: Option<Arc<dyn Outbound>>,
+    in_process: Option<Arc<InProcess>>,
+    own: &Weak<Inner>,
+    environment: &Environment,
+) -> Arc<dyn Outbound> {
+    let otherwise = chosen.unwrap_or_else(|| {
+        let client: Arc<dyn Client> = Arc::new(OwnClient(own.clone()));
+        Arc::new(Https::new(client, environment.clone()))
+    });
+    match in_process {
+        Some(own) => Arc::new(InProcessFirst { own, otherwise }),
+        None => otherwise,
     }
 }
 

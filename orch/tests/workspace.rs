@@ -24,8 +24,9 @@ fn list(value: &Value) -> &[Value] {
 fn component_crates_do_not_depend_on_each_other() {
     let metadata = metadata(&["--no-deps"]);
     let allowed = |from: &str, to: &str| match from {
-        "orch-core" => false,
-        "orch-api" => matches!(to, "orch-core" | "orch-store"),
+        "orch-core" | "orch-cel" => false,
+        "orch-api" => matches!(to, "orch-core" | "orch-cel" | "orch-store"),
+        "orch-sched" => matches!(to, "orch-core" | "orch-cel"),
         "orch" => to != "orch",
         _ => to == "orch-core",
     };

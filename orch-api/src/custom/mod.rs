@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 
 mod cleanup;
 mod columns;
+mod conversion;
 mod definition;
 mod formats;
 mod hook;
@@ -30,6 +31,7 @@ mod structure;
 mod version;
 
 pub(crate) use cleanup::FINALIZER;
+pub(crate) use conversion::ConversionWebhook;
 pub(crate) use hook::{DEFINITIONS, SettleNames};
 pub(crate) use status::mark_terminating;
 pub(crate) use version::CustomVersion;
@@ -39,6 +41,7 @@ use crate::{
     catalog::{Catalog, GroupVersion, Resource},
     server::Inner,
 };
+pub(crate) use definition::rank as version_rank;
 use definition::{Definition, by_preference};
 
 /// What is served, as of a revision of the definitions.

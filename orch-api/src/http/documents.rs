@@ -29,7 +29,10 @@ pub(super) async fn serve(exchange: &Exchange, path: &str) -> Result<Response<Bo
     match parts.as_slice() {
         ["api"] | ["apis"] if wants_aggregated(exchange) => {
             let catalog = exchange.server.newest_catalog().await?;
-            let document = Discovery(&catalog).aggregated(parts == ["api"]);
+            let mut document = Discovery(&catalog).aggregated(parts == ["api"]);
+            if parts == ["apis"] {
+                exchange.server.add_remote_discovery(&mut document).await?;
+            }
             Ok(respond::bytes(StatusCode::OK, AGGREGATED, document.to_string()))
         }
         ["openapi", ..] => openapi(exchange, path).await,
@@ -50,9 +53,13 @@ async fn document(exchange: &Exchange, parts: &[&str]) -> Result<Option<Value>, 
     Ok(match parts {
         [] => Some(paths(&discovery)),
         ["api"] => Some(discovery.core_versions(&exchange.server.options.advertise)),
-        ["apis"] => Some(discovery.groups()),
+        ["apis"] => {
+            let mut groups = discovery.groups();
+            exchange.server.add_remote_groups(&mut groups).await?;
+            Some(groups)
+        }
         ["api", version] => discovery.resources("", version),
-        ["apis", group] => discovery.group(group),
+        ["apis", group] => exchange.server.add_remote_group(group, discovery.group(group)).await?,
         ["apis", group, version] => discovery.resources(group, version),
         ["version"] => Some(version(exchange)),
         _ => None,
@@ -72,6 +79,12 @@ async fn openapi(exchange: &Exchange, path: &str) -> Result<Response<BoxBody>, A
     let headers = &exchange.parts.headers;
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let found = documents.respond(path, text(header::ACCEPT)).ok_or_else(ApiError::no_such_path)?;
+    let has_others = !exchange.server.remotes().await?.is_empty();
+    if has_others && path.trim_end_matches('/') == "/openapi/v3" {
+        let mut index = serde_json::from_slice(&found.body).map_err(ApiError::internal)?;
+        exchange.server.add_remote_documents(&mut index).await?;
+        return Ok(respond::json(&index));
+    }
     let mut response = if text(header::IF_NONE_MATCH) == found.etag {
         respond::bytes(StatusCode::NOT_MODIFIED, found.content_type, "")
     } else {

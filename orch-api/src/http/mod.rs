@@ -36,6 +36,8 @@ mod watch;
 pub(crate) use frames::Frames;
 
 use crate::{
+    admission::Notes,
+    aggregation,
     auth::{
         AlwaysAllow, Attributes, Authorizers, GROUP_AUTHENTICATED, UserInfo,
         impersonation::{impersonated, impersonates},
@@ -47,7 +49,7 @@ use crate::{
 use observe::Observed;
 use options::Query;
 use request_info::RequestInfo;
-use route::Route;
+pub(crate) use route::{Found, Route};
 
 impl<B> tower::Service<Request<B>> for ApiServer
 where
@@ -75,6 +77,7 @@ async fn answer(server: Arc<Inner>, request: Request<BoxBody>) -> Response<BoxBo
     let route = route::of(request.uri().path());
     let query = Query::of(request.uri());
     let max = server.options.request_timeout;
+    let notes = Notes::default();
     let limit = deadline::of(route.as_ref().ok(), request.method(), &query, max);
     let (parts, body) = request.into_parts();
     let info = server.metrics.as_ref().map(|_| RequestInfo::of(&parts, route.as_ref().ok()));
@@ -83,7 +86,8 @@ async fn answer(server: Arc<Inner>, request: Request<BoxBody>) -> Response<BoxBo
     let request = Request::from_parts(parts, body);
     let answer = match limit {
         Ok(limit) => {
-            let work = AssertUnwindSafe(serve(server.clone(), request, route)).catch_unwind();
+            let work = AssertUnwindSafe(serve(server.clone(), request, route, notes.clone()))
+                .catch_unwind();
             match deadline::within(&*server.environment.clock, limit, work.boxed()).await {
                 Some(Ok(answer)) => answer,
                 Some(Err(_)) => Err(ApiError::internal("the handler of this request panicked")),
@@ -92,7 +96,12 @@ async fn answer(server: Arc<Inner>, request: Request<BoxBody>) -> Response<BoxBo
         }
         Err(error) => Err(error),
     };
-    let answer = answer.unwrap_or_else(|error| wanted.error(&server, &error));
+    let mut answer = answer.unwrap_or_else(|error| wanted.error(&server, &error));
+    respond::warn(&mut answer, &notes.take_warnings());
+    let annotations = notes.annotations();
+    if !annotations.0.is_empty() {
+        answer.extensions_mut().insert(annotations);
+    }
     let answer = match observed.zip(info) {
         Some((observed, info)) => observed.end(&server, &info, answer),
         None => answer,
@@ -138,16 +147,20 @@ async fn serve(
     server: Arc<Inner>,
     request: Request<BoxBody>,
     route: Result<Route, ApiError>,
+    notes: Notes,
 ) -> Result<Response<BoxBody>, ApiError> {
     let (parts, body) = request.into_parts();
     let user = Arc::new(authenticate(&server, &parts).await?);
     let user = impersonate(&server, &parts, user).await?;
     let manager = manager_of(&parts);
-    let caller = Caller::new(user, manager);
+    let mut caller = Caller::new(user, manager);
+    caller.notes = notes;
     let exchange = Exchange { server, caller, parts, body: Mutex::new(body) };
-    match route? {
-        Route::Resource(found) => resources::serve(exchange, found).await,
-        Route::Path => paths(exchange).await,
+    let remote = exchange.server.remote_of(exchange.parts.uri.path()).await?;
+    match (route?, remote) {
+        (route, Some(remote)) => aggregation::serve(exchange, remote, route).await,
+        (Route::Resource(found), None) => resources::serve(exchange, found).await,
+        (Route::Path, None) => paths(exchange).await,
     }
 }
 

@@ -12,7 +12,6 @@ use super::{
     accept::{self, Offers},
     options::Query,
     read_body::{Decoded, no_body},
-    respond,
     route::Found,
     serialize::Answer,
     watch,
@@ -44,25 +43,23 @@ pub(super) async fn serve(
         error: false,
     };
     let accepted = accept::negotiate(&exchange.parts.headers, offers)?;
-    let mut response = match method {
+    match method {
         Method::GET | Method::HEAD if watches => {
-            watch::serve(&exchange, &query, target, &resource, accepted).await?
+            watch::serve(&exchange, &query, target, &resource, accepted).await
         }
         Method::GET | Method::HEAD => {
             let answer =
                 Answer { exchange: &exchange, query: &query, resource: &resource, accepted };
-            get(&answer, target).await?
+            get(&answer, target).await
         }
         Method::POST | Method::PUT | Method::PATCH | Method::DELETE => {
             let write = write_of(&mut exchange, &query, target, offers).await?;
             let answer =
                 Answer { exchange: &exchange, query: &query, resource: &resource, accepted };
-            write_it(&answer, write).await?
+            write_it(&answer, write).await
         }
-        _ => return Err(method_not_allowed()),
-    };
-    respond::warn(&mut response, &exchange.caller.take_warnings());
-    Ok(response)
+        _ => Err(method_not_allowed()),
+    }
 }
 
 async fn target(exchange: &Exchange, found: &Found) -> Result<Target, ApiError> {
@@ -187,7 +184,7 @@ async fn connect(
     server.address(target.clone(), verb).await?;
     server.authorize(&caller, &target, verb).await?;
     if target.subresource.as_deref() != Some("log") {
-        server.admit_connect(&caller, &target).await?;
+        server.admit_connect(&caller, &target, parts.uri.query().unwrap_or_default()).await?;
     }
     let Some(connector) = &server.connector else {
         let what = target.subresource.as_deref().unwrap_or_default();

@@ -10,7 +10,7 @@ use orch_core::{
 };
 use orch_store::{KeyRange, RangeRequest, Revision, StoreError};
 
-use super::{Addressed, continuation, to_served_object};
+use super::{Addressed, continuation};
 use crate::{
     cache::{Filter, Item, reloading, store_error, too_large},
     server::Inner,
@@ -121,13 +121,8 @@ impl Inner {
             },
         };
         let prefix = at.resource.collection_prefix(at.namespace());
-        let items: Result<Vec<_>, ApiError> = if at.resource.converts() {
-            page.items.into_iter().map(|object| to_served_object(&at.resource, object)).collect()
-        } else {
-            Ok(page.items)
-        };
         Ok(ObjectList {
-            items: items?,
+            items: self.served_list(&at.resource, page.items).await?,
             resource_version: page.revision.to_string(),
             continue_token: page
                 .more_after

@@ -46,14 +46,15 @@ impl Inner {
             return;
         }
         let ignored = ignored(at);
+        let (of, api_version) = at.resource.worked_on();
         let writer = Writer {
             manager: options.field_manager.as_deref().unwrap_or(&caller.manager),
-            api_version: &at.resource.stored_api_version,
+            api_version,
             subresource: at.target.subresource.as_deref(),
             time: to_seconds(self.environment.clock.now()),
             ignored: &ignored,
         };
-        patch::update(model(at, &at.resource.stored), old, new, &writer);
+        patch::update(model(at, of), old, new, &writer);
     }
 
     /// Merges an applied configuration into the object as it is served; `None` makes a new one.

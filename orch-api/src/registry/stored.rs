@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::Addressed;
 use crate::{
     cache::{Cache, decode, store_error},
+    catalog::Resource,
     server::Inner,
 };
 
@@ -23,14 +24,18 @@ pub(super) enum Put {
 }
 
 impl Inner {
-    /// The object that a call addresses, in the version it is stored in, as of now.
+    /// The object that a call addresses, in the version that the verbs work on, as of now.
     pub(super) async fn get_stored(&self, at: &Addressed) -> Result<Option<Arc<Object>>, ApiError> {
         if at.name().is_empty() {
             return Ok(None);
         }
         let range = RangeRequest::new(KeyRange::key(at.key()));
         let found = self.store.range(range).await.map_err(store_error)?;
-        Ok(found.entries.into_iter().next().and_then(|entry| self.share(at, &entry)))
+        let object = found.entries.into_iter().next().and_then(|entry| self.share(at, &entry));
+        match object {
+            Some(object) => Ok(Some(self.to_worked_object(&at.resource, object).await?)),
+            None => Ok(None),
+        }
     }
 
     /// An entry's object: the cache's, if it has that revision.
@@ -44,15 +49,23 @@ impl Inner {
     /// Stores an object under a precondition.
     pub(super) async fn put(
         &self,
+        resource: &Resource,
         key: Vec<u8>,
         bytes: Bytes,
         precondition: Precondition,
     ) -> Result<Put, ApiError> {
-        let operation = Operation::Put { value: bytes.clone(), lease: None };
+        let stored = self.to_store(resource, bytes.clone()).await?;
+        let as_it_is = stored.as_ptr() == bytes.as_ptr();
+        let operation = Operation::Put { value: stored, lease: None };
         let write = Write { key: Bytes::from(key), precondition, operation };
         match self.store.write(write).await.map_err(store_error)? {
-            WriteOutcome::Committed { revision, .. } => {
+            WriteOutcome::Committed { revision, .. } if as_it_is => {
                 Ok(Put::Done(written(&self.cache, bytes, revision)?))
+            }
+            // The cache reads what was stored; this is what the client wrote.
+            WriteOutcome::Committed { revision, .. } => {
+                let object = Object::from_stored(bytes, revision).map_err(ApiError::internal)?;
+                Ok(Put::Done(Arc::new(object)))
             }
             WriteOutcome::PreconditionFailed { .. } => Ok(Put::Lost),
         }

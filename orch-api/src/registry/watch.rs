@@ -140,7 +140,15 @@ impl Inner {
             told: 0,
             over: false,
         };
-        served(at.resource.clone(), watch.boxed())
+        self.served_events(at.resource.clone(), watch.boxed())
+    }
+
+    /// The events in the version that the client asked for.
+    fn served_events(&self, resource: Arc<Resource>, events: WatchStream) -> WatchStream {
+        match resource.converter() {
+            Some(_) => self.converted_events(resource, events),
+            None => served(resource, events),
+        }
     }
 
     /// A watch from before what the cache remembers, served from the store's own history.
@@ -178,7 +186,7 @@ impl Inner {
             stream::iter(told)
         });
         let told = told.take_until(tokio::time::sleep(self.timeout(options)));
-        Ok(served(at.resource.clone(), told.boxed()))
+        Ok(self.served_events(at.resource.clone(), told.boxed()))
     }
 }
 
@@ -192,7 +200,7 @@ fn replay(event: &orch_store::Event, is_pods: bool) -> Change {
     Change::new(event.entry.mod_revision, event.previous.as_ref().and_then(item), new)
 }
 
-/// The events in the version that the client asked for.
+/// The events of what is converted without asking anybody.
 fn served(resource: Arc<Resource>, events: WatchStream) -> WatchStream {
     if !resource.converts() {
         return events;

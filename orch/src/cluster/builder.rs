@@ -225,7 +225,8 @@ impl ClusterBuilder {
             builder = builder.admission(Arc::new(StorageObjectInUseProtection));
         }
         let api = builder.build();
-        let bootstrap = Bootstrap { roles: pki.is_some(), address: advertised };
+        let bootstrap =
+            Bootstrap { roles: pki.is_some(), api_services: pki.is_some(), address: advertised };
         api.bootstrap(&bootstrap).await.map_err(StartError::Bootstrap)?;
         Ok(api)
     }
