@@ -24,10 +24,13 @@ use tokio::sync::OnceCell;
 use crate::strategy::{Hook, WriteContext};
 
 mod addresses;
+mod cidrs;
 mod ports;
 mod service;
 
 pub use addresses::AddressRange;
+pub(crate) use cidrs::DEFAULT as DEFAULT_SERVICE_CIDR;
+pub use cidrs::ServiceCidrs;
 pub use ports::PortRange;
 
 /// Where Services get their addresses and ports from.

@@ -12,7 +12,9 @@ use orch_core::{
 };
 use serde_json::{Value, json};
 
-use crate::{admission, auth::rbac, registry::Caller, server::ApiServer};
+use crate::{
+    admission, allocator::DEFAULT_SERVICE_CIDR, auth::rbac, registry::Caller, server::ApiServer,
+};
 
 const SERVICES: ResourceType =
     ResourceType::new("", "v1", "services", "Service", Scope::Namespaced);
@@ -25,6 +27,9 @@ const ENDPOINT_SLICES: ResourceType = ResourceType::new(
     "EndpointSlice",
     Scope::Namespaced,
 );
+
+const SERVICE_CIDRS: ResourceType =
+    ResourceType::new("networking.k8s.io", "v1", "servicecidrs", "ServiceCIDR", Scope::Cluster);
 
 /// What [`ApiServer::bootstrap`] creates besides the namespaces and priority classes.
 #[derive(Clone, Debug, Default)]
@@ -45,6 +50,7 @@ impl ApiServer {
         let client = self.inner.own_client();
         admission::create_system_namespaces(&client).await?;
         admission::create_system_classes(&client).await?;
+        self.default_service_cidr().await?;
         if what.roles {
             rbac::bootstrap::reconcile(&client).await?;
         }
@@ -52,6 +58,27 @@ impl ApiServer {
             self.kubernetes_service(address).await?;
         }
         Ok(())
+    }
+
+    /// Shows the ranges that the server was configured with as the object that upstream has for
+    /// them.
+    async fn default_service_cidr(&self) -> Result<(), ClientError> {
+        let client = self.inner.own_client();
+        let ranges: Vec<String> =
+            self.inner.options.service_ranges.cluster_ips.iter().map(ToString::to_string).collect();
+        let name = DEFAULT_SERVICE_CIDR;
+        let body = json!({"metadata": {"name": name}, "spec": {"cidrs": ranges}});
+        match client.read(Read::Get(Target::object(SERVICE_CIDRS, None, name))).await {
+            Err(error) if error.is_not_found() => {}
+            other => return other.map(drop),
+        }
+        let collection = Target::collection(SERVICE_CIDRS, None);
+        let write = Write::Create(collection, body, WriteOptions::default());
+        match client.write(write).await {
+            // Another server on the same store was first.
+            Err(error) if error.is_already_exists() => Ok(()),
+            other => other.map(drop),
+        }
     }
 
     /// Creates the Service unless it exists. Asked for first: creating it once more would fail for

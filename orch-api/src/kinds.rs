@@ -30,7 +30,9 @@ mod persistent_volume_claim;
 mod plain;
 mod pod;
 mod pod_spec;
+mod resource;
 mod service;
+mod service_network;
 mod workloads;
 
 pub use access::Requester;
@@ -111,7 +113,8 @@ fn networking(plural: &str) -> &'static dyn Strategy {
         "ingressclasses" => &network::INGRESS_CLASSES,
         "ingresses" => &network::INGRESSES,
         "networkpolicies" => &network::NETWORK_POLICIES,
-        "servicecidrs" => &network::SERVICE_CIDRS,
+        "ipaddresses" => &service_network::IP_ADDRESSES,
+        "servicecidrs" => &service_network::SERVICE_CIDRS,
         _ => &ANY,
     }
 }
@@ -150,6 +153,10 @@ fn other(group: &str, plural: &str) -> &'static dyn Strategy {
         ("events.k8s.io", "events") => &event::Event,
         ("node.k8s.io", "runtimeclasses") => &cluster::RUNTIME_CLASSES,
         ("policy", "poddisruptionbudgets") => &network::DISRUPTION_BUDGETS,
+        ("resource.k8s.io", "deviceclasses") => &resource::DEVICE_CLASSES,
+        ("resource.k8s.io", "resourceclaims") => &resource::CLAIMS,
+        ("resource.k8s.io", "resourceclaimtemplates") => &resource::CLAIM_TEMPLATES,
+        ("resource.k8s.io", "resourceslices") => &resource::SLICES,
         ("scheduling.k8s.io", "priorityclasses") => &cluster::PRIORITY_CLASSES,
         _ => &ANY,
     }

@@ -10,10 +10,14 @@ mod cache;
 mod catalog;
 pub mod connect;
 mod custom;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
+pub mod health;
 mod http;
 mod in_process;
 pub mod kinds;
 mod local;
+pub mod metrics;
 pub mod names;
 pub mod openapi;
 pub mod printers;

@@ -121,6 +121,22 @@ pub fn env_name(name: &str) -> Vec<String> {
     ]
 }
 
+/// Whether this can be the name of a kernel parameter.
+///
+/// Source: `pkg/apis/core/validation`, `IsValidSysctlName`.
+pub fn sysctl(name: &str) -> bool {
+    const BYTES_MAX: usize = 253;
+    let ends = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let inside = |b: u8| ends(b) || matches!(b, b'-' | b'_');
+    name.len() <= BYTES_MAX
+        && name.split(['.', '/']).all(|segment| {
+            let bytes = segment.as_bytes();
+            bytes.iter().all(|b| inside(*b))
+                && bytes.first().is_some_and(|b| ends(*b))
+                && bytes.last().is_some_and(|b| ends(*b))
+        })
+}
+
 /// What is wrong with an IP address, either family.
 pub fn ip_address(text: &str) -> Vec<String> {
     if text.parse::<std::net::IpAddr>().is_ok() {

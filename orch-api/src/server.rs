@@ -3,6 +3,7 @@
 use std::{
     fmt,
     sync::{Arc, Weak},
+    time::Duration,
 };
 
 use orch_core::{Client, Environment, ResourceType};
@@ -11,7 +12,7 @@ use parking_lot::Mutex;
 
 use crate::{
     admission::{Admission, LateClient},
-    allocator::{ServiceAllocator, ServiceRanges},
+    allocator::{ServiceAllocator, ServiceCidrs, ServiceRanges},
     auth::{
         AlwaysAllow, Authenticator, Authenticators, Authorizer, Authorizers, UserInfo,
         access_control::AccessControl,
@@ -22,8 +23,11 @@ use crate::{
     catalog::{ApiVersions, Catalog},
     connect::Connector,
     custom::{Customs, SettleNames},
+    health::{Checks, HealthCheck},
+    http::Frames,
     kinds::Requester,
     local::{LocalClient, OwnClient},
+    metrics::{MeteredStore, Metrics},
     openapi::OpenApi,
     strategy::{Action, Hook, VirtualResource},
     subresources::{Binding, Eviction},
@@ -56,10 +60,14 @@ pub(crate) struct Inner {
     pub(crate) admission: Vec<Arc<dyn Admission>>,
     pub(crate) connector: Option<Arc<dyn Connector>>,
     pub(crate) options: ServerOptions,
+    pub(crate) health: Checks,
+    pub(crate) metrics: Option<Metrics>,
     /// What is served at paths that are no resources, besides the server's own.
     pub(crate) documents: Vec<(&'static str, serde_json::Value)>,
     /// The OpenAPI documents, of the resources that were served when they were made.
     pub(crate) openapi: Mutex<Option<(Arc<Catalog>, Arc<OpenApi>)>>,
+    /// The events that were told over HTTP last, as bytes.
+    pub(crate) frames: Frames,
     virtuals: Vec<Virtual>,
     hooks: Vec<Installed>,
     own: Weak<Inner>,
@@ -88,6 +96,12 @@ pub struct ServerOptions {
     pub advertise: String,
     /// The largest request body that is taken, in bytes. Default: 3 MiB.
     pub body_bytes_max: usize,
+    /// Whether bodies, answers and watches may be CBOR, as with upstream's feature gate
+    /// `CBORServingAndStorage`, which is off by default in 1.36. Default: no.
+    pub cbor: bool,
+    /// How long a request may take that is neither a watch nor a connection to a pod; a client
+    /// may ask for less with the parameter `timeout`. Default: 60 s.
+    pub request_timeout: Duration,
     /// The answer to `/version`'s `gitVersion`. Default: `v1.36.2+orch`.
     pub git_version: String,
     /// Whether writes keep `metadata.managedFields`. Default: yes. Without them writes are cheaper,
@@ -103,6 +117,8 @@ impl Default for ServerOptions {
             api_versions: ApiVersions::Stable,
             advertise: "127.0.0.1:6443".into(),
             body_bytes_max: 3 << 20,
+            cbor: false,
+            request_timeout: Duration::from_secs(60),
             git_version: "v1.36.2+orch".into(),
             managed_fields: true,
             service_ranges: ServiceRanges::default(),
@@ -125,6 +141,8 @@ pub struct ApiServerBuilder {
     hooks: Vec<Installed>,
     default_admission: bool,
     tokens: Option<ServiceAccountTokens>,
+    health: Checks,
+    metrics: Option<Metrics>,
 }
 
 impl fmt::Debug for ApiServerBuilder {
@@ -150,6 +168,8 @@ impl ApiServer {
             hooks: Vec::new(),
             default_admission: false,
             tokens: None,
+            health: Checks::default(),
+            metrics: None,
         }
     }
 
@@ -261,6 +281,28 @@ impl ApiServerBuilder {
         self
     }
 
+    /// Adds a question about the server's health to `/healthz`, `/livez` and `/readyz`.
+    #[must_use]
+    pub fn health_check(mut self, check: Arc<dyn HealthCheck>) -> Self {
+        self.health.all.push(check);
+        self
+    }
+
+    /// Adds a question to `/readyz` alone: whether the server should get requests.
+    #[must_use]
+    pub fn readiness_check(mut self, check: Arc<dyn HealthCheck>) -> Self {
+        self.health.readiness.push(check);
+        self
+    }
+
+    /// Sets where the server counts what it does, which is then told at `/metrics`. Default:
+    /// nowhere.
+    #[must_use]
+    pub fn metrics(mut self, metrics: Metrics) -> Self {
+        self.metrics = Some(metrics);
+        self
+    }
+
     /// Sets the options.
     #[must_use]
     pub fn options(mut self, options: ServerOptions) -> Self {
@@ -280,6 +322,10 @@ impl ApiServerBuilder {
             }
             admission.append(&mut self.admission);
             let built_in = Catalog::built_in(self.options.api_versions);
+            if let Some(metrics) = &self.metrics {
+                let metered = MeteredStore::new(self.store, metrics.clone(), &built_in);
+                self.store = Arc::new(metered);
+            }
             Inner {
                 customs: Customs::new(built_in.clone()),
                 built_in,
@@ -291,8 +337,11 @@ impl ApiServerBuilder {
                 admission,
                 connector: self.connector,
                 options: self.options,
+                health: self.health,
+                metrics: self.metrics,
                 documents: self.documents,
                 openapi: Mutex::new(None),
+                frames: Frames::default(),
                 virtuals: self.virtuals,
                 hooks: self.hooks,
                 own: own.clone(),
@@ -308,6 +357,10 @@ impl ApiServerBuilder {
     /// What every server has. It stands behind what was added, which therefore wins.
     fn install_built_in(&mut self) {
         let allocator = Arc::new(ServiceAllocator::new(&self.options.service_ranges));
+        let cidrs = Arc::new(ServiceCidrs::new(&self.options.service_ranges.cluster_ips));
+        for plural in ["servicecidrs", "ipaddresses"] {
+            self.hooks.push(Installed { group: "networking.k8s.io", plural, hook: cidrs.clone() });
+        }
         let requester = Arc::new(Requester);
         self.hooks.push(Installed { group: "", plural: "services", hook: allocator });
         let (group, plural) = ("certificates.k8s.io", "certificatesigningrequests");

@@ -126,6 +126,12 @@ pub trait Strategy: Send + Sync + fmt::Debug + 'static {
         &[]
     }
 
+    /// Whether the kind may be selected by a field in the versions of a group. Where two groups
+    /// have a kind in common, each has names of its own for the fields.
+    fn selects_in(&self, _group: &str, field: &str) -> bool {
+        self.selectable_fields().contains(&field)
+    }
+
     /// How `scale` reads and writes this kind; `None` if it has no such subresource.
     fn scale(&self) -> Option<ScaleFields> {
         None
@@ -220,6 +226,9 @@ pub trait Hook: Send + Sync + fmt::Debug + 'static {
 
     /// The write did not take place after all: give back what `before_*` reserved.
     async fn failed(&self, _ctx: &WriteContext, _new: &Value, _old: Option<&Value>) {}
+
+    /// After the object was asked to go, while something still holds it (finalizers, its period).
+    async fn after_mark(&self, _ctx: &WriteContext, _marked: &Value) {}
 
     /// After the object was deleted from the store.
     async fn after_delete(&self, _ctx: &WriteContext, _old: &Value) {}

@@ -6,7 +6,8 @@
 //! | [`informer`] | a local copy of a collection that follows the cluster |
 //! | [`object`], [`resource`] | objects as bytes with typed views; names of things |
 //! | [`schema`] | every built-in definition: fields, merge rules, wire numbers, checks |
-//! | [`patch`], [`protobuf`] | changes to objects, who owns which field; the other encoding |
+//! | [`patch`] | changes to objects, who owns which field |
+//! | [`protobuf`], [`cbor`] | the encodings besides JSON |
 //! | [`status`] | API errors with upstream's reasons and words |
 //! | [`quantity`], [`selector`], [`names`] | amounts, label and field queries, legal names |
 //! | [`event`], [`lease`], [`owner`] | events, leader election, owner references |
@@ -16,6 +17,7 @@
 //! | `testing` | a cluster in memory, faults on demand, the conformance suite (a feature) |
 
 pub mod awaited;
+pub mod cbor;
 pub mod client;
 pub mod clock;
 pub mod environment;

@@ -21,7 +21,7 @@ mod typed;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{StatusCause, StatusDetails};
 
-pub use apply::{ApplyError, Conflict, apply};
+pub use apply::{ApplyError, Conflict, apply, check_declared};
 pub use fields::FieldSet;
 pub use json::{json_patch, merge_patch};
 pub use managed::{Writer, update};

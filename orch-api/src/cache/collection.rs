@@ -210,7 +210,7 @@ impl Collection {
         };
         state.revision = revision;
         state.index(key, old.as_ref(), new.as_ref());
-        let change = Arc::new(Change { revision, old, new });
+        let change = Arc::new(Change::new(revision, old, new));
         state.watchers.tell(&change);
         if state.window.len() == WINDOW_MAX
             && let Some(oldest) = state.window.pop_front()

@@ -60,9 +60,9 @@ impl Item {
 }
 
 /// Whether a kind may be selected by a field that is not of the metadata.
-fn selects(behaviour: &Behaviour, field: &str) -> bool {
+fn selects(behaviour: &Behaviour, group: &str, field: &str) -> bool {
     match behaviour {
-        Behaviour::BuiltIn(strategy) => strategy.selectable_fields().contains(&field),
+        Behaviour::BuiltIn(strategy) => strategy.selects_in(group, field),
         Behaviour::Custom(version) => version.selects(field),
     }
 }
@@ -74,6 +74,7 @@ pub(crate) struct Filter {
     pub(crate) name: Option<String>,
     /// `spec.nodeName` must be this (pods only).
     pub(crate) node: Option<String>,
+    is_pod: bool,
     labels: Selector,
     fields: FieldSelector,
     strategy: Behaviour,
@@ -110,7 +111,7 @@ impl Filter {
                     node = Some(one.value.clone());
                 }
                 "spec.nodeName" if is_pod => {}
-                other if selects(&strategy, other) => {}
+                other if selects(&strategy, &resource.of.group, other) => {}
                 other => {
                     let why = if resource.of.group.is_empty() || is_pod {
                         format!("field label not supported: {other}")
@@ -124,7 +125,7 @@ impl Filter {
             }
         }
         let namespace = namespace.filter(|_| resource.is_namespaced()).map(str::to_owned);
-        Ok(Self { namespace, name, node, labels, fields, strategy })
+        Ok(Self { namespace, name, node, is_pod, labels, fields, strategy })
     }
 
     /// Whether the selection is everything of its namespace.
@@ -133,18 +134,17 @@ impl Filter {
     }
 
     pub(crate) fn matches(&self, item: &Item) -> bool {
-        let meta = item.object.metadata();
-        let namespace = meta.namespace.as_deref().unwrap_or_default();
+        let namespace = item.object.namespace();
         if self.namespace.as_deref().is_some_and(|wanted| wanted != namespace) {
             return false;
         }
-        if !self.labels.is_everything() && !self.labels.matches_labels_of(meta) {
+        if !self.labels.is_everything() && !self.labels.matches_labels_of(item.object.metadata()) {
             return false;
         }
         self.fields.matches(|field| match field {
-            "metadata.name" => meta.name.as_deref().map(Cow::Borrowed),
+            "metadata.name" => Some(Cow::Borrowed(item.object.name())),
             "metadata.namespace" => Some(Cow::Borrowed(namespace)),
-            "spec.nodeName" => item.node.as_deref().map(Cow::Borrowed),
+            "spec.nodeName" if self.is_pod => item.node.as_deref().map(Cow::Borrowed),
             other => match &self.strategy {
                 Behaviour::BuiltIn(strategy) => item.field(*strategy, other).map(Cow::Borrowed),
                 // Not kept with the object: the definition may change.

@@ -23,6 +23,7 @@ mod formats;
 mod hook;
 pub(crate) mod kind;
 mod path;
+mod patterns;
 mod rules;
 mod status;
 mod structure;

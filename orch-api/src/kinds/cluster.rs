@@ -256,7 +256,7 @@ fn limit_defaults(object: &mut Value) {
 fn limit_range(object: &Value) -> Errors {
     let mut errors = Vec::new();
     let spec = Field::root(object).get("spec");
-    let mut seen = Vec::new();
+    let mut seen = std::collections::BTreeSet::new();
     for item in spec.items("limits") {
         let kind = item.str("type");
         if kind.is_empty() {
@@ -265,7 +265,7 @@ fn limit_range(object: &Value) -> Errors {
         if seen.contains(&kind) {
             errors.push(FieldError::duplicate(item.at("type"), kind));
         }
-        seen.push(kind);
+        seen.insert(kind);
         if kind == "Pod" {
             for name in ["default", "defaultRequest"] {
                 if item.raw(name).as_object().is_some_and(|list| !list.is_empty()) {
@@ -508,7 +508,7 @@ fn webhook_defaults(object: &mut Value, mutating: bool) {
 
 fn webhooks(object: &Value) -> Errors {
     let mut errors = Vec::new();
-    let mut seen = Vec::new();
+    let mut seen = std::collections::BTreeSet::new();
     for hook in Field::root(object).items("webhooks") {
         let name = hook.str("name");
         if name.split('.').count() < 3 {
@@ -518,7 +518,7 @@ fn webhooks(object: &Value) -> Errors {
         if seen.contains(&name) {
             errors.push(FieldError::duplicate(hook.at("name"), name));
         }
-        seen.push(name);
+        seen.insert(name);
         hook.one_of("failurePolicy", &["Fail", "Ignore"], true, &mut errors);
         hook.one_of("matchPolicy", &["Equivalent", "Exact"], true, &mut errors);
         let effects = hook.str("sideEffects");

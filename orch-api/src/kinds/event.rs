@@ -16,7 +16,8 @@ use crate::{
     strategy::{Column, Strategy},
 };
 
-const SELECTABLE: [&str; 12] = [
+/// Fields by their names in the core group.
+const CORE: [&str; 11] = [
     "involvedObject.kind",
     "involvedObject.namespace",
     "involvedObject.name",
@@ -28,8 +29,38 @@ const SELECTABLE: [&str; 12] = [
     "reportingComponent",
     "source",
     "type",
-    "regarding.name",
 ];
+
+/// And by their names in `events.k8s.io`, which has no `source`.
+///
+/// Source: `pkg/apis/events/v1/conversion.go`.
+const EVENTS: [(&str, &str); 10] = [
+    ("regarding.kind", "involvedObject.kind"),
+    ("regarding.namespace", "involvedObject.namespace"),
+    ("regarding.name", "involvedObject.name"),
+    ("regarding.uid", "involvedObject.uid"),
+    ("regarding.apiVersion", "involvedObject.apiVersion"),
+    ("regarding.resourceVersion", "involvedObject.resourceVersion"),
+    ("regarding.fieldPath", "involvedObject.fieldPath"),
+    ("reportingController", "reportingComponent"),
+    ("reason", "reason"),
+    ("type", "type"),
+];
+
+/// All of them, once each.
+const SELECTABLE: [&str; 19] = {
+    let mut all = [""; 19];
+    let mut at = 0;
+    while at < CORE.len() {
+        all[at] = CORE[at];
+        at += 1;
+    }
+    while at < all.len() {
+        all[at] = EVENTS[at - CORE.len()].0;
+        at += 1;
+    }
+    all
+};
 
 /// The strategy of `events` of both groups.
 #[derive(Debug)]
@@ -81,18 +112,26 @@ impl Strategy for Event {
     }
 
     fn selectable_field<'a>(&self, object: &'a Value, field: &str) -> Option<Cow<'a, str>> {
-        match field {
+        let in_core = EVENTS.iter().find(|(name, _)| *name == field).map(|(_, core)| *core);
+        match in_core.unwrap_or(field) {
             "source" => {
                 let component = object.pointer("/source/component").and_then(Value::as_str);
                 let reporter = object["reportingComponent"].as_str().unwrap_or_default();
                 Some(Cow::Borrowed(component.filter(|c| !c.is_empty()).unwrap_or(reporter)))
             }
-            _ => select(object, field, &SELECTABLE),
+            name => select(object, name, &CORE),
         }
     }
 
     fn selectable_fields(&self) -> &'static [&'static str] {
         &SELECTABLE
+    }
+
+    fn selects_in(&self, group: &str, field: &str) -> bool {
+        match group {
+            "events.k8s.io" => EVENTS.iter().any(|(name, _)| *name == field),
+            _ => CORE.contains(&field),
+        }
     }
 
     fn columns(&self) -> &'static [Column] {

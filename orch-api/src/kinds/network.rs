@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{
     field::{Errors, Field, child, children, default_to, spec_of},
     metadata,
-    plain::{Plain, empty_status},
+    plain::Plain,
     pod_spec::named,
 };
 use crate::{names, printers};
@@ -130,7 +130,7 @@ fn endpoint_slice(object: &Value) -> Errors {
             named(&endpoint, "hostname", names::dns_label, &mut errors);
         }
     }
-    let mut seen = Vec::new();
+    let mut seen = std::collections::BTreeSet::new();
     for port in slice.items("ports") {
         let name = port.str("name");
         if !name.is_empty() {
@@ -139,7 +139,7 @@ fn endpoint_slice(object: &Value) -> Errors {
         if seen.contains(&name) {
             errors.push(FieldError::duplicate(port.at("name"), name));
         }
-        seen.push(name);
+        seen.insert(name);
         port.one_of("protocol", &["SCTP", "TCP", "UDP"], false, &mut errors);
     }
     errors
@@ -398,5 +398,3 @@ pub(super) static DISRUPTION_BUDGETS: Plain = Plain {
     unconditional: false,
     ..Plain::ANY
 };
-
-pub(super) static SERVICE_CIDRS: Plain = Plain { status: Some(empty_status), ..Plain::ANY };

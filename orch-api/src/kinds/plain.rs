@@ -1,5 +1,7 @@
 //! Kinds with little behaviour of their own: what they have is data.
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -18,6 +20,10 @@ pub(crate) struct Plain {
     pub(crate) validate: fn(&Value) -> Errors,
     /// What is wrong with an update besides; the new object comes first.
     pub(crate) update: fn(&Value, &Value) -> Errors,
+    /// What is wrong with an update of the status; the new object comes first.
+    pub(crate) status_update: fn(&Value, &Value) -> Errors,
+    /// Fields to select by, at their own paths.
+    pub(crate) selectable: &'static [&'static str],
     /// What is wrong with a name.
     pub(crate) name: fn(&str) -> Vec<String>,
     /// The status that a new object starts with, if the kind has one that clients may not set.
@@ -40,6 +46,8 @@ impl Plain {
         defaults: |_| {},
         validate: |_| Vec::new(),
         update: |_, _| Vec::new(),
+        status_update: |_, _| Vec::new(),
+        selectable: &[],
         name: names::dns_subdomain,
         status: Some(|| Value::Null),
         generation: true,
@@ -101,6 +109,18 @@ impl Strategy for Plain {
         let mut errors = (self.validate)(new);
         errors.extend((self.update)(new, old));
         errors
+    }
+
+    fn validate_status_update(&self, new: &Value, old: &Value) -> Errors {
+        (self.status_update)(new, old)
+    }
+
+    fn selectable_fields(&self) -> &'static [&'static str] {
+        self.selectable
+    }
+
+    fn selectable_field<'a>(&self, object: &'a Value, field: &str) -> Option<Cow<'a, str>> {
+        super::select(object, field, self.selectable)
     }
 
     fn validate_name(&self, name: &str) -> Vec<String> {

@@ -39,8 +39,15 @@ impl Strategy for Service {
         if let Some(spec) = spec_of(object) {
             defaults(spec);
         }
-        if let Some(status) = object.as_object_mut().and_then(|object| child(object, "status")) {
-            child(status, "loadBalancer");
+        let balances = object["spec"]["type"] == "LoadBalancer";
+        let Some(status) = object.as_object_mut().and_then(|object| child(object, "status")) else {
+            return;
+        };
+        let Some(balancer) = child(status, "loadBalancer").filter(|_| balances) else { return };
+        for ingress in children(balancer, "ingress") {
+            if ingress.get("ip").and_then(Value::as_str).is_some_and(|ip| !ip.is_empty()) {
+                default_to(ingress, "ipMode", "VIP");
+            }
         }
     }
 

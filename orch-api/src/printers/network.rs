@@ -193,3 +193,27 @@ pub(crate) fn network_policy(object: &Value, now: Timestamp) -> Vec<Value> {
     let pods = super::selector(&object["spec"]["podSelector"]);
     vec![name(object), pods.into(), age_cell(object, now)]
 }
+
+pub(crate) const IP_ADDRESSES: [Column; 3] = [NAME, text("ParentRef", "What it belongs to."), AGE];
+
+pub(crate) fn ip_address(object: &Value, now: Timestamp) -> Vec<Value> {
+    let spec = Field::root(&object["spec"]);
+    let parent = spec.opt("parentRef").map(|parent| {
+        let mut shown = parent.str("resource").to_owned();
+        for (sign, field) in [(".", "group"), ("/", "namespace")] {
+            if !parent.str(field).is_empty() {
+                shown.push_str(sign);
+                shown.push_str(parent.str(field));
+            }
+        }
+        format!("{}/{}", shown.to_lowercase(), parent.str("name"))
+    });
+    vec![name(object), parent.map_or_else(|| NONE.into(), Value::from), age_cell(object, now)]
+}
+
+pub(crate) const SERVICE_CIDRS: [Column; 3] = [NAME, text("CIDRs", "Its ranges."), AGE];
+
+pub(crate) fn service_cidr(object: &Value, now: Timestamp) -> Vec<Value> {
+    let ranges: Vec<&str> = Field::root(&object["spec"]).strs("cidrs").collect();
+    vec![name(object), ranges.join(",").into(), age_cell(object, now)]
+}

@@ -14,7 +14,7 @@ use super::{
     to_served_object,
 };
 use crate::{
-    admission::{AdmissionRequest, Operation},
+    admission::{AdmissionRequest, Operation, Step},
     custom::CustomVersion,
     server::Inner,
     strategy::{Action, WriteContext},
@@ -199,9 +199,13 @@ impl Inner {
         caller: &Caller,
         request: &mut AdmissionRequest,
     ) -> Result<(), ApiError> {
+        let step = Step::begin(self.metrics.as_ref(), "admit", request.operation);
         for plugin in &self.admission {
-            plugin.mutate(request).await?;
+            let one = Step::begin(self.metrics.as_ref(), "admit", request.operation);
+            one.end(Some(plugin.name()), plugin.mutate(request).await)
+                .or_else(|error| step.end(None, Err(error)))?;
         }
+        step.end(None, Ok(()))?;
         for warning in std::mem::take(&mut request.warnings) {
             caller.warn(warning);
         }
@@ -213,9 +217,13 @@ impl Inner {
         caller: &Caller,
         request: &mut AdmissionRequest,
     ) -> Result<(), ApiError> {
+        let step = Step::begin(self.metrics.as_ref(), "validate", request.operation);
         for plugin in &self.admission {
-            plugin.validate(request).await?;
+            let one = Step::begin(self.metrics.as_ref(), "validate", request.operation);
+            one.end(Some(plugin.name()), plugin.validate(request).await)
+                .or_else(|error| step.end(None, Err(error)))?;
         }
+        step.end(None, Ok(()))?;
         for warning in std::mem::take(&mut request.warnings) {
             caller.warn(warning);
         }
@@ -279,8 +287,11 @@ impl Inner {
         }
         let how = options.field_validation.unwrap_or_default();
         if how != FieldValidation::Ignore {
-            let mut told = caller.duplicates.clone();
-            told.extend(definition.into_iter().flat_map(|of| schema::unknown_fields(of, body)));
+            let mut told: Vec<String> =
+                definition.into_iter().flat_map(|of| schema::unknown_fields(of, body)).collect();
+            let twice: Vec<String> =
+                caller.duplicates.iter().filter(|one| !inside(one, &told)).cloned().collect();
+            told.extend(twice);
             if !told.is_empty() {
                 complain(caller, (version, kind), how, &told)?;
             }
@@ -365,6 +376,16 @@ impl Inner {
     }
 }
 
+/// Whether a complaint is about a field that nobody knows, or about something inside of one:
+/// upstream's decoder does not look at those.
+fn inside(complaint: &str, unknown: &[String]) -> bool {
+    let path = |text: &str| text.split('"').nth(1).unwrap_or_default().to_owned();
+    let own = path(complaint);
+    unknown.iter().map(|one| path(one)).any(|outer| {
+        own.strip_prefix(&outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    })
+}
+
 /// Checks a custom object against what its definition says of fields.
 fn check_custom(
     caller: &Caller,
@@ -423,7 +444,7 @@ fn metadata_errors(at: &Addressed, new: &Value) -> Vec<FieldError> {
     let complaint = |why: String| FieldError::invalid("metadata.name", name, why);
     let mut errors: Vec<FieldError> =
         at.strategy.validate_name(name).into_iter().map(complaint).collect();
-    errors.extend(metadata::validate(new));
+    errors.extend(metadata::validate(new, at.resource.custom.is_some()));
     errors
 }
 

@@ -74,7 +74,7 @@ impl Inner {
             preconditions(at, &object, options)?;
             let done = match self.step(at, &object, options)? {
                 Step::Wait => Some(self.reply(at, object, false)?),
-                Step::Mark(value) => self.mark(at, &object, value, options.dry_run).await?,
+                Step::Mark(value) => self.mark(caller, at, &object, value, options.dry_run).await?,
                 Step::Remove => self.remove_now(caller, at, object, options.dry_run).await?,
             };
             if let Some(object) = done {
@@ -86,6 +86,7 @@ impl Inner {
 
     async fn mark(
         &self,
+        caller: &Caller,
         at: &Addressed,
         object: &Object,
         mut value: Value,
@@ -99,7 +100,12 @@ impl Inner {
             self.put(at.key(), bytes, precondition).await?
         };
         match put {
-            Put::Done(object) => Ok(Some(self.reply(at, object, false)?)),
+            Put::Done(object) => {
+                if let Some(hook) = self.hook(&at.resource.stored).filter(|_| !dry_run) {
+                    hook.after_mark(&self.write_context(caller, false), &value).await;
+                }
+                Ok(Some(self.reply(at, object, false)?))
+            }
             Put::Lost => Ok(None),
         }
     }

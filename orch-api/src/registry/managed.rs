@@ -25,7 +25,7 @@ fn ignored(at: &Addressed) -> FieldSet {
 }
 
 /// What is known of the fields of a kind in a version.
-fn model<'a>(at: &'a Addressed, of: &ResourceType) -> Model<'a> {
+pub(super) fn model<'a>(at: &'a Addressed, of: &ResourceType) -> Model<'a> {
     match &at.resource.custom {
         Some(version) => version.structural().into(),
         None => schema::of(&of.group, &of.version, &of.kind).into(),

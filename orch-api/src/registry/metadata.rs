@@ -203,8 +203,10 @@ pub(super) fn raise_generation(new: &mut Value, old: &Value) -> Result<(), ApiEr
 
 /// What is wrong with labels, annotations, owners and finalizers.
 ///
-/// Source: `k8s.io/apimachinery/pkg/api/validation`, `ValidateObjectMetaAccessor`.
-pub(super) fn validate(object: &Value) -> Vec<FieldError> {
+/// Source: `k8s.io/apimachinery/pkg/api/validation`, `ValidateObjectMetaAccessor`;
+/// `pkg/apis/core/validation`, `ValidateObjectMeta`, which asks more of finalizers, and which custom
+/// objects do not go through.
+pub(super) fn validate(object: &Value, custom: bool) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let meta = Field::new(&object["metadata"], "metadata");
     kinds::metadata::labels(&meta, "labels", &mut errors);
@@ -226,7 +228,7 @@ pub(super) fn validate(object: &Value) -> Vec<FieldError> {
     for name in meta.strs("finalizers") {
         let known = matches!(name, "orphan" | "foregroundDeletion" | "kubernetes");
         let mut wrong = crate::names::qualified_name(name);
-        if wrong.is_empty() && !known && !name.contains('/') {
+        if wrong.is_empty() && !custom && !known && !name.contains('/') {
             wrong
                 .push("name is neither a standard finalizer name nor is it fully qualified".into());
         }

@@ -19,6 +19,8 @@ mod continuation;
 mod convert;
 mod create;
 mod delete;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod list;
 mod managed;
 mod metadata;
@@ -27,7 +29,7 @@ mod stored;
 mod update;
 mod watch;
 
-pub(crate) use body::decode_json;
+pub(crate) use body::{BodyError, decode_json};
 pub(crate) use convert::to_served_object;
 
 use crate::{

@@ -104,6 +104,11 @@ impl Inner {
         if !stated("apiVersion") || !stated("kind") {
             return Err(ApiError::bad_request("apiVersion and kind must be set in an apply patch"));
         }
+        // Upstream types a configuration as it came: what is not declared is an error, whatever
+        // the client says about the validation of fields.
+        if at.target.subresource.as_deref() != Some("scale") {
+            patch::check_declared(super::managed::model(at, at.of()), config)?;
+        }
         self.check_body(caller, at, config, options)
     }
 
@@ -367,7 +372,7 @@ fn generation_counts(at: &Addressed) -> bool {
 
 fn validation(at: &Addressed, draft: &Draft) -> Vec<FieldError> {
     let (new, old) = (&draft.new, &draft.old);
-    let mut errors = metadata::validate(new);
+    let mut errors = metadata::validate(new, at.resource.custom.is_some());
     errors.extend(match at.target.subresource.as_deref() {
         Some("status") => at.strategy.validate_status_update(new, old),
         None | Some("scale") => at.strategy.validate_update(new, old),

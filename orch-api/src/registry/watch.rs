@@ -188,11 +188,8 @@ fn replay(event: &orch_store::Event, is_pods: bool) -> Change {
         decode(&entry.key, &entry.value, entry.mod_revision)
             .map(|object| Arc::new(Item::new(object, is_pods)))
     };
-    Change {
-        revision: event.entry.mod_revision,
-        old: event.previous.as_ref().and_then(item),
-        new: (event.kind == EventKind::Put).then(|| item(&event.entry)).flatten(),
-    }
+    let new = (event.kind == EventKind::Put).then(|| item(&event.entry)).flatten();
+    Change::new(event.entry.mod_revision, event.previous.as_ref().and_then(item), new)
 }
 
 /// The events in the version that the client asked for.

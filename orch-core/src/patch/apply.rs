@@ -90,13 +90,27 @@ impl From<ApplyError> for ApiError {
     }
 }
 
+/// Checks that a configuration states nothing that its schema does not declare, before anything
+/// is taken out of it. [`apply`] does the same.
+///
+/// # Errors
+/// [`ApplyError::NotTyped`].
+pub fn check_declared<'a>(model: impl Into<Model<'a>>, config: &Value) -> Result<(), ApplyError> {
+    let untyped = |why: String| ApplyError::NotTyped { object: described(config), why };
+    check_depth(std::iter::once(config)).map_err(|error| untyped(error.to_string()))?;
+    match typed::undeclared(Node::root(model.into()), config, &mut String::new()) {
+        Some(why) => Err(untyped(why)),
+        None => Ok(()),
+    }
+}
+
 /// Applies a configuration: what it states is merged into the live object (`None` creates one),
 /// what its manager applied before and states no more is removed unless somebody else owns it, and
 /// the managed fields say so. An apply that changes nothing gives the live object back unchanged.
 ///
 /// # Errors
 /// [`ApplyError::Conflicts`] where others own what it changes, unless `force` takes it from them;
-/// [`ApplyError::NotTyped`] for fields that a built-in definition does not have and list elements
+/// [`ApplyError::NotTyped`] for fields that the schema does not have and list elements
 /// without their keys; [`ApplyError::ManagedFieldsSet`].
 pub fn apply<'a>(
     model: impl Into<Model<'a>>,
@@ -112,11 +126,8 @@ pub fn apply<'a>(
     let model = model.into();
     let node = Node::root(model);
     let config = without_nulls(config);
+    check_declared(model, &config)?;
     let untyped = |why: String| ApplyError::NotTyped { object: described(&config), why };
-    check_depth(std::iter::once(&config)).map_err(|error| untyped(error.to_string()))?;
-    if let Some(why) = typed::undeclared(node, &config, &mut String::new()) {
-        return Err(untyped(why));
-    }
     let (plain, before) = match live {
         Some(live) => (managed::unmanaged(live), managed::decode(live).unwrap_or_default()),
         None => (managed::blank(&config), Vec::new()),

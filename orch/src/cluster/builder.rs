@@ -7,6 +7,7 @@ use orch_api::{
     admission::StorageObjectInUseProtection,
     allocator::ServiceRanges,
     auth::UserInfo,
+    metrics::Metrics,
     proxy::NodeConnector,
     serve::{Listener, Pki},
 };
@@ -40,6 +41,7 @@ pub struct ClusterBuilder {
     serve: Option<ServeSetup>,
     network: NetworkSetup,
     volumes: Option<PathBuf>,
+    metrics: Option<Metrics>,
 }
 
 impl ClusterBuilder {
@@ -114,6 +116,14 @@ impl ClusterBuilder {
     #[must_use]
     pub fn local_volumes(mut self, folder: impl Into<PathBuf>) -> Self {
         self.volumes = Some(folder.into());
+        self
+    }
+
+    /// Where the API server counts what it does, which is then told at `/metrics`. Default:
+    /// nowhere.
+    #[must_use]
+    pub fn metrics(mut self, metrics: Metrics) -> Self {
+        self.metrics = Some(metrics);
         self
     }
 
@@ -208,6 +218,9 @@ impl ClusterBuilder {
             .connector(Arc::new(NodeConnector::new(dialer.clone())))
             .options(options);
         let mut builder = security::secure(builder, pki, environment)?;
+        if let Some(metrics) = &self.metrics {
+            builder = builder.metrics(metrics.clone());
+        }
         if self.protects_storage() {
             builder = builder.admission(Arc::new(StorageObjectInUseProtection));
         }

@@ -2,7 +2,10 @@
 
 use orch_core::status::FieldError;
 
-use crate::kinds::field::{Errors, Field};
+use crate::{
+    kinds::field::{Errors, Field},
+    names,
+};
 
 const ID_RANGE: &str = "must be between 0 and 2147483647, inclusive";
 
@@ -31,15 +34,19 @@ pub(super) fn pod(spec: &Field<'_>, errors: &mut Errors) {
         let why = "ShareProcessNamespace and HostPID cannot both be enabled";
         errors.push(spec.invalid("shareProcessNamespace", why));
     }
-    let mut seen = Vec::new();
+    let mut seen = std::collections::BTreeSet::new();
     for sysctl in context.items("sysctls") {
         let name = sysctl.str("name");
         if name.is_empty() {
             errors.push(sysctl.required("name", ""));
+        } else if !names::sysctl(name) {
+            let why = "must have at most 253 characters and match regex \
+                       ([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?";
+            errors.push(sysctl.invalid("name", why));
         } else if seen.contains(&name) {
             errors.push(FieldError::duplicate(sysctl.at("name"), name));
         }
-        seen.push(name);
+        seen.insert(name);
     }
     profiles(&context, errors);
 }
