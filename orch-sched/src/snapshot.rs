@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use crate::{
     node_info::{NodeInfo, changed_pods},
     nominations::ByNode,
+    plugins::claim_names,
     pod_info::PodInfo,
 };
 
@@ -25,6 +26,13 @@ pub struct Placed {
     pub pod: Arc<PodInfo>,
     /// The name of its node.
     pub node: Arc<str>,
+}
+
+/// The claims that a pod uses, with its namespace.
+fn claims_of(pod: &PodInfo) -> impl Iterator<Item = (String, String)> {
+    let has_volumes = pod.spec().is_some_and(|spec| spec.volumes.is_some());
+    let names = has_volumes.then(|| claim_names(pod.pod())).into_iter().flatten();
+    names.map(|(claim, _)| (pod.namespace().to_owned(), claim))
 }
 
 fn goes_ahead(other: &PodInfo, pod: &PodInfo) -> bool {
@@ -42,6 +50,8 @@ pub struct Snapshot {
     by_namespace: HashMap<String, Pods>,
     /// Namespace, label key, label value.
     by_label: HashMap<(String, String, String), Pods>,
+    /// How many pods use each claim, by namespace and name.
+    claims: HashMap<(String, String), usize>,
     with_affinity: Pods,
     with_required_anti_affinity: Pods,
     images: HashMap<String, usize>,
@@ -110,6 +120,12 @@ impl Snapshot {
     /// On how many nodes an image is.
     pub fn nodes_with_image(&self, image: &str) -> usize {
         self.images.get(image).copied().unwrap_or(0)
+    }
+
+    /// Whether a placed pod uses a claim.
+    pub fn is_claim_used(&self, namespace: &str, claim: &str) -> bool {
+        !self.claims.is_empty()
+            && self.claims.contains_key(&(namespace.to_owned(), claim.to_owned()))
     }
 
     /// The pods for which room is being made on a node.
@@ -276,6 +292,9 @@ impl Snapshot {
             let label = (namespace.to_owned(), key.clone(), value.clone());
             self.by_label.entry(label).or_default().insert(uid.clone(), placed.clone());
         }
+        for claim in claims_of(&pod) {
+            *self.claims.entry(claim).or_default() += 1;
+        }
         if pod.has_affinity() {
             self.with_affinity.insert(uid.clone(), placed.clone());
         }
@@ -302,6 +321,14 @@ impl Snapshot {
             let label = (namespace.to_owned(), key.clone(), value.clone());
             if self.by_label.get_mut(&label).is_some_and(take) {
                 self.by_label.remove(&label);
+            }
+        }
+        for claim in claims_of(pod) {
+            if let Some(count) = self.claims.get_mut(&claim) {
+                *count -= 1;
+                if *count == 0 {
+                    self.claims.remove(&claim);
+                }
             }
         }
         take(&mut self.with_affinity);

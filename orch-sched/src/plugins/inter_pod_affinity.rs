@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use orch_core::{Key, informer::Informer};
 
 use self::counts::{Counts, Relation, counted};
-use super::Labels;
+use super::{InterPodAffinityArguments, Labels};
 use crate::{
     cycle_state::CycleState,
     error::Fault,
@@ -26,13 +26,12 @@ mod counts;
 const AFFINITY: &str = "node(s) didn't match pod affinity rules";
 const ANTI_AFFINITY: &str = "node(s) didn't match pod anti-affinity rules";
 const EXISTING: &str = "node(s) didn't satisfy existing pods anti-affinity rules";
-/// How much an existing pod's required affinity to this pod counts when nodes are ranked.
-const HARD_WEIGHT: i64 = 1;
 
 /// Source: `pkg/scheduler/framework/plugins/interpodaffinity`.
 #[derive(Clone, Debug)]
 pub struct InterPodAffinity {
     namespaces: Option<Informer<Namespace>>,
+    arguments: InterPodAffinityArguments,
 }
 
 /// What a pod asks of its surroundings, with the namespaces that selectors select spelled out.
@@ -44,9 +43,15 @@ struct Terms {
     preferred: Vec<AffinityTerm>,
     /// Of the pod's namespace.
     namespace_labels: Labels,
+    arguments: InterPodAffinityArguments,
 }
 
 impl Terms {
+    /// Whether what placed pods prefer does not count.
+    fn ignores_existing(&self) -> bool {
+        self.arguments.ignore_preferred_of_existing && self.preferred.is_empty()
+    }
+
     /// Whether a pod that is placed may mean anything: a quick no for most.
     fn may_concern(&self, other: &PodInfo) -> bool {
         other.has_affinity()
@@ -65,8 +70,11 @@ struct Found {
 
 impl InterPodAffinity {
     /// Looks the labels of namespaces up in this informer; without one, namespaces have none.
-    pub fn new(namespaces: Option<Informer<Namespace>>) -> Self {
-        Self { namespaces }
+    pub fn new(
+        namespaces: Option<Informer<Namespace>>,
+        arguments: InterPodAffinityArguments,
+    ) -> Self {
+        Self { namespaces, arguments }
     }
 
     fn labels_of(&self, namespace: &str) -> Labels {
@@ -98,6 +106,7 @@ impl InterPodAffinity {
             anti_affinity: self.resolved(&pod.anti_affinity().required),
             preferred,
             namespace_labels: self.labels_of(pod.namespace()),
+            arguments: self.arguments,
         }
     }
 }
@@ -160,8 +169,14 @@ fn relations(
     for term in other.anti_affinity().required.iter().filter(|term| term.matches(pod, labels)) {
         found(Relation::Unwilling, &term.topology_key, 1);
     }
-    for term in other.affinity().required.iter().filter(|term| term.matches(pod, labels)) {
-        found(Relation::Scored, &term.topology_key, HARD_WEIGHT);
+    if terms.ignores_existing() {
+        return;
+    }
+    let hard_weight = terms.arguments.hard_weight;
+    if hard_weight > 0 {
+        for term in other.affinity().required.iter().filter(|term| term.matches(pod, labels)) {
+            found(Relation::Scored, &term.topology_key, hard_weight);
+        }
     }
     for (terms, sign) in [(&other.affinity().preferred, 1), (&other.anti_affinity().preferred, -1)]
     {

@@ -1,6 +1,6 @@
 //! Nodes whose resources are used evenly are better.
 
-use super::node_resources_fit::{WeightedResource, cpu_and_memory, usage};
+use super::{WeightedResource, cpu_and_memory, node_resources_fit::usage};
 use crate::{
     cycle_state::CycleState,
     error::Fault,
@@ -21,6 +21,13 @@ impl Default for NodeResourcesBalancedAllocation {
     /// CPU and memory.
     fn default() -> Self {
         Self { resources: cpu_and_memory() }
+    }
+}
+
+impl NodeResourcesBalancedAllocation {
+    /// Balances these resources.
+    pub fn of(resources: Vec<WeightedResource>) -> Self {
+        Self { resources }
     }
 }
 

@@ -3,11 +3,15 @@
 use std::{collections::HashSet, sync::Arc};
 
 use k8s_openapi::api::core::v1::{Node, TopologySpreadConstraint};
-use orch_core::selector::{Operator, Selector};
+use orch_core::{
+    informer::Informers,
+    selector::{Operator, Selector},
+};
 use smallvec::SmallVec;
 
 use self::counts::{Tally, spreads};
-use super::{node_affinity::node_fits, tolerates};
+use self::defaults::Defaults;
+use super::{SpreadDefaults, node_affinity::node_fits, tolerates};
 use crate::{
     cycle_state::CycleState,
     error::Fault,
@@ -23,6 +27,7 @@ use crate::{
 };
 
 mod counts;
+mod defaults;
 
 const REASON: &str = "node(s) didn't match pod topology spread constraints";
 const MISSING_LABEL: &str =
@@ -30,11 +35,13 @@ const MISSING_LABEL: &str =
 const HOSTNAME: &str = "kubernetes.io/hostname";
 
 /// Source: `pkg/scheduler/framework/plugins/podtopologyspread`.
-/// Differs: no default constraints for pods that have none of their own.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct PodTopologySpread;
+#[derive(Clone, Debug, Default)]
+pub struct PodTopologySpread {
+    /// Of pods that have no constraints of their own; none if unset.
+    defaults: Option<Defaults>,
+}
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 struct Constraint {
     max_skew: i64,
     topology_key: String,
@@ -57,6 +64,8 @@ struct Spread {
 #[derive(Clone, Debug, Default)]
 struct Spreads {
     all: SmallVec<[Spread; 2]>,
+    /// Nodes that lack a label count all the same, in a domain of those.
+    lenient: bool,
     /// Changes when other labels than before name nodes.
     version: u64,
 }
@@ -108,11 +117,11 @@ fn all(pod: &PodInfo) -> &[TopologySpreadConstraint] {
     constraints.unwrap_or_default()
 }
 
-fn constraints(pod: &PodInfo, when_unsatisfiable: &str) -> Result<Vec<Constraint>, Fault> {
-    let of = |constraint: &TopologySpreadConstraint| {
+impl Constraint {
+    fn new(constraint: &TopologySpreadConstraint, pod: &PodInfo) -> Result<Self, Fault> {
         let selector = Selector::from_label_selector(constraint.label_selector.as_ref())?;
         let keys = (constraint.match_label_keys.as_deref(), Operator::In);
-        Ok(Constraint {
+        Ok(Self {
             max_skew: constraint.max_skew.into(),
             topology_key: constraint.topology_key.clone(),
             selector: with_pod_labels(selector, pod.pod(), &[keys])?,
@@ -120,9 +129,39 @@ fn constraints(pod: &PodInfo, when_unsatisfiable: &str) -> Result<Vec<Constraint
             honor_affinity: constraint.node_affinity_policy.as_deref() != Some("Ignore"),
             honor_taints: constraint.node_taints_policy.as_deref() == Some("Honor"),
         })
-    };
+    }
+}
+
+fn constraints(pod: &PodInfo, when_unsatisfiable: &str) -> Result<Vec<Constraint>, Fault> {
     let wanted = all(pod).iter().filter(|c| c.when_unsatisfiable == when_unsatisfiable);
-    wanted.map(of).collect()
+    wanted.map(|constraint| Constraint::new(constraint, pod)).collect()
+}
+
+impl PodTopologySpread {
+    /// With such constraints for pods that have none of their own.
+    pub fn new(informers: &Informers, defaults: SpreadDefaults) -> Self {
+        Self { defaults: Some(Defaults::new(informers, defaults)) }
+    }
+
+    /// The constraints of one kind with their counts; `None` if there are none.
+    fn spreads(
+        &self,
+        pod: &PodInfo,
+        when: &'static str,
+        snapshot: &Snapshot,
+    ) -> Result<Option<Spreads>, Fault> {
+        if !all(pod).is_empty() {
+            let has = all(pod).iter().any(|c| c.when_unsatisfiable == when);
+            return has.then(|| spreads(pod, when, snapshot, None)).transpose();
+        }
+        let Some(defaults) = &self.defaults else { return Ok(None) };
+        let constraints = defaults.of(pod, when)?;
+        if constraints.is_empty() {
+            return Ok(None);
+        }
+        let lenient = defaults.are_systems();
+        spreads(pod, when, snapshot, Some((constraints, lenient))).map(Some)
+    }
 }
 
 /// Whether a node's pods count for a constraint.
@@ -180,7 +219,7 @@ impl Spread {
     fn here(&self, pod: &PodInfo, node: &NodeInfo) -> i64 {
         match &self.tally.domains {
             Some(domains) => {
-                self.value(node).and_then(|value| domains.get(value)).copied().unwrap_or(0)
+                domains.get(self.value(node).unwrap_or_default()).copied().unwrap_or(0)
             }
             None if is_eligible(&self.constraint, pod, node) => {
                 on_node(&self.constraint, pod, node)
@@ -193,7 +232,7 @@ impl Spread {
 impl Spreads {
     /// Whether a node has the labels of all constraints: the pods of others do not count.
     fn are_labels_of(&self, node: &NodeInfo) -> bool {
-        self.all.iter().all(|spread| spread.value(node).is_some())
+        self.lenient || self.all.iter().all(|spread| spread.value(node).is_some())
     }
 
     /// A pod came to a node that shows it already, or left one that does not show it any more.
@@ -218,15 +257,16 @@ impl PreFilter for PodTopologySpread {
         pod: &PodInfo,
         snapshot: &Snapshot,
     ) -> Result<PreFiltered, Fault> {
-        let has = |kind: &str| all(pod).iter().any(|c| c.when_unsatisfiable == kind);
-        if has("ScheduleAnyway") {
-            state.insert(Preferred(spreads(pod, "ScheduleAnyway", snapshot)?));
+        if let Some(preferred) = self.spreads(pod, "ScheduleAnyway", snapshot)? {
+            state.insert(Preferred(preferred));
         }
-        if !has("DoNotSchedule") {
-            return Ok(Verdict::Skip.into());
-        }
-        state.insert(FilterState(spreads(pod, "DoNotSchedule", snapshot)?));
-        Ok(Verdict::Success.into())
+        Ok(match self.spreads(pod, "DoNotSchedule", snapshot)? {
+            None => Verdict::Skip.into(),
+            Some(required) => {
+                state.insert(FilterState(required));
+                Verdict::Success.into()
+            }
+        })
     }
 
     fn add_pod(
@@ -319,19 +359,23 @@ fn reach(
     let constraint = &spread.constraint;
     // Nodes are counted one by one in Score, even if they share a name.
     let by_host = constraint.topology_key == HOSTNAME;
-    let mut nodes = 0;
+    let (mut nodes, mut unlabelled) = (0, false);
     let mut seen: HashSet<Arc<str>> = HashSet::new();
     for (node, count) in ranked {
         let eligible = is_eligible(constraint, pod, node);
-        if by_host || eligible {
-            nodes += count;
+        match spread.value(node) {
+            // Nodes without the label are one domain, where they are ranked at all.
+            None if !by_host => unlabelled = true,
+            _ if by_host || eligible => nodes += count,
+            _ => {}
         }
         let domains = spread.tally.domains.as_ref().filter(|_| eligible && !all);
-        let domain = domains.and_then(|domains| domains.get_key_value(spread.value(node)?));
+        let value = spread.value(node).unwrap_or_default();
+        let domain = domains.and_then(|domains| domains.get_key_value(value));
         seen.extend(domain.map(|(domain, _)| domain.clone()));
     }
     match spread.tally.domains {
-        None => (nodes, None),
+        None => (nodes + usize::from(unlabelled), None),
         Some(_) if all => (if by_host { nodes } else { spread.tally.len() }, None),
         Some(_) => (if by_host { nodes } else { seen.len() }, Some(seen)),
     }
@@ -370,6 +414,9 @@ impl Score for PodTopologySpread {
         let mut score = 0.0;
         for (spread, (weight, seen)) in spreads.all.iter().zip(weighed) {
             let constraint = &spread.constraint;
+            if spread.value(node).is_none() {
+                continue;
+            }
             let is_seen = || {
                 let value = spread.value(node).unwrap_or_default();
                 seen.as_ref().is_none_or(|seen| seen.contains(value))
@@ -425,7 +472,11 @@ impl EventsToRegister for PodTopologySpread {
     }
 
     fn hint(&self, pod: &PodInfo, change: &ClusterChange) -> Hint {
-        let constraints = constraints(pod, "DoNotSchedule").unwrap_or_default();
+        let constraints = match &self.defaults {
+            Some(defaults) if all(pod).is_empty() => defaults.of(pod, "DoNotSchedule"),
+            _ => constraints(pod, "DoNotSchedule"),
+        };
+        let constraints = constraints.unwrap_or_default();
         let concerns = |other: &Arc<PodInfo>| {
             other.namespace() == pod.namespace()
                 && constraints.iter().any(|c| c.selector.matches(other.labels()))

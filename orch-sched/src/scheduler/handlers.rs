@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 
 use k8s_openapi::api::{
     core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod},
-    storage::v1::StorageClass,
+    storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment},
 };
 use orch_core::informer::{Change, Informers, Watchable};
 
@@ -25,6 +25,10 @@ pub(super) fn follow(informers: &Informers, shared: &Arc<Shared>) {
     notice::<PersistentVolume>(informers, weak(), EventResource::PersistentVolume);
     notice::<PersistentVolumeClaim>(informers, weak(), EventResource::PersistentVolumeClaim);
     notice::<StorageClass>(informers, weak(), EventResource::StorageClass);
+    notice::<CSINode>(informers, weak(), EventResource::CsiNode);
+    notice::<CSIDriver>(informers, weak(), EventResource::CsiDriver);
+    notice::<CSIStorageCapacity>(informers, weak(), EventResource::CsiStorageCapacity);
+    notice::<VolumeAttachment>(informers, weak(), EventResource::VolumeAttachment);
     // Started here so that affinity terms find namespaces from the first cycle on.
     drop(informers.of::<Namespace>());
 }

@@ -4,9 +4,16 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::TopologySpreadConstraint;
 use orch_core::{Environment, testing::rounds};
-use orch_sched::{PlanError, Planner, Profile};
-use serde_json::Value;
+use orch_sched::{
+    PlanError, Planner, Profile,
+    plugins::{
+        Arguments, FitArguments, InterPodAffinityArguments, ScoringStrategy, ShapePoint,
+        SpreadDefaults, WeightedResource,
+    },
+};
+use serde_json::{Value, json};
 
 use crate::{
     reference, reference_preemption,
@@ -122,6 +129,7 @@ async fn simulate(seed: u64, profile: &Profile) -> Counts {
     let environment = environment(seed);
     let dice = Dice(environment.random.clone());
     let mut world = World::surroundings();
+    world.arguments = profile.arguments.clone();
     let mut planner = world.planner(profile, environment).await;
     let nodes = 1 + dice.below(14);
     for n in 0..nodes {
@@ -158,6 +166,44 @@ async fn simulate(seed: u64, profile: &Profile) -> Counts {
     counts
 }
 
+/// A profile in which everything is set that can be set for a plugin.
+fn arranged() -> Profile {
+    let resource = |(name, weight): (&str, i64)| WeightedResource { name: name.into(), weight };
+    let resources = || [("cpu", 3), ("memory", 1)].map(resource).into();
+    let point = |(utilization, score)| ShapePoint { utilization, score };
+    let shape = [(0, 2), (40, 10), (90, 0)].map(point).into();
+    let constraint = |(key, when): (&str, &str)| TopologySpreadConstraint {
+        topology_key: key.into(),
+        max_skew: 2,
+        when_unsatisfiable: when.into(),
+        ..TopologySpreadConstraint::default()
+    };
+    let constraints =
+        [("topology.kubernetes.io/zone", "DoNotSchedule"), ("rack", "ScheduleAnyway")];
+    let zones = |operator: &str, zone: &str| {
+        json!({"matchExpressions": [{"key": "topology.kubernetes.io/zone", "operator": operator,
+                                     "values": [zone]}]})
+    };
+    let added = json!({
+        "requiredDuringSchedulingIgnoredDuringExecution":
+            {"nodeSelectorTerms": [zones("NotIn", "z2")]},
+        "preferredDuringSchedulingIgnoredDuringExecution":
+            [{"weight": 5, "preference": zones("In", "z0")}],
+    });
+    let strategy = ScoringStrategy::RequestedToCapacityRatio(resources(), shape);
+    let arguments = Arguments {
+        inter_pod_affinity: InterPodAffinityArguments {
+            hard_weight: 7,
+            ignore_preferred_of_existing: true,
+        },
+        added_affinity: serde_json::from_value(added).unwrap(),
+        node_resources_fit: FitArguments { strategy, ..FitArguments::default() },
+        spread_defaults: SpreadDefaults::List(constraints.map(constraint).into()),
+        ..Arguments::default()
+    };
+    Profile { arguments, ..Profile::default() }
+}
+
 /// How often each thing happened.
 #[derive(Debug, Default)]
 struct Counts {
@@ -174,7 +220,12 @@ async fn every_decision_is_that_of_the_reference() {
     for seed in 0..u64::from(rounds(50)) {
         // A cluster as small as these is looked at whole even so, but on another way through the code.
         let sampled = || Profile::default().percentage_of_nodes_to_score(10);
-        let profile = if seed % 5 == 0 { sampled() } else { Profile::default() };
+        let profile = match seed % 5 {
+            0 => sampled(),
+            1 => arranged(),
+            2 => Profile { arguments: arranged().arguments, ..sampled() },
+            _ => Profile::default(),
+        };
         let Counts { placed, promised, refused, preempting } = simulate(seed, &profile).await;
         all.placed += placed;
         all.promised += promised;

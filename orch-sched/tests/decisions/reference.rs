@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use orch_sched::plugins::ScoringStrategy;
 use serde_json::Value;
 
 use crate::{reference_pods, reference_volumes, world::World};
@@ -36,8 +37,8 @@ pub(crate) fn evaluate(world: &World, pod: &Value) -> BTreeMap<String, i64> {
     let mut totals = vec![0; feasible.len()];
     let plugins: [(i64, Vec<i64>); 7] = [
         (3, taints(pod, &feasible)),
-        (2, node_affinity(pod, &feasible)),
-        (1, feasible.iter().map(|node| least_allocated(world, pod, node)).collect()),
+        (2, node_affinity(world, pod, &feasible)),
+        (1, feasible.iter().map(|node| allocated(world, pod, node)).collect()),
         (2, reference_pods::spread_scores(world, pod, &feasible)),
         (2, reference_pods::affinity_scores(world, pod, &feasible)),
         (1, feasible.iter().map(|node| balanced(world, pod, node)).collect()),
@@ -54,6 +55,7 @@ pub(crate) fn evaluate(world: &World, pod: &Value) -> BTreeMap<String, i64> {
 pub(crate) fn status(world: &World, pod: &Value, node: &Value) -> Status {
     let mut later = world.clone();
     later.without_affinity |= !reference_pods::affinity_matters(world, pod);
+    later.without_disks |= !reference_volumes::disks_matter(world, pod);
     for (key, other) in &world.nominated {
         let here = other["status"]["nominatedNodeName"] == name(node);
         if here && priority(other) >= priority(pod) && name(other) != name(pod) {
@@ -85,9 +87,12 @@ fn plain_status(world: &World, pod: &Value, node: &Value) -> Status {
     let checks = [
         for_good(!reference_volumes::is_hopeless(world, pod)),
         for_good(!cordoned && named),
-        for_good(hard_taints_are_tolerated(pod, node) && matches_node_affinity(pod, node)),
+        for_good(hard_taints_are_tolerated(pod, node) && matches_added_affinity(world, node)),
+        for_good(matches_node_affinity(pod, node)),
         for_now(ports_are_free(world, pod, node)),
         resources_suffice(world, pod, node),
+        for_now(reference_volumes::disks_are_free(world, pod, node)),
+        for_now(reference_volumes::can_be_attached(world, pod, node)),
         for_good(reference_volumes::fits(world, pod, node)),
         reference_pods::spread_allows(world, pod, node),
         reference_pods::affinity_allows(world, pod, node),
@@ -188,11 +193,23 @@ pub(crate) fn matches_node_affinity(pod: &Value, node: &Value) -> bool {
         && (required.is_null() || terms.iter().any(|term| term_holds(term, node)))
 }
 
-fn node_affinity(pod: &Value, nodes: &[&Value]) -> Vec<i64> {
+fn matches_added_affinity(world: &World, node: &Value) -> bool {
+    let required = &added(world)["requiredDuringSchedulingIgnoredDuringExecution"];
+    required.is_null()
+        || list(&required["nodeSelectorTerms"]).iter().any(|term| term_holds(term, node))
+}
+
+fn added(world: &World) -> Value {
+    serde_json::to_value(&world.arguments.added_affinity).expect("it is JSON")
+}
+
+fn node_affinity(world: &World, pod: &Value, nodes: &[&Value]) -> Vec<i64> {
     let preferred =
         &pod["spec"]["affinity"]["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"];
+    let added = &added(world)["preferredDuringSchedulingIgnoredDuringExecution"];
     let sum = |node: &&Value| {
-        let terms = list(preferred).iter().filter(|term| term_holds(&term["preference"], node));
+        let all = list(preferred).iter().chain(list(added));
+        let terms = all.filter(|term| term_holds(&term["preference"], node));
         terms.map(|term| term["weight"].as_i64().expect("a weight")).sum()
     };
     let raw: Vec<i64> = nodes.iter().map(sum).collect();
@@ -271,18 +288,55 @@ fn resources_suffice(world: &World, pod: &Value, node: &Value) -> Status {
     status
 }
 
-fn least_allocated(world: &World, pod: &Value, node: &Value) -> i64 {
-    let (mut sum, mut resources) = (0, 0);
-    for resource in ["cpu", "memory"] {
-        let has = amount(&node["status"]["allocatable"][resource]);
-        let used: i64 = world.pods_on(name(node)).map(|pod| ranked(pod, resource)).sum();
-        if has > 0 {
-            let free = i128::from((has - used - ranked(pod, resource)).max(0));
-            sum += (free * 100 / i128::from(has)) as i64;
-            resources += 1;
+/// By the strategy of the profile: how empty a node is, how full, or how near to what is best.
+fn allocated(world: &World, pod: &Value, node: &Value) -> i64 {
+    let (resources, shape) = match &world.arguments.node_resources_fit.strategy {
+        ScoringStrategy::LeastAllocated(resources) => (resources, vec![(0, 100), (100, 0)]),
+        ScoringStrategy::MostAllocated(resources) => (resources, vec![(0, 0), (100, 100)]),
+        ScoringStrategy::RequestedToCapacityRatio(resources, shape) => {
+            (resources, shape.iter().map(|one| (one.utilization, one.score * 10)).collect())
+        }
+    };
+    let by_ratio = matches!(
+        world.arguments.node_resources_fit.strategy,
+        ScoringStrategy::RequestedToCapacityRatio(..)
+    );
+    let (mut sum, mut weights) = (0, 0);
+    for resource in resources {
+        let has = amount(&node["status"]["allocatable"][&resource.name]);
+        let used: i64 = world.pods_on(name(node)).map(|pod| ranked(pod, &resource.name)).sum();
+        let used = (used + ranked(pod, &resource.name)).min(has);
+        if has == 0 {
+            continue;
+        }
+        // What is free is rounded for itself, so that it is not a hundred minus the rest.
+        let percent = |part: i64| (i128::from(part) * 100 / i128::from(has)) as i64;
+        let score = match &world.arguments.node_resources_fit.strategy {
+            ScoringStrategy::LeastAllocated(_) => percent(has - used),
+            _ => linear(&shape, percent(used)),
+        };
+        if score > 0 || !by_ratio {
+            sum += score * resource.weight;
+            weights += resource.weight;
         }
     }
-    if resources == 0 { 0 } else { sum / resources }
+    match weights {
+        0 => 0,
+        _ if by_ratio => (sum as f64 / weights as f64).round() as i64,
+        _ => sum / weights,
+    }
+}
+
+fn linear(shape: &[(i64, i64)], at: i64) -> i64 {
+    let mut before = shape[0];
+    for point in shape {
+        if at <= point.0 {
+            let width = (point.0 - before.0).max(1);
+            return before.1 + (point.1 - before.1) * (at - before.0) / width;
+        }
+        before = *point;
+    }
+    before.1
 }
 
 fn balanced(world: &World, pod: &Value, node: &Value) -> i64 {

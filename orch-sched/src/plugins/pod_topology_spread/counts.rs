@@ -91,9 +91,13 @@ impl Kind {
         pod: &PodInfo,
         when_unsatisfiable: &'static str,
         snapshot: &Snapshot,
+        defaults: Option<(Vec<Constraint>, bool)>,
     ) -> Result<Self, Fault> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let constraints = constraints(pod, when_unsatisfiable)?;
+        let (constraints, lenient) = match defaults {
+            Some(defaults) => defaults,
+            None => (constraints(pod, when_unsatisfiable)?, false),
+        };
         let spread = |constraint: Constraint| {
             let by_node = names_nodes(&constraint.topology_key, snapshot);
             let domains = (!by_node).then(Arc::default);
@@ -105,7 +109,7 @@ impl Kind {
             sample: pod.pod().clone(),
             when_unsatisfiable,
             cursor: Cursor::default(),
-            spreads: Spreads { all, version: NEXT.fetch_add(1, Relaxed) },
+            spreads: Spreads { all, lenient, version: NEXT.fetch_add(1, Relaxed) },
             nodes,
             rows: Vec::new(),
         })
@@ -221,20 +225,27 @@ fn is_same_node(before: &NodeInfo, after: &NodeInfo) -> bool {
     matches!((before.node(), after.node()), (Some(a), Some(b)) if Arc::ptr_eq(a, b))
 }
 
-/// The pod's constraints of one kind, with the counts of all nodes.
+/// The pod's constraints of one kind, with the counts of all nodes. Pods that have none of their own
+/// may be alike and differ in the defaults, which are by what they belong to.
 pub(super) fn spreads(
     pod: &PodInfo,
     when_unsatisfiable: &'static str,
     snapshot: &Snapshot,
+    defaults: Option<(Vec<Constraint>, bool)>,
 ) -> Result<Spreads, Fault> {
     snapshot.keep(|kept: &mut Kept| {
         let found = kept.0.iter().position(|kind| {
-            kind.when_unsatisfiable == when_unsatisfiable && are_alike(&kind.sample, pod.pod())
+            kind.when_unsatisfiable == when_unsatisfiable
+                && are_alike(&kind.sample, pod.pod())
+                && defaults.as_ref().is_none_or(|(constraints, lenient)| {
+                    kind.spreads.lenient == *lenient
+                        && kind.spreads.all.iter().map(|spread| &*spread.constraint).eq(constraints)
+                })
         });
         let known = found.map(|at| kept.0.remove(at)).filter(|kind| kind.holds(snapshot));
         let mut kind = match known {
             Some(kind) => kind,
-            None => Kind::new(pod, when_unsatisfiable, snapshot)?,
+            None => Kind::new(pod, when_unsatisfiable, snapshot, defaults)?,
         };
         kind.update(pod, snapshot);
         let spreads = kind.spreads.clone();
