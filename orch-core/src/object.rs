@@ -15,7 +15,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::resource::Key;
-use head::{Head, METADATA_KEY, Meta};
+use head::{Head, METADATA_KEY, Meta, Place};
 
 /// The bytes are not a Kubernetes object.
 #[derive(Debug, thiserror::Error)]
@@ -41,41 +41,17 @@ pub enum DecodeError {
 pub struct Object {
     json: Bytes,
     head: Head,
-    version: Version,
-    metadata: OnceLock<Box<ObjectMeta>>,
+    /// Of an object whose bytes lack the resource version.
+    revision: u64,
+    views: OnceLock<Box<Views>>,
+}
+
+/// What is made of the bytes for those who ask. Most objects in a cache are never asked.
+#[derive(Default)]
+struct Views {
+    version: OnceLock<Box<str>>,
+    metadata: OnceLock<ObjectMeta>,
     typed: OnceLock<Arc<dyn Any + Send + Sync>>,
-}
-
-/// The resource version.
-enum Version {
-    /// As the metadata has it.
-    Inside,
-    /// A store's revision, which is not in the bytes.
-    Spliced(Digits),
-}
-
-/// A number and its text, without memory of its own.
-#[derive(Clone, Copy)]
-struct Digits {
-    number: u64,
-    text: [u8; 20],
-    start: u8,
-}
-
-impl Digits {
-    fn of(number: u64) -> Self {
-        let (mut text, mut start, mut left) = ([b'0'; 20], 20u8, number);
-        while left > 0 || start == 20 {
-            start -= 1;
-            text[usize::from(start)] = b'0' + (left % 10).to_le_bytes()[0];
-            left /= 10;
-        }
-        Self { number, text, start }
-    }
-
-    fn as_bytes(&self) -> &[u8] {
-        &self.text[usize::from(self.start)..]
-    }
 }
 
 impl Object {
@@ -99,13 +75,12 @@ impl Object {
     }
 
     fn spliced(json: Bytes, revision: u64) -> Result<Self, DecodeError> {
-        let head = Head::of_any(&json).map_err(DecodeError::Shape)?;
+        let mut head = Head::of_any(&json).map_err(DecodeError::Shape)?;
         if head.metadata == 0 {
             return Err(DecodeError::NoMetadata);
         }
-        let version = Version::Spliced(Digits::of(revision));
-        let (metadata, typed) = (OnceLock::new(), OnceLock::new());
-        Ok(Self { json, head, version, metadata, typed })
+        head.spliced = true;
+        Ok(Self { json, head, revision, views: OnceLock::new() })
     }
 
     /// The same object as it stands at another revision, for example that of its deletion.
@@ -113,8 +88,9 @@ impl Object {
     /// # Errors
     /// [`DecodeError`] if this object's bytes hold no metadata.
     pub fn at_revision(&self, revision: u64) -> Result<Self, DecodeError> {
-        if let Version::Spliced(_) = self.version {
-            return Self::spliced(self.json.clone(), revision);
+        if self.head.spliced {
+            let (json, views) = (self.json.clone(), OnceLock::new());
+            return Ok(Self { json, head: self.head, revision, views });
         }
         Self::from_encoded(Self::encode_for_store(&mut self.to_value())?, revision)
     }
@@ -126,8 +102,8 @@ impl Object {
     pub fn from_json(json: Bytes) -> Result<Self, DecodeError> {
         let meta: Meta = serde_json::from_slice(&json).map_err(DecodeError::Shape)?;
         let head = Head::of_any(&json).map_err(DecodeError::Shape)?;
-        let metadata = OnceLock::from(Box::new(meta.metadata));
-        Ok(Self { json, head, version: Version::Inside, metadata, typed: OnceLock::new() })
+        let views = Views { metadata: OnceLock::from(meta.metadata), ..Views::default() };
+        Ok(Self { json, head, revision: 0, views: OnceLock::from(Box::new(views)) })
     }
 
     /// An object from a JSON value.
@@ -159,28 +135,28 @@ impl Object {
 
     /// `apiVersion`, for example `apps/v1`.
     pub fn api_version(&self) -> &str {
-        self.head.api_version.of(&self.json)
+        self.head.text(Place::ApiVersion, &self.json)
     }
 
     /// `kind`.
     pub fn kind(&self) -> &str {
-        self.head.kind.of(&self.json)
+        self.head.text(Place::Kind, &self.json)
     }
 
     /// The name, empty if there is none.
     pub fn name(&self) -> &str {
-        self.head.name.of(&self.json)
+        self.head.text(Place::Name, &self.json)
     }
 
     /// The namespace, empty if there is none.
     pub fn namespace(&self) -> &str {
-        self.head.namespace.of(&self.json)
+        self.head.text(Place::Namespace, &self.json)
     }
 
     /// The metadata, with its resource version and without `managedFields`. Decoded on the first
     /// call.
     pub fn metadata(&self) -> &ObjectMeta {
-        self.metadata.get_or_init(|| {
+        self.views().metadata.get_or_init(|| {
             let decoded = serde_json::from_slice::<Meta>(&self.json);
             let mut meta = decoded.map(|head| head.metadata).unwrap_or_else(|error| {
                 tracing::error!(object = ?self, %error, "metadata that was checked is malformed");
@@ -190,11 +166,15 @@ impl Object {
                     ..ObjectMeta::default()
                 }
             });
-            if let Version::Spliced(digits) = &self.version {
-                meta.resource_version = Some(digits.number.to_string());
+            if let Some(revision) = self.revision() {
+                meta.resource_version = Some(revision.to_string());
             }
-            Box::new(meta)
+            meta
         })
+    }
+
+    fn views(&self) -> &Views {
+        self.views.get_or_init(Box::default)
     }
 
     /// Namespace and name.
@@ -204,18 +184,17 @@ impl Object {
 
     /// The resource version, empty if there is none.
     pub fn resource_version(&self) -> &str {
-        match &self.version {
-            Version::Spliced(digits) => std::str::from_utf8(digits.as_bytes()).unwrap_or_default(),
-            Version::Inside => self.metadata().resource_version.as_deref().unwrap_or_default(),
+        match self.revision() {
+            Some(revision) => {
+                self.views().version.get_or_init(|| revision.to_string().into_boxed_str())
+            }
+            None => self.metadata().resource_version.as_deref().unwrap_or_default(),
         }
     }
 
     /// The store's revision of this object, where it came from a store.
     pub fn revision(&self) -> Option<u64> {
-        match &self.version {
-            Version::Spliced(digits) => Some(digits.number),
-            Version::Inside => None,
-        }
+        self.head.spliced.then_some(self.revision)
     }
 
     /// How many bytes [`Object::write_json`] writes at most.
@@ -248,14 +227,14 @@ impl Object {
 
     /// Appends the bytes from `start` on, which is no further than the metadata.
     fn write_from(&self, start: usize, out: &mut impl BufMut) {
-        let Version::Spliced(digits) = &self.version else {
+        if !self.head.spliced {
             out.put_slice(&self.json[start..]);
             return;
-        };
+        }
         let at = self.head.metadata as usize;
         out.put_slice(&self.json[start..at]);
         out.put_slice(b"\"resourceVersion\":\"");
-        out.put_slice(digits.as_bytes());
+        put_number(self.revision, out);
         let empty = self.json[at..].iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'}');
         out.put_slice(if empty { b"\"" } else { b"\"," });
         out.put_slice(&self.json[at..]);
@@ -296,16 +275,27 @@ impl Object {
     where
         K: DeserializeOwned + Send + Sync + 'static,
     {
-        if let Some(typed) = self.typed.get()
+        if let Some(typed) = self.views().typed.get()
             && let Ok(typed) = Arc::clone(typed).downcast::<K>()
         {
             return Ok(typed);
         }
         let typed: Arc<K> =
             Arc::new(serde_json::from_slice(&self.to_json()).map_err(DecodeError::Shape)?);
-        let _first_type_wins = self.typed.set(typed.clone());
+        let _first_type_wins = self.views().typed.set(typed.clone());
         Ok(typed)
     }
+}
+
+/// Writes a number without making a string of it.
+fn put_number(number: u64, out: &mut impl BufMut) {
+    let (mut digits, mut start, mut left) = ([0u8; 20], 20, number);
+    while left > 0 || start == 20 {
+        start -= 1;
+        digits[start] = b'0' + (left % 10).to_le_bytes()[0];
+        left /= 10;
+    }
+    out.put_slice(&digits[start..]);
 }
 
 impl fmt::Debug for Object {
@@ -363,7 +353,10 @@ mod tests {
         assert_eq!((object.kind(), object.api_version()), ("ConfigMap", "v1"));
         assert_eq!((object.namespace(), object.name()), ("n", "a"));
         assert_eq!((object.resource_version(), object.revision()), ("0", Some(0)));
-        assert_eq!(object.at_revision(u64::MAX).unwrap().resource_version(), u64::MAX.to_string());
+        let last = object.at_revision(u64::MAX).unwrap();
+        assert_eq!(last.resource_version(), u64::MAX.to_string());
+        assert_eq!(last.to_value()["metadata"]["resourceVersion"], u64::MAX.to_string());
+        assert_eq!(object.to_value(), serde_json::from_slice::<Value>(&object.to_json()).unwrap());
         assert_eq!(object.metadata().labels.as_ref().unwrap()["l"], "m");
         let mut item = Vec::new();
         object.write_untyped_json(&mut item);
@@ -378,6 +371,11 @@ mod tests {
         let object = Object::from_stored(bytes, 9).unwrap();
         assert_eq!(object.to_value()["novel"], 1);
         assert_eq!(object.resource_version(), "9");
+    }
+
+    #[test]
+    fn an_object_that_nobody_asks_costs_little_besides_its_bytes() {
+        assert!(size_of::<Object>() <= 96, "{}", size_of::<Object>());
     }
 
     #[test]

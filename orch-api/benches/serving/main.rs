@@ -43,10 +43,15 @@ fn percentile(sorted: &[f64], percent: usize) -> f64 {
 
 /// The resident memory of a process, in bytes.
 fn resident(process: u32) -> f64 {
+    memory_of(process, "VmRSS:")
+}
+
+/// A line of a process's status, in bytes.
+fn memory_of(process: u32, line: &str) -> f64 {
     let path = format!("/proc/{process}/status");
     let status = std::fs::read_to_string(path).expect("the process lives");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
-    let kib: f64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+    let told = status.lines().find_map(|told| told.strip_prefix(line)).expect("its memory");
+    let kib: f64 = told.trim().trim_end_matches(" kB").parse().expect("a number");
     kib * 1024.0
 }
 

@@ -13,7 +13,7 @@ use orch_store::MemoryStore;
 use tokio::time::Instant;
 use tower::ServiceExt;
 
-use crate::{COLLECTION, median, resident};
+use crate::{COLLECTION, median, memory_of};
 
 async fn first_answer(store: Arc<MemoryStore>) -> ApiServer {
     let server = ApiServer::new(store);
@@ -28,16 +28,18 @@ pub(crate) fn idle() {
     const SERVERS: u32 = 100;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(async {
-        let before = resident(std::process::id());
+        // Without the program's own pages, which every process has.
+        let memory = || memory_of(std::process::id(), "RssAnon:");
+        let before = memory();
         let start = Instant::now();
         let first = first_answer(Arc::default()).await;
         let cold = start.elapsed().as_secs_f64() * 1000.0;
-        let with_one = resident(std::process::id());
+        let with_one = memory();
         let mut others = Vec::new();
         for _ in 0..SERVERS {
             others.push(first_answer(Arc::default()).await);
         }
-        let with_all = resident(std::process::id());
+        let with_all = memory();
         println!(
             "idle server in process: the first {:.2} MB (what all share is read), each further \
              {:.3} MB; the first answer of a process after {cold:.2} ms",

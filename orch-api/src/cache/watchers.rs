@@ -17,20 +17,20 @@ const QUEUE_MAX: usize = 16_384;
 /// One change of one object, as the cache keeps it for those who watch from an older revision.
 pub(crate) struct Change {
     pub(crate) revision: u64,
-    pub(crate) old: Option<Arc<Item>>,
-    pub(crate) new: Option<Arc<Item>>,
+    pub(crate) old: Option<Item>,
+    pub(crate) new: Option<Item>,
     /// The old object as those see it for whom this is a deletion.
     last: OnceLock<Arc<Object>>,
 }
 
 impl Change {
-    pub(crate) fn new(revision: u64, old: Option<Arc<Item>>, new: Option<Arc<Item>>) -> Self {
+    pub(crate) fn new(revision: u64, old: Option<Item>, new: Option<Item>) -> Self {
         Self { revision, old, new, last: OnceLock::new() }
     }
 
     /// What the change is to somebody who sees only a selection.
     pub(crate) fn through(&self, filter: &Filter) -> Option<WatchEvent> {
-        let is_in = |item: &Option<Arc<Item>>| item.as_ref().filter(|i| filter.matches(i)).cloned();
+        let is_in = |item: &Option<Item>| item.as_ref().filter(|i| filter.matches(i)).cloned();
         match (is_in(&self.old), is_in(&self.new)) {
             (None, Some(new)) => Some(WatchEvent::Added(new.object.clone())),
             (Some(_), Some(new)) => Some(WatchEvent::Modified(new.object.clone())),
@@ -138,7 +138,7 @@ fn places_of(change: &Change) -> Vec<Place> {
         }
         places.push(Place::Name(name.to_owned()));
     }
-    let node = |item: &Option<Arc<Item>>| item.as_ref().and_then(|i| i.node.clone());
+    let node = |item: &Option<Item>| item.as_ref().and_then(|item| item.node().map(str::to_owned));
     let (old, new) = (node(&change.old), node(&change.new));
     if let Some(old) = old.clone().filter(|old| Some(old) != new.as_ref()) {
         places.push(Place::Node(old));

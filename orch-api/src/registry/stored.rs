@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::Addressed;
 use crate::{
-    cache::{Cache, decode, store_error},
+    cache::{Cache, store_error},
     catalog::Resource,
     server::Inner,
 };
@@ -38,12 +38,9 @@ impl Inner {
         }
     }
 
-    /// An entry's object: the cache's, if it has that revision.
+    /// An entry's object, shared with whoever else holds that revision.
     pub(super) fn share(&self, at: &Addressed, entry: &Entry) -> Option<Arc<Object>> {
-        let cached = self.cache.peek(&at.resource);
-        cached
-            .and_then(|collection| collection.at(&entry.key, entry.mod_revision))
-            .or_else(|| decode(&entry.key, &entry.value, entry.mod_revision))
+        self.cache.object(&at.resource, entry)
     }
 
     /// Stores an object under a precondition.

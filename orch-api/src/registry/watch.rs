@@ -26,8 +26,8 @@ use tokio::{
 use super::{Addressed, Caller, list, single_name_as_field, to_served_object};
 use crate::{
     cache::{
-        Cache, Change, Collection, Filter, First, Item, NotOpened, Opened, decode, reloading,
-        store_error,
+        Cache, Change, Collection, Filter, First, Item, NotOpened, Opened, Selectable, decode,
+        reloading, store_error,
     },
     catalog::Resource,
     server::Inner,
@@ -169,12 +169,12 @@ impl Inner {
             Err(StoreError::Compacted { compacted: oldest, .. }) => return Err(compacted(oldest)),
             Err(error) => return Err(store_error(error)),
         };
-        let is_pods = at.resource.prefix == "/registry/pods/";
+        let selectable = Selectable::of(&at.resource);
         let told = events.flat_map(move |item| {
             let told: Vec<Result<WatchEvent, ClientError>> = match item {
                 Ok(WatchItem::Events(events)) => events
                     .iter()
-                    .filter_map(|event| replay(event, is_pods).through(&filter))
+                    .filter_map(|event| replay(event, selectable).through(&filter))
                     .map(Ok)
                     .collect(),
                 Ok(WatchItem::Progress(_)) => Vec::new(),
@@ -191,10 +191,10 @@ impl Inner {
 }
 
 /// A change from the store's history.
-fn replay(event: &orch_store::Event, is_pods: bool) -> Change {
+fn replay(event: &orch_store::Event, selectable: Selectable) -> Change {
     let item = |entry: &orch_store::Entry| {
         decode(&entry.key, &entry.value, entry.mod_revision)
-            .map(|object| Arc::new(Item::new(object, is_pods)))
+            .map(|object| Item::new(object, selectable))
     };
     let new = (event.kind == EventKind::Put).then(|| item(&event.entry)).flatten();
     Change::new(event.entry.mod_revision, event.previous.as_ref().and_then(item), new)

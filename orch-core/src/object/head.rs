@@ -3,59 +3,60 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-/// A string in an object's bytes, without its quotes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Span {
-    start: u32,
-    length: u32,
+/// The strings of an object that are asked for most.
+#[derive(Clone, Copy)]
+pub(super) enum Place {
+    Kind,
+    ApiVersion,
+    Name,
+    Namespace,
 }
 
-impl Span {
-    fn new(start: usize, end: usize) -> Option<Self> {
-        let length = u32::try_from(end.checked_sub(start)?).ok()?;
-        Some(Self { start: u32::try_from(start).ok()?, length })
-    }
-
-    pub(super) fn of(self, json: &[u8]) -> &str {
-        let start = self.start as usize;
-        let bytes = json.get(start..start + self.length as usize).unwrap_or_default();
-        std::str::from_utf8(bytes).unwrap_or_default()
-    }
-}
-
-/// The parts of an object that are asked for most, as places in its bytes.
+/// Where these are in its bytes, without their quotes. Every cached object has one of these, so
+/// it is as small as can be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Head {
-    pub(super) kind: Span,
-    pub(super) api_version: Span,
-    pub(super) name: Span,
-    pub(super) namespace: Span,
+    starts: [u32; 4],
+    lengths: [u16; 4],
     /// Behind the `{` of the metadata.
     pub(super) metadata: u32,
     /// The bytes begin in the order of [`super::encoding`].
     pub(super) ordered: bool,
+    /// The resource version is not in the bytes.
+    pub(super) spliced: bool,
 }
 
 /// What `"metadata":{` takes.
 pub(super) const METADATA_KEY: usize = "\"metadata\":{".len();
 
 impl Head {
+    pub(super) fn text(self, place: Place, json: &[u8]) -> &str {
+        let start = self.starts[place as usize] as usize;
+        let end = start + usize::from(self.lengths[place as usize]);
+        std::str::from_utf8(json.get(start..end).unwrap_or_default()).unwrap_or_default()
+    }
+
+    fn set(&mut self, place: Place, (start, length): (usize, usize)) -> Option<()> {
+        self.starts[place as usize] = u32::try_from(start).ok()?;
+        self.lengths[place as usize] = u16::try_from(length).ok()?;
+        Some(())
+    }
+
     /// Reads the beginning of what [`super::encoding`] has written.
     pub(super) fn of_ordered(json: &[u8]) -> Option<Self> {
-        let mut at = 0;
+        let (mut head, mut at) = (Self { ordered: true, ..Self::default() }, 0);
         expect(json, &mut at, b"{\"kind\":")?;
-        let kind = string(json, &mut at)?;
+        head.set(Place::Kind, string(json, &mut at)?)?;
         expect(json, &mut at, b",\"apiVersion\":")?;
-        let api_version = string(json, &mut at)?;
+        head.set(Place::ApiVersion, string(json, &mut at)?)?;
         expect(json, &mut at, b",\"metadata\":{")?;
-        let metadata = u32::try_from(at).ok()?;
+        head.metadata = u32::try_from(at).ok()?;
         expect(json, &mut at, b"\"name\":")?;
-        let name = string(json, &mut at)?;
-        let namespace = match expect(json, &mut at, b",\"namespace\":") {
-            Some(()) => string(json, &mut at)?,
-            None => Span::default(),
-        };
-        Some(Self { kind, api_version, name, namespace, metadata, ordered: true })
+        head.set(Place::Name, string(json, &mut at)?)?;
+        if expect(json, &mut at, b",\"namespace\":").is_some() {
+            head.set(Place::Namespace, string(json, &mut at)?)?;
+        }
+        Some(head)
     }
 
     /// Finds the places in any JSON.
@@ -64,20 +65,21 @@ impl Head {
             return Ok(head);
         }
         let found: Places<'_> = serde_json::from_slice(json)?;
-        let place = |text: Option<&str>| match text {
-            None => Ok(Span::default()),
-            Some(text) => span_in(json, text)
-                .ok_or_else(|| serde_json::Error::custom("the object is too long")),
-        };
         let metadata = metadata_start(json).and_then(|at| u32::try_from(at).ok());
-        Ok(Self {
-            kind: place(found.kind)?,
-            api_version: place(found.api_version)?,
-            name: place(found.metadata.name)?,
-            namespace: place(found.metadata.namespace)?,
-            metadata: metadata.unwrap_or_default(),
-            ordered: false,
-        })
+        let mut head = Self { metadata: metadata.unwrap_or_default(), ..Self::default() };
+        let texts = [
+            (Place::Kind, found.kind),
+            (Place::ApiVersion, found.api_version),
+            (Place::Name, found.metadata.name),
+            (Place::Namespace, found.metadata.namespace),
+        ];
+        for (place, text) in texts {
+            let Some(text) = text else { continue };
+            place_in(json, text)
+                .and_then(|at| head.set(place, at))
+                .ok_or_else(|| serde_json::Error::custom("a name is too long"))?;
+        }
+        Ok(head)
     }
 }
 
@@ -117,11 +119,10 @@ fn without_managers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Object
     Ok(meta)
 }
 
-/// Where a part of the bytes is in them.
-fn span_in(json: &[u8], part: &str) -> Option<Span> {
+/// Where a part of the bytes is in them: start and length.
+fn place_in(json: &[u8], part: &str) -> Option<(usize, usize)> {
     let start = (part.as_ptr() as usize).checked_sub(json.as_ptr() as usize)?;
-    (start + part.len() <= json.len()).then_some(())?;
-    Span::new(start, start + part.len())
+    (start + part.len() <= json.len()).then_some((start, part.len()))
 }
 
 fn expect(json: &[u8], at: &mut usize, text: &[u8]) -> Option<()> {
@@ -129,13 +130,13 @@ fn expect(json: &[u8], at: &mut usize, text: &[u8]) -> Option<()> {
 }
 
 /// A string without escapes.
-fn string(json: &[u8], at: &mut usize) -> Option<Span> {
+fn string(json: &[u8], at: &mut usize) -> Option<(usize, usize)> {
     expect(json, at, b"\"")?;
     let start = *at;
     let length = json.get(start..)?.iter().position(|b| matches!(b, b'"' | b'\\'))?;
     *at = start + length;
     expect(json, at, b"\"")?;
-    Span::new(start, start + length)
+    Some((start, length))
 }
 
 /// The position behind the `{` of the top-level `metadata`. The bytes must be valid JSON.
@@ -182,10 +183,10 @@ mod tests {
         let check = |json: &str, ordered: bool| {
             let head = Head::of_any(json.as_bytes()).unwrap();
             assert_eq!(head.ordered, ordered, "{json}");
-            let text = |span: Span| span.of(json.as_bytes()).to_owned();
-            let found = (text(head.kind), text(head.api_version), text(head.name));
-            assert_eq!(found, ("Pod".into(), "v1".into(), "a".into()), "{json}");
-            assert_eq!(text(head.namespace), "b", "{json}");
+            let text = |place| head.text(place, json.as_bytes());
+            let found = (text(Place::Kind), text(Place::ApiVersion), text(Place::Name));
+            assert_eq!(found, ("Pod", "v1", "a"), "{json}");
+            assert_eq!(text(Place::Namespace), "b", "{json}");
             assert_eq!(json.as_bytes()[head.metadata as usize - 1], b'{', "{json}");
         };
         let names = r#""name":"a","namespace":"b""#;

@@ -12,21 +12,21 @@ use crate::Error;
 /// A list of operations, and parameters to run them with.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct TestCase {
-    pub name: String,
-    pub default_pod_template_path: Option<String>,
-    pub scheduler_config_path: Option<String>,
-    pub workload_template: Vec<Op>,
-    pub workloads: Vec<Workload>,
+pub(crate) struct TestCase {
+    pub(crate) name: String,
+    pub(crate) default_pod_template_path: Option<String>,
+    pub(crate) scheduler_config_path: Option<String>,
+    pub(crate) workload_template: Vec<Op>,
+    pub(crate) workloads: Vec<Workload>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Workload {
-    pub name: String,
+pub(crate) struct Workload {
+    pub(crate) name: String,
     #[serde(default)]
-    pub params: BTreeMap<String, Value>,
-    pub threshold: Option<f64>,
+    pub(crate) params: BTreeMap<String, Value>,
+    pub(crate) threshold: Option<f64>,
 }
 
 impl Workload {
@@ -41,14 +41,14 @@ impl Workload {
 /// A count, given as such or as a parameter.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Count {
+pub(crate) struct Count {
     count: Option<u64>,
     count_param: Option<String>,
 }
 
 impl Count {
     /// The number; `otherwise` if none is given.
-    pub fn resolve(&self, workload: &Workload, otherwise: u64) -> Result<u64, Error> {
+    pub(crate) fn resolve(&self, workload: &Workload, otherwise: u64) -> Result<u64, Error> {
         match (&self.count_param, self.count) {
             (Some(name), _) => {
                 let value = workload.param(name)?;
@@ -61,27 +61,30 @@ impl Count {
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct CreatePods {
+pub(crate) struct CreatePods {
     #[serde(flatten)]
-    pub count: Count,
-    pub namespace: Option<String>,
-    pub pod_template_path: Option<String>,
-    pub persistent_volume_template_path: Option<String>,
-    pub persistent_volume_claim_template_path: Option<String>,
+    pub(crate) count: Count,
+    pub(crate) namespace: Option<String>,
+    pub(crate) pod_template_path: Option<String>,
+    pub(crate) persistent_volume_template_path: Option<String>,
+    pub(crate) persistent_volume_claim_template_path: Option<String>,
     #[serde(default)]
-    pub collect_metrics: bool,
+    pub(crate) collect_metrics: bool,
     #[serde(default)]
-    pub skip_wait_to_completion: bool,
+    pub(crate) skip_wait_to_completion: bool,
     #[serde(default)]
-    pub steady_state: bool,
-    pub steady_state_param: Option<String>,
-    pub duration: Option<String>,
-    pub duration_param: Option<String>,
+    pub(crate) steady_state: bool,
+    pub(crate) steady_state_param: Option<String>,
+    pub(crate) duration: Option<String>,
+    pub(crate) duration_param: Option<String>,
 }
 
 impl CreatePods {
     /// Whether pods are deleted as soon as they are scheduled, and others created, for how long.
-    pub fn steady_for(&self, workload: &Workload) -> Result<Option<std::time::Duration>, Error> {
+    pub(crate) fn steady_for(
+        &self,
+        workload: &Workload,
+    ) -> Result<Option<std::time::Duration>, Error> {
         let steady = match &self.steady_state_param {
             Some(name) => workload.param(name)?.as_bool().unwrap_or(false),
             None => self.steady_state,
@@ -102,36 +105,36 @@ impl CreatePods {
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct LabelNodes {
-    pub label_key: String,
-    pub label_values: Vec<String>,
+pub(crate) struct LabelNodes {
+    pub(crate) label_key: String,
+    pub(crate) label_values: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct NodeAllocatable {
+pub(crate) struct NodeAllocatable {
     #[serde(default)]
-    pub node_allocatable: BTreeMap<String, String>,
+    pub(crate) node_allocatable: BTreeMap<String, String>,
     #[serde(default)]
-    pub csi_node_allocatable: BTreeMap<String, Value>,
+    pub(crate) csi_node_allocatable: BTreeMap<String, Value>,
     #[serde(default)]
-    pub migrated_plugins: Vec<String>,
+    pub(crate) migrated_plugins: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct LabelSelection {
-    pub namespace: Option<String>,
+pub(crate) struct LabelSelection {
+    pub(crate) namespace: Option<String>,
     #[serde(default)]
-    pub namespaces: Vec<String>,
+    pub(crate) namespaces: Vec<String>,
     #[serde(default)]
-    pub label_selector: BTreeMap<String, String>,
+    pub(crate) label_selector: BTreeMap<String, String>,
 }
 
 /// One step of a workload.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(tag = "opcode", rename_all = "camelCase", rename_all_fields = "camelCase")]
-pub enum Op {
+pub(crate) enum Op {
     CreateNodes {
         #[serde(flatten)]
         count: Count,

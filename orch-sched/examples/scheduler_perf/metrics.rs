@@ -27,7 +27,7 @@ struct Seen {
 
 /// Follows all pods.
 #[derive(Clone, Default)]
-pub struct Pods {
+pub(crate) struct Pods {
     seen: Arc<Mutex<HashMap<String, Seen>>>,
 }
 
@@ -38,7 +38,7 @@ fn is_in(selection: &LabelSelection, seen: &Seen) -> bool {
 }
 
 impl Pods {
-    pub fn follow(informer: &Informer<Pod>) -> Self {
+    pub(crate) fn follow(informer: &Informer<Pod>) -> Self {
         let pods = Self::default();
         let own = pods.clone();
         informer.on_change(move |change| own.take_in(change));
@@ -71,7 +71,7 @@ impl Pods {
     }
 
     /// Waits until so many of the selected pods are scheduled (or tried), or all that were seen.
-    pub async fn wait(&self, selection: &LabelSelection, at_least: usize, attempted: bool) {
+    pub(crate) async fn wait(&self, selection: &LabelSelection, at_least: usize, attempted: bool) {
         // Looking at all pods after each change would take longer than scheduling them.
         let mut looks = tokio::time::interval(LOOK_EVERY);
         loop {
@@ -88,12 +88,16 @@ impl Pods {
     }
 
     /// How many of the selected pods were seen.
-    pub fn count(&self, selection: &LabelSelection) -> usize {
+    pub(crate) fn count(&self, selection: &LabelSelection) -> usize {
         self.seen.lock().values().filter(|seen| is_in(selection, seen)).count()
     }
 
     /// When each of the selected pods was scheduled, since `start`, in order.
-    pub fn scheduled_since(&self, selection: &LabelSelection, start: Instant) -> Vec<Duration> {
+    pub(crate) fn scheduled_since(
+        &self,
+        selection: &LabelSelection,
+        start: Instant,
+    ) -> Vec<Duration> {
         let seen = self.seen.lock();
         let times = seen.values().filter(|seen| is_in(selection, seen));
         let times = times.filter_map(|seen| seen.scheduled?.checked_duration_since(start));
@@ -105,7 +109,7 @@ impl Pods {
 
 /// Upstream's metric of a measured step: the average, and percentiles of samples. Upstream samples
 /// every second; what takes less than ten seconds is sampled a hundred times here.
-pub fn throughput(name: &str, times: &[Duration], threshold: Option<f64>) -> Vec<String> {
+pub(crate) fn throughput(name: &str, times: &[Duration], threshold: Option<f64>) -> Vec<String> {
     let Some(last) = times.last().filter(|last| !last.is_zero()) else {
         return vec![format!("SchedulingThroughput {name}: no pods were scheduled")];
     };

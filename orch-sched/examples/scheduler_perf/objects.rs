@@ -32,7 +32,7 @@ const CONCURRENT: usize = 64;
 
 /// Creates what workloads ask for.
 #[derive(Clone)]
-pub struct Objects {
+pub(crate) struct Objects {
     client: Arc<dyn Client>,
     folder: PathBuf,
     resources: Arc<Vec<ResourceType>>,
@@ -67,16 +67,20 @@ fn bare_pod() -> Value {
 }
 
 impl Objects {
-    pub fn new(client: Arc<dyn Client>, folder: &Path, resources: Vec<ResourceType>) -> Self {
+    pub(crate) fn new(
+        client: Arc<dyn Client>,
+        folder: &Path,
+        resources: Vec<ResourceType>,
+    ) -> Self {
         let numbers = Arc::new(AtomicU64::new(0));
         Self { client, folder: folder.to_owned(), resources: Arc::new(resources), numbers }
     }
 
-    pub fn client(&self) -> &Arc<dyn Client> {
+    pub(crate) fn client(&self) -> &Arc<dyn Client> {
         &self.client
     }
 
-    pub fn template(&self, path: &str) -> Result<Template, Error> {
+    pub(crate) fn template(&self, path: &str) -> Result<Template, Error> {
         let path = self.folder.join(path);
         let text = std::fs::read_to_string(&path);
         Template::parse(text.map_err(|error| format!("{}: {error}", path.display()))?)
@@ -136,7 +140,11 @@ impl Objects {
         Ok(())
     }
 
-    pub async fn namespace(&self, name: &str, template: Option<&Template>) -> Result<(), Error> {
+    pub(crate) async fn namespace(
+        &self,
+        name: &str,
+        template: Option<&Template>,
+    ) -> Result<(), Error> {
         let mut object = match template {
             Some(template) => template.render(0)?,
             None => json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {}}),
@@ -149,7 +157,7 @@ impl Objects {
         Ok(())
     }
 
-    pub async fn nodes(
+    pub(crate) async fn nodes(
         &self,
         count: u64,
         template: Option<&str>,
@@ -204,7 +212,7 @@ impl Objects {
     }
 
     /// Creates pods, with volumes of their own where templates for these are given.
-    pub async fn pods(
+    pub(crate) async fn pods(
         &self,
         namespace: &str,
         count: u64,
@@ -272,7 +280,11 @@ impl Objects {
     }
 
     /// Creates an object of any kind. Gives where it is.
-    pub async fn any(&self, namespace: Option<&str>, object: Value) -> Result<Target, Error> {
+    pub(crate) async fn any(
+        &self,
+        namespace: Option<&str>,
+        object: Value,
+    ) -> Result<Target, Error> {
         let of = self.resource_of(&object)?.clone();
         let namespace = namespace.filter(|_| of.scope == Scope::Namespaced);
         let status = object["status"].clone();
@@ -286,7 +298,7 @@ impl Objects {
     }
 
     /// Updates the object that a template names.
-    pub async fn update(
+    pub(crate) async fn update(
         &self,
         namespace: Option<&str>,
         object: Value,

@@ -42,7 +42,7 @@ struct Run<'a> {
 }
 
 /// Runs a workload on a cluster of its own. Gives the lines to print.
-pub async fn workload(
+pub(crate) async fn workload(
     folder: &Path,
     case: &TestCase,
     workload: &Workload,

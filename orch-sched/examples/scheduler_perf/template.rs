@@ -30,7 +30,7 @@ fn evaluate(expression: &str, index: u64) -> Result<u64, Error> {
 }
 
 /// A template as text.
-pub fn render_text(text: &str, index: u64) -> Result<String, Error> {
+pub(crate) fn render_text(text: &str, index: u64) -> Result<String, Error> {
     let mut rendered = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("{{") {
@@ -45,7 +45,7 @@ pub fn render_text(text: &str, index: u64) -> Result<String, Error> {
 
 /// A template, read once.
 #[derive(Clone)]
-pub enum Template {
+pub(crate) enum Template {
     /// The same object every time.
     Plain(Value),
     /// An object that depends on its index.
@@ -53,14 +53,14 @@ pub enum Template {
 }
 
 impl Template {
-    pub fn parse(text: String) -> Result<Self, Error> {
+    pub(crate) fn parse(text: String) -> Result<Self, Error> {
         if text.contains("{{") {
             return Ok(Self::Indexed(text));
         }
         Ok(Self::Plain(serde_saphyr::from_str(&text)?))
     }
 
-    pub fn render(&self, index: u64) -> Result<Value, Error> {
+    pub(crate) fn render(&self, index: u64) -> Result<Value, Error> {
         match self {
             Self::Plain(object) => Ok(object.clone()),
             Self::Indexed(text) => Ok(serde_saphyr::from_str(&render_text(text, index)?)?),
