@@ -75,6 +75,8 @@ pub(crate) struct Inner {
     pub(crate) openapi: Mutex<Option<(Arc<Catalog>, Arc<OpenApi>)>>,
     /// The events that were told over HTTP last, as bytes.
     pub(crate) frames: Frames,
+    pub(crate) services: Arc<ServiceAllocator>,
+    pub(crate) service_cidrs: Arc<ServiceCidrs>,
     virtuals: Vec<Virtual>,
     hooks: Vec<Installed>,
     own: Weak<Inner>,
@@ -339,7 +341,10 @@ impl ApiServerBuilder {
     /// The server. Reads and starts nothing.
     pub fn build(mut self) -> ApiServer {
         let environment = self.environment.take().unwrap_or_else(Environment::system);
-        self.install_built_in();
+        let ranges = &self.options.service_ranges;
+        let services = Arc::new(ServiceAllocator::new(ranges, self.store.clone()));
+        let service_cidrs = Arc::new(ServiceCidrs::new(&ranges.cluster_ips));
+        self.install_built_in(services.clone(), &service_cidrs);
         let inner = Arc::new_cyclic(|own| {
             let mut admission = Vec::new();
             if self.default_admission {
@@ -372,6 +377,8 @@ impl ApiServerBuilder {
                 documents: self.documents,
                 openapi: Mutex::new(None),
                 frames: Frames::default(),
+                services,
+                service_cidrs,
                 virtuals: self.virtuals,
                 hooks: self.hooks,
                 own: own.clone(),
@@ -385,14 +392,17 @@ impl ApiServerBuilder {
     }
 
     /// What every server has. It stands behind what was added, which therefore wins.
-    fn install_built_in(&mut self) {
-        let allocator = Arc::new(ServiceAllocator::new(&self.options.service_ranges));
-        let cidrs = Arc::new(ServiceCidrs::new(&self.options.service_ranges.cluster_ips));
+    fn install_built_in(
+        &mut self,
+        services: Arc<ServiceAllocator>,
+        service_cidrs: &Arc<ServiceCidrs>,
+    ) {
+        self.hooks.push(Installed { group: "", plural: "services", hook: services });
         for plural in ["servicecidrs", "ipaddresses"] {
-            self.hooks.push(Installed { group: "networking.k8s.io", plural, hook: cidrs.clone() });
+            let (group, hook) = ("networking.k8s.io", service_cidrs.clone());
+            self.hooks.push(Installed { group, plural, hook });
         }
         let requester = Arc::new(Requester);
-        self.hooks.push(Installed { group: "", plural: "services", hook: allocator });
         let (group, plural) = ("certificates.k8s.io", "certificatesigningrequests");
         self.hooks.push(Installed { group, plural, hook: requester });
         let (group, plural) = ("apiextensions.k8s.io", "customresourcedefinitions");

@@ -6,6 +6,8 @@ mod defaults;
 mod manifests;
 #[path = "kinds/server.rs"]
 mod server;
+#[path = "kinds/service_network.rs"]
+mod service_network;
 #[path = "kinds/tables.rs"]
 mod tables;
 #[path = "kinds/updates.rs"]

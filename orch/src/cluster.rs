@@ -22,6 +22,7 @@ mod error;
 mod network;
 mod node;
 mod readiness;
+mod repair;
 mod security;
 
 pub use builder::ClusterBuilder;
@@ -147,7 +148,8 @@ impl Parts {
             tasks.spawn(listener.serve(self.api.clone(), stop.clone()));
         }
         let environment = self.environment.clone();
-        tasks.spawn(compaction::run(self.store, environment, stop.clone()));
+        tasks.spawn(compaction::run(self.store, environment.clone(), stop.clone()));
+        tasks.spawn(repair::run(self.api.clone(), environment, stop.clone()));
         tasks.spawn(self.controllers.run(stop.clone()));
         if let Some(scheduler) = self.scheduler {
             tasks.spawn(scheduler.run(stop.clone()));

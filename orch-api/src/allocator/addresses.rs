@@ -5,31 +5,30 @@ use std::{collections::BTreeSet, net::IpAddr};
 use ipnet::IpNet;
 use orch_core::random::Random;
 
-/// Addresses of one range, and which of them are taken.
+/// Addresses of one range.
 ///
 /// The lower end of the range is a band for addresses that people choose: what is given out at
 /// random comes from above it until nothing is left there.
 ///
-/// Source: `pkg/registry/core/service/ipallocator/bitmap.go`, KEP-3070.
+/// Source: `pkg/registry/core/service/ipallocator/ipallocator.go`, KEP-3070.
 #[derive(Debug)]
 pub struct AddressRange {
     range: IpNet,
     base: u128,
     /// How many addresses there are, counted from `base + 1`.
     size: u128,
-    taken: BTreeSet<u128>,
 }
 
 /// Ranges of version 6 give out only so many addresses.
 const SIZE_MAX: u128 = 1 << 16;
 
 impl AddressRange {
-    /// All of a range is free, but for its first address and, with version 4, its last one.
+    /// All of a range can be given out, but for its first address and, with version 4, its last.
     pub fn new(range: IpNet) -> Self {
         let (first, last) = (number(range.network()), number(range.broadcast()));
         let unusable = if range.addr().is_ipv4() { 2 } else { 1 };
         let size = (last - first + 1).saturating_sub(unusable).min(SIZE_MAX);
-        Self { range, base: first, size, taken: BTreeSet::new() }
+        Self { range, base: first, size }
     }
 
     /// The range.
@@ -43,38 +42,28 @@ impl AddressRange {
             && number(ip).checked_sub(self.base + 1).is_some_and(|offset| offset < self.size)
     }
 
-    /// Takes an address; `false` if it was taken.
-    pub fn take(&mut self, ip: IpAddr) -> bool {
-        self.taken.insert(number(ip))
-    }
-
-    /// Whether an address is taken.
-    pub fn is_taken(&self, ip: IpAddr) -> bool {
-        self.taken.contains(&number(ip))
-    }
-
-    /// Gives an address back.
-    pub fn release(&mut self, ip: IpAddr) {
-        self.taken.remove(&number(ip));
-    }
-
-    /// A free address, not taken yet; `None` if the range is full.
-    pub fn free(&self, random: &dyn Random) -> Option<IpAddr> {
+    /// An address that is not among those that are taken; `None` if the range is full.
+    pub fn free(&self, random: &dyn Random, taken: &BTreeSet<IpAddr>) -> Option<IpAddr> {
         let band = (self.size / 16).clamp(16, 256);
         let band = if band >= self.size { 0 } else { band };
-        self.free_between(random, band, self.size)
-            .or_else(|| self.free_between(random, 0, band))
-            .map(|found| self.address(found))
+        self.free_between(random, taken, band, self.size)
+            .or_else(|| self.free_between(random, taken, 0, band))
     }
 
     /// The first free one behind a random start, around the end.
-    fn free_between(&self, random: &dyn Random, from: u128, to: u128) -> Option<u128> {
+    fn free_between(
+        &self,
+        random: &dyn Random,
+        taken: &BTreeSet<IpAddr>,
+        from: u128,
+        to: u128,
+    ) -> Option<IpAddr> {
         let count = u64::try_from(to.checked_sub(from).filter(|n| *n > 0)?).ok()?;
         let start = u128::from(random.below(count));
         let count = u128::from(count);
         (0..count)
-            .map(|step| self.base + 1 + from + (start + step) % count)
-            .find(|candidate| !self.taken.contains(candidate))
+            .map(|step| self.address(self.base + 1 + from + (start + step) % count))
+            .find(|candidate| !taken.contains(candidate))
     }
 
     fn address(&self, number: u128) -> IpAddr {
@@ -102,17 +91,17 @@ mod tests {
     #[test]
     fn the_lower_band_is_given_out_last_and_every_address_once() {
         let random = SeededRandom::new(1);
-        let mut range = AddressRange::new("10.0.0.0/24".parse().unwrap());
-        let mut given = Vec::new();
-        while let Some(ip) = range.free(&random) {
-            assert!(range.contains(ip) && range.take(ip), "{ip}");
+        let range = AddressRange::new("10.0.0.0/24".parse().unwrap());
+        let (mut given, mut taken) = (Vec::new(), BTreeSet::new());
+        while let Some(ip) = range.free(&random, &taken) {
+            assert!(range.contains(ip) && taken.insert(ip), "{ip}");
             given.push(number(ip) - range.base);
         }
         assert_eq!(given.len(), 254);
         assert!(given[..238].iter().all(|offset| *offset > 16));
         assert!(given[238..].iter().all(|offset| *offset <= 16));
-        range.release("10.0.0.9".parse().unwrap());
-        assert_eq!(range.free(&random), "10.0.0.9".parse().ok());
+        taken.remove(&"10.0.0.9".parse().unwrap());
+        assert_eq!(range.free(&random, &taken), "10.0.0.9".parse().ok());
     }
 
     #[test]

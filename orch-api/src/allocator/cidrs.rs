@@ -97,6 +97,18 @@ pub(super) fn cidrs(range: &Value) -> impl Iterator<Item = IpNet> + '_ {
     all.filter_map(|text| text.as_str()?.parse().ok())
 }
 
+/// The ranges that Services may get addresses from now, besides the configured ones.
+pub(super) async fn usable(client: &dyn Client) -> Result<Vec<IpNet>, ClientError> {
+    let ranges = list(client, ResourceType::of::<ServiceCIDR>()).await?;
+    let is_ready = |range: &&Value| {
+        let conditions = range["status"]["conditions"].as_array();
+        let ready = |one: &Value| one["type"] == "Ready" && one["status"] == "True";
+        range["metadata"]["deletionTimestamp"].is_null()
+            && conditions.is_some_and(|all| all.iter().any(ready))
+    };
+    Ok(ranges.iter().filter(is_ready).flat_map(cidrs).collect())
+}
+
 /// Every object of a resource.
 pub(super) async fn list(client: &dyn Client, of: ResourceType) -> Result<Vec<Value>, ClientError> {
     let all = Target::collection(of, None);

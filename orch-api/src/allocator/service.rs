@@ -2,10 +2,11 @@
 
 use std::net::IpAddr;
 
-use orch_core::{ApiError, random::Random, status::FieldError};
+use ipnet::IpNet;
+use orch_core::{ApiError, status::FieldError};
 use serde_json::{Value, json};
 
-use super::Books;
+use super::ports::FreePorts;
 use crate::kinds::{Field, has_cluster_ip, has_node_ports};
 
 /// The addresses and ports that a Service holds.
@@ -40,6 +41,11 @@ impl Held {
         held
     }
 
+    /// Whether an address is held.
+    pub(super) fn has(&self, ip: IpAddr) -> bool {
+        self.addresses.contains(&ip)
+    }
+
     /// What is held here and not there.
     pub(super) fn without(mut self, other: &Self) -> Self {
         self.addresses.retain(|ip| !other.addresses.contains(ip));
@@ -48,30 +54,10 @@ impl Held {
     }
 }
 
-fn invalid(service: &Value, error: FieldError) -> ApiError {
+/// A refusal of a Service.
+pub(super) fn invalid(service: &Value, error: FieldError) -> ApiError {
     let name = service["metadata"]["name"].as_str().unwrap_or_default();
     ApiError::invalid("", "Service", name, &[error])
-}
-
-/// Gives a Service what it needs and does not have yet. Takes all or nothing; with `dry_run`
-/// nothing is noted down.
-pub(super) fn allocate(
-    books: &mut Books,
-    random: &dyn Random,
-    new: &mut Value,
-    old: Option<&Value>,
-    dry_run: bool,
-) -> Result<(), ApiError> {
-    let had = old.map(Held::by).unwrap_or_default();
-    families(books, new)?;
-    let mut taken = Held::default();
-    let given = addresses(books, random, new, &had, &mut taken)
-        .and_then(|()| node_ports(books, random, new, &had, &mut taken))
-        .and_then(|()| health_port(books, random, new, &had, &mut taken));
-    if given.is_err() || dry_run {
-        books.release(&taken);
-    }
-    given
 }
 
 fn family(ip: IpAddr) -> &'static str {
@@ -79,9 +65,8 @@ fn family(ip: IpAddr) -> &'static str {
 }
 
 /// Settles `ipFamilies` and `ipFamilyPolicy`.
-fn families(books: &Books, new: &mut Value) -> Result<(), ApiError> {
-    let served: Vec<&str> =
-        books.addresses.iter().map(|range| family(range.range().addr())).collect();
+pub(super) fn families(configured: &[IpNet], new: &mut Value) -> Result<(), ApiError> {
+    let served: Vec<&str> = configured.iter().map(|range| family(range.addr())).collect();
     let view = new["spec"].clone();
     let spec = Field::new(&view, "spec");
     if !has_cluster_ip(spec.str("type")) {
@@ -135,115 +120,80 @@ fn families(books: &Books, new: &mut Value) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn addresses(
-    books: &mut Books,
-    random: &dyn Random,
-    new: &mut Value,
-    had: &Held,
-    taken: &mut Held,
-) -> Result<(), ApiError> {
-    let view = new["spec"].clone();
-    let spec = Field::root(&view);
+/// The addresses that a Service wants.
+#[derive(Debug)]
+pub(super) struct AddressWish {
+    /// Those that it names.
+    pub(super) asked: Vec<String>,
+    /// Any one of these families: whether each is version 4.
+    pub(super) any: Vec<bool>,
+}
+
+/// What a Service wants of addresses; `None` if it has none. Families are settled already.
+pub(super) fn addresses_wished(new: &mut Value) -> Option<AddressWish> {
+    let spec = Field::root(&new["spec"]);
     if !has_cluster_ip(spec.str("type")) {
-        return Ok(());
+        return None;
     }
-    let mut all: Vec<String> = spec.strs("clusterIPs").map(str::to_owned).collect();
-    if all.is_empty() && !spec.str("clusterIP").is_empty() {
-        all.push(spec.str("clusterIP").to_owned());
+    let mut asked: Vec<String> = spec.strs("clusterIPs").map(str::to_owned).collect();
+    if asked.is_empty() && !spec.str("clusterIP").is_empty() {
+        asked.push(spec.str("clusterIP").to_owned());
     }
-    if all.first().is_some_and(|ip| ip == "None") {
+    let families: Vec<bool> = spec.strs("ipFamilies").map(|family| family == "IPv4").collect();
+    if asked.first().is_some_and(|ip| ip == "None") {
         new["spec"]["clusterIP"] = "None".into();
         new["spec"]["clusterIPs"] = json!(["None"]);
-        return Ok(());
+        return None;
     }
-    for ip in &all {
-        // What is no address at all is left to validation.
-        let Ok(ip) = ip.parse::<IpAddr>() else { return Ok(()) };
-        if had.addresses.contains(&ip) || taken.addresses.contains(&ip) {
-            continue;
-        }
-        let range =
-            books.addresses.iter().find(|range| range.range().addr().is_ipv4() == ip.is_ipv4());
-        let why = match range {
-            Some(range) if !range.contains(ip) => Some(format!(
-                "the provided IP ({ip}) is not in the valid range. The range of valid IPs is {}",
-                range.range()
-            )),
-            Some(range) if range.is_taken(ip) => Some("provided IP is already allocated".into()),
-            Some(_) => None,
-            None => Some("not configured on this cluster".into()),
-        };
-        if let Some(why) = why {
-            let why = format!("failed to allocate IP {ip}: {why}");
-            let error = FieldError::invalid("spec.clusterIPs", json!(all), why);
-            return Err(invalid(new, error));
-        }
-        books.take_address(ip);
-        taken.addresses.push(ip);
+    let any = families.into_iter().skip(asked.len()).collect();
+    Some(AddressWish { asked, any })
+}
+
+/// Whether a Service wants ports that it does not have.
+pub(super) fn wishes_ports(new: &Value, had: &Held) -> bool {
+    let spec = Field::root(&new["spec"]);
+    if !has_node_ports(spec.str("type")) {
+        return false;
     }
-    let wanted: Vec<&str> = new["spec"]["ipFamilies"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .collect();
-    for wanted in wanted.into_iter().skip(all.len()) {
-        let range = books.addresses.iter_mut().find(|range| family(range.range().addr()) == wanted);
-        let Some(range) = range else { continue };
-        let ip = range
-            .free(random)
-            .ok_or_else(|| ApiError::internal("failed to allocate a serviceIP: range is full"))?;
-        range.take(ip);
-        taken.addresses.push(ip);
-        all.push(ip.to_string());
-    }
-    if let Some(first) = all.first() {
-        new["spec"]["clusterIP"] = first.as_str().into();
-        new["spec"]["clusterIPs"] = json!(all);
-    }
-    Ok(())
+    let health = spec.str("type") == "LoadBalancer"
+        && spec.str("externalTrafficPolicy") == "Local"
+        && spec.int("healthCheckNodePort").unwrap_or_default() == 0;
+    let without = spec.items("ports").any(|port| port.int("nodePort").unwrap_or_default() == 0);
+    health || without || Held::by(new).without(had).ports.iter().any(|_| true) || strange(&spec)
+}
+
+/// Whether a port is none at all, so that it must be refused.
+fn strange(spec: &Field<'_>) -> bool {
+    spec.items("ports").any(|port| u16::try_from(port.int("nodePort").unwrap_or_default()).is_err())
 }
 
 /// A port that is asked for must be in the range and free, unless the Service itself has it (for
 /// another protocol, or from before).
-fn take_port(books: &mut Books, port: u16, had: &Held, taken: &mut Held) -> Result<(), String> {
-    if had.ports.contains(&port) || taken.ports.contains(&port) {
+fn take_port(free: &mut FreePorts<'_>, port: u16, had: &Held) -> Result<(), String> {
+    if had.ports.contains(&port) || free.given().contains(&port) {
         return Ok(());
     }
-    if !books.ports.contains(port) {
-        let range = books.ports.text();
-        return Err(format!(
-            "provided port is not in the valid range. The range of valid ports is {range}"
-        ));
+    if !free.range().contains(port) {
+        return Err(out_of_range(free));
     }
-    if !books.ports.take(port) {
-        return Err("provided port is already allocated".into());
-    }
-    taken.ports.push(port);
-    Ok(())
+    if free.take(port) { Ok(()) } else { Err("provided port is already allocated".into()) }
 }
 
-fn free_port(
-    books: &mut Books,
-    random: &dyn Random,
-    asked: &[u16],
-    taken: &mut Held,
-) -> Result<u16, ApiError> {
-    let port = books
-        .ports
-        .free(random, asked)
-        .ok_or_else(|| ApiError::internal("failed to allocate a nodePort: range is full"))?;
-    books.ports.take(port);
-    taken.ports.push(port);
-    Ok(port)
+fn out_of_range(free: &FreePorts<'_>) -> String {
+    let range = free.range().text();
+    format!("provided port is not in the valid range. The range of valid ports is {range}")
 }
 
-fn node_ports(
-    books: &mut Books,
-    random: &dyn Random,
+fn free_port(free: &mut FreePorts<'_>, asked: &[u16]) -> Result<u16, ApiError> {
+    free.take_any(asked)
+        .ok_or_else(|| ApiError::internal("failed to allocate a nodePort: range is full"))
+}
+
+/// Gives a Service its node ports.
+pub(super) fn node_ports(
+    free: &mut FreePorts<'_>,
     new: &mut Value,
     had: &Held,
-    taken: &mut Held,
 ) -> Result<(), ApiError> {
     let view = new["spec"].clone();
     let spec = Field::new(&view, "spec");
@@ -266,21 +216,17 @@ fn node_ports(
             Ok(0) if unwanted => continue,
             Ok(0) => match shared {
                 Some((.., node_port)) => *node_port,
-                None => free_port(books, random, &asked, taken)?,
+                None => free_port(free, &asked)?,
             },
             Ok(node_port) => {
-                take_port(books, node_port, had, taken).map_err(|why| {
+                take_port(free, node_port, had).map_err(|why| {
                     let error = FieldError::invalid(port.at("nodePort"), node_port, why);
                     invalid(new, error)
                 })?;
                 node_port
             }
             Err(_) => {
-                let range = books.ports.text();
-                let why = format!(
-                    "provided port is not in the valid range. The range of valid ports is {range}"
-                );
-                return Err(invalid(new, port.invalid("nodePort", why)));
+                return Err(invalid(new, port.invalid("nodePort", out_of_range(free))));
             }
         };
         by_port.push((number, protocol, node_port));
@@ -289,12 +235,11 @@ fn node_ports(
     Ok(())
 }
 
-fn health_port(
-    books: &mut Books,
-    random: &dyn Random,
+/// Gives a load balancer's Service the port that tells of its health.
+pub(super) fn health_port(
+    free: &mut FreePorts<'_>,
     new: &mut Value,
     had: &Held,
-    taken: &mut Held,
 ) -> Result<(), ApiError> {
     let view = new["spec"].clone();
     let spec = Field::new(&view, "spec");
@@ -304,109 +249,14 @@ fn health_port(
     let name = "healthCheckNodePort";
     match u16::try_from(spec.int(name).unwrap_or_default()) {
         Ok(0) => {
-            let port = free_port(books, random, &[], taken)?;
+            let port = free_port(free, &[])?;
             new["spec"][name] = port.into();
         }
-        Ok(port) => take_port(books, port, had, taken).map_err(|why| {
+        Ok(port) => take_port(free, port, had).map_err(|why| {
             let why = format!("failed to allocate requested HealthCheck NodePort {port}: {why}");
             ApiError::internal(why)
         })?,
         Err(_) => {}
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use orch_core::random::SeededRandom;
-
-    use super::*;
-    use crate::allocator::{AddressRange, PortRange};
-
-    fn books(ranges: &[&str]) -> Books {
-        let addresses =
-            ranges.iter().map(|range| AddressRange::new(range.parse().unwrap())).collect();
-        Books { addresses, ports: PortRange::new(30000..=32767) }
-    }
-
-    #[expect(clippy::needless_pass_by_value, reason = "the specs are literals")]
-    fn create(books: &mut Books, spec: Value) -> Result<Value, String> {
-        let mut new = json!({"metadata": {"name": "s"}, "spec": spec});
-        allocate(books, &SeededRandom::new(1), &mut new, None, false)
-            .map(|()| new["spec"].clone())
-            .map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn what_is_taken_or_out_of_range_is_refused() {
-        let mut books = books(&["10.0.0.0/24"]);
-        let mut check = |spec: Value, wanted: &str| {
-            let told = create(&mut books, spec).err().unwrap_or_default();
-            assert_eq!(told, wanted);
-        };
-        let ip = |ip: &str| json!({"type": "ClusterIP", "clusterIP": ip});
-        check(ip("10.0.0.5"), "");
-        check(
-            ip("10.0.0.5"),
-            "Service \"s\" is invalid: spec.clusterIPs: Invalid value: [\"10.0.0.5\"]: failed to allocate IP 10.0.0.5: provided IP is already allocated",
-        );
-        check(
-            ip("10.1.0.5"),
-            "Service \"s\" is invalid: spec.clusterIPs: Invalid value: [\"10.1.0.5\"]: failed to allocate IP 10.1.0.5: the provided IP (10.1.0.5) is not in the valid range. The range of valid IPs is 10.0.0.0/24",
-        );
-        let port = |port: u32| json!({"type": "NodePort", "ports": [{"port": 80, "protocol": "TCP", "nodePort": port}]});
-        check(port(30001), "");
-        check(
-            port(30001),
-            "Service \"s\" is invalid: spec.ports[0].nodePort: Invalid value: 30001: provided port is already allocated",
-        );
-        check(
-            port(80),
-            "Service \"s\" is invalid: spec.ports[0].nodePort: Invalid value: 80: provided port is not in the valid range. The range of valid ports is 30000-32767",
-        );
-        check(
-            json!({"type": "ClusterIP", "ipFamilies": ["IPv6"]}),
-            "Service \"s\" is invalid: spec.ipFamilies[0]: Invalid value: \"IPv6\": not configured on this cluster",
-        );
-        check(
-            json!({"type": "ClusterIP", "ipFamilyPolicy": "RequireDualStack"}),
-            "Service \"s\" is invalid: spec.ipFamilyPolicy: Invalid value: \"RequireDualStack\": this cluster is not configured for dual-stack services",
-        );
-        check(json!({"type": "ExternalName"}), "");
-    }
-
-    #[test]
-    fn services_get_what_their_type_needs() {
-        let mut one = books(&["10.0.0.0/24"]);
-        let spec = create(
-            &mut one,
-            json!({"type": "NodePort", "ports": [
-            {"port": 53, "protocol": "TCP"}, {"port": 53, "protocol": "UDP"}]}),
-        )
-        .unwrap();
-        assert_eq!(spec["ports"][0]["nodePort"], spec["ports"][1]["nodePort"]);
-        assert_eq!(spec["clusterIP"], spec["clusterIPs"][0]);
-        assert_eq!(spec["ipFamilies"], json!(["IPv4"]));
-        assert_eq!(spec["ipFamilyPolicy"], "SingleStack");
-        let headless = create(
-            &mut one,
-            json!({"type": "ClusterIP", "clusterIP": "None", "selector": {"a": "b"}}),
-        );
-        assert_eq!(headless.unwrap()["clusterIPs"], json!(["None"]));
-        let by_hand = create(&mut one, json!({"type": "ClusterIP", "clusterIP": "None"})).unwrap();
-        assert_eq!(by_hand["ipFamilies"], json!(["IPv4", "IPv6"]));
-        let mut two = books(&["10.0.0.0/24", "fd00::/112"]);
-        let dual =
-            create(&mut two, json!({"type": "ClusterIP", "ipFamilyPolicy": "PreferDualStack"}));
-        assert_eq!(dual.unwrap()["clusterIPs"].as_array().map(Vec::len), Some(2));
-    }
-
-    #[test]
-    fn a_failure_takes_nothing() {
-        let mut books = books(&["10.0.0.0/24"]);
-        let spec = json!({"type": "NodePort", "clusterIP": "10.0.0.9",
-            "ports": [{"port": 1, "protocol": "TCP", "nodePort": 1}]});
-        assert!(create(&mut books, spec).is_err());
-        assert!(!books.addresses[0].is_taken("10.0.0.9".parse().unwrap()));
-    }
 }

@@ -176,7 +176,7 @@ impl Inner {
         Ok(body)
     }
 
-    pub(super) fn write_context(&self, caller: &Caller, dry_run: bool) -> WriteContext {
+    pub(crate) fn write_context(&self, caller: &Caller, dry_run: bool) -> WriteContext {
         WriteContext {
             user: caller.user.clone(),
             client: self.own_client(),
