@@ -9,6 +9,7 @@
 //! | [`patch`], [`protobuf`] | changes to objects, who owns which field; the other encoding |
 //! | [`status`] | API errors with upstream's reasons and words |
 //! | [`quantity`], [`selector`], [`names`] | amounts, label and field queries, legal names |
+//! | [`cron`], [`quota`] | when a schedule is due; what objects use of a namespace's quotas |
 //! | [`event`], [`lease`], [`owner`] | events, leader election, owner references |
 //! | [`environment`], [`clock`], [`random`] | time and randomness as contracts |
 //! | [`awaited`] | a value that tasks wait for, woken in order |
@@ -18,6 +19,7 @@
 pub mod awaited;
 pub mod client;
 pub mod clock;
+pub mod cron;
 pub mod environment;
 pub mod event;
 pub mod informer;
@@ -29,6 +31,7 @@ pub mod owner;
 pub mod patch;
 pub mod protobuf;
 pub mod quantity;
+pub mod quota;
 pub mod random;
 pub mod resource;
 pub mod schema;

@@ -142,6 +142,6 @@ pub fn defaults(client: &Arc<dyn Client>, environment: &Environment) -> Vec<Arc<
         Arc::new(RuntimeClass::new(client())),
         Arc::new(DefaultStorageClass::new(client())),
         Arc::new(DefaultIngressClass::new(client())),
-        Arc::new(ResourceQuota::new(client())),
+        Arc::new(ResourceQuota::new(client(), environment.clone())),
     ]
 }
