@@ -10,6 +10,7 @@
 //! | [`protobuf`], [`cbor`] | the encodings besides JSON |
 //! | [`status`] | API errors with upstream's reasons and words |
 //! | [`quantity`], [`selector`], [`names`] | amounts, label and field queries, legal names |
+//! | [`cron`], [`quota`] | when a schedule is due; what objects use of a namespace's quotas |
 //! | [`event`], [`lease`], [`owner`] | events, leader election, owner references |
 //! | [`environment`], [`clock`], [`random`] | time and randomness as contracts |
 //! | [`awaited`] | a value that tasks wait for, woken in order |
@@ -20,6 +21,7 @@ pub mod awaited;
 pub mod cbor;
 pub mod client;
 pub mod clock;
+pub mod cron;
 pub mod environment;
 pub mod event;
 pub mod informer;
@@ -31,6 +33,7 @@ pub mod owner;
 pub mod patch;
 pub mod protobuf;
 pub mod quantity;
+pub mod quota;
 pub mod random;
 pub mod resource;
 pub mod schema;

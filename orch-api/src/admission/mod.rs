@@ -192,6 +192,6 @@ pub fn defaults(client: &Arc<dyn Client>, environment: &Environment) -> Vec<Arc<
         Arc::new(DefaultIngressClass::new(client())),
         Arc::new(MutatingAdmissionWebhook),
         Arc::new(ValidatingAdmissionWebhook),
-        Arc::new(ResourceQuota::new(client())),
+        Arc::new(ResourceQuota::new(client(), environment.clone())),
     ]
 }

@@ -151,7 +151,7 @@ impl ClusterBuilder {
             ensure_storage_class(client.clone(), &class).await.map_err(StartError::Bootstrap)?;
         }
         let informers = OwnInformers(Informers::new(client.clone(), environment.clone()));
-        let controllers = self.manager(&api, pki.as_deref(), &informers.0)?;
+        let controllers = self.manager(pki.as_deref(), &informers.0)?;
         let scheduler = self.scheduler(&informers.0)?;
         let (nodes, agents) = self.agents(&client, &informers.0, &environment)?;
         let first = nodes.first().map_or("", String::as_str);
@@ -242,13 +242,8 @@ impl ClusterBuilder {
             .all(|name| options.enables(name))
     }
 
-    fn manager(
-        &self,
-        api: &ApiServer,
-        pki: Option<&Pki>,
-        informers: &Informers,
-    ) -> Result<Manager, StartError> {
-        let mut options = StandardOptions::new(api.resource_types());
+    fn manager(&self, pki: Option<&Pki>, informers: &Informers) -> Result<Manager, StartError> {
+        let mut options = StandardOptions::new(informers.client().clone());
         options.root_ca_pem = pki.map(|pki| pki.ca_pem().to_owned());
         if let Some(names) = &self.controllers {
             options.controllers.clone_from(names);
