@@ -6,6 +6,7 @@
 mod budget;
 mod estimate;
 mod estimated_calls;
+mod lists;
 mod measured;
 mod range;
 

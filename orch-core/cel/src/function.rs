@@ -40,6 +40,7 @@ pub struct Overload {
     parameters: Vec<Arc<str>>,
     body: Arc<dyn Body>,
     cost: Option<Cost>,
+    guarded: bool,
 }
 
 impl Overload {
@@ -54,7 +55,7 @@ impl Overload {
         let mut parameters = Vec::new();
         args.iter().chain([&result]).for_each(|arg| parameters_of(arg, &mut parameters));
         let (id, body) = (id.into(), Arc::new(body));
-        Self { id, member: false, args, result, parameters, body, cost: None }
+        Self { id, member: false, args, result, parameters, body, cost: None, guarded: true }
     }
 
     /// A method `x.f(y)`; the first argument is `x`.
@@ -72,6 +73,13 @@ impl Overload {
     #[must_use]
     pub fn with_cost(mut self, cost: Cost) -> Self {
         self.cost = Some(cost);
+        self
+    }
+
+    /// The same, but the body looks at the types of the arguments itself.
+    #[must_use]
+    pub fn unguarded(mut self) -> Self {
+        self.guarded = false;
         self
     }
 
@@ -106,7 +114,8 @@ impl Overload {
 
     /// Whether the values are of the types that this form takes.
     pub(crate) fn takes(&self, args: &[Value<'_>]) -> bool {
-        self.args.len() == args.len() && self.args.iter().zip(args).all(|(t, v)| fits(t, v))
+        let fit = || self.args.iter().zip(args).all(|(expected, value)| fits(expected, value));
+        self.args.len() == args.len() && (!self.guarded || fit())
     }
 }
 
@@ -141,9 +150,16 @@ fn fits(expected: &Type, value: &Value<'_>) -> bool {
         | (Type::Bytes, Value::Bytes(_))
         | (Type::Timestamp, Value::Timestamp(_))
         | (Type::Duration, Value::Duration(_))
-        | (Type::Type(_), Value::Type(_))
-        | (Type::List(_), Value::List(_))
-        | (Type::Map(..), Value::Map(_)) => true,
+        | (Type::Type(_), Value::Type(_)) => true,
+        // What the first element is decides for all of them.
+        (Type::List(of), Value::List(list)) => {
+            list.is_empty() || list.get(0).is_ok_and(|first| fits(of, &first))
+        }
+        (Type::Map(keys, values), Value::Map(map)) => match map.iter().next() {
+            Some(Ok((key, value))) => fits(keys, &key) && fits(values, &value),
+            Some(Err(_)) => false,
+            None => true,
+        },
         (Type::Object(name), Value::Map(map)) => map.built_type().is_none_or(|built| built == name),
         (Type::Opaque(name, _), Value::Optional(_)) => &**name == crate::types::OPTIONAL,
         (Type::Object(_) | Type::Opaque(..), Value::Opaque(value)) => {

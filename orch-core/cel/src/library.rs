@@ -6,15 +6,22 @@
 //!
 //! Source: `k8s.io/apiserver/pkg/cel/environment/base.go`.
 
+mod addresses;
 mod authorizer;
 mod conversions;
 mod formats;
+mod formatting;
+mod lists;
 mod operators;
 mod optional;
 mod patches;
 mod pattern;
+mod quantity;
 mod regex;
+mod semver;
+mod sets;
 mod standard;
+mod strings;
 mod time;
 mod urls;
 
@@ -23,6 +30,7 @@ pub use authorizer::{
     resource_check_type,
 };
 pub(crate) use formats::{FORMAT_SIZE_MAX, Format, PATTERN_SIZE_MAX};
+pub(crate) use formatting::check as check_format;
 pub(crate) use pattern::compile as compile_pattern;
 
 use crate::function::Functions;
@@ -40,6 +48,12 @@ pub(crate) fn kubernetes() -> Functions {
         authorizer::install,
         formats::install,
         urls::install,
+        strings::install,
+        lists::install,
+        sets::install,
+        addresses::install,
+        quantity::install,
+        semver::install,
     ];
     libraries.iter().for_each(|install| install(&mut functions));
     functions

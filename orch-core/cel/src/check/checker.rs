@@ -264,13 +264,15 @@ impl Checker<'_> {
         inner.clone()
     }
 
-    fn joined(&mut self, id: Id, before: Option<Type>, found: Type) -> Type {
-        let Some(before) = before else { return found };
-        if self.unifier.assignable(&before, &found) {
-            return most_general(&before, &found).clone();
+    /// The type of two elements of a list. Mixed lists are for the checks of literals to refuse.
+    fn joined(&mut self, before: Option<Type>, found: Type) -> Type {
+        match before {
+            None => found,
+            Some(before) if self.unifier.assignable(&before, &found) => {
+                most_general(&before, &found).clone()
+            }
+            Some(_) => Type::Dyn,
         }
-        self.mismatch(id, &before, &found);
-        Type::Error
     }
 
     fn list(&mut self, elements: &[Element]) -> Type {
@@ -278,7 +280,7 @@ impl Checker<'_> {
         for element in elements {
             let found = self.expr(&element.value);
             let found = self.optional_element(element.value.id, found, element.optional);
-            of = Some(self.joined(element.value.id, of, found));
+            of = Some(self.joined(of, found));
         }
         Type::list(of.unwrap_or_else(|| self.unifier.fresh()))
     }
@@ -287,10 +289,10 @@ impl Checker<'_> {
         let (mut keys, mut values) = (None, None);
         for entry in entries {
             let key = self.expr(&entry.key);
-            keys = Some(self.joined(entry.key.id, keys, key));
+            keys = Some(self.joined(keys, key));
             let value = self.expr(&entry.value);
             let value = self.optional_element(entry.value.id, value, entry.optional);
-            values = Some(self.joined(entry.value.id, values, value));
+            values = Some(self.joined(values, value));
         }
         let keys = keys.unwrap_or_else(|| self.unifier.fresh());
         Type::map(keys, values.unwrap_or_else(|| self.unifier.fresh()))

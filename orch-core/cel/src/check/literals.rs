@@ -5,10 +5,10 @@
 
 use super::Checked;
 use crate::issue::Issues;
-use crate::library::compile_pattern;
+use crate::library::{check_format, compile_pattern};
 use crate::syntax::ast::{Ast, Expr, Kind, Literal};
 use crate::types::Type;
-use crate::value::{parse_duration, parse_moment};
+use crate::value::{Moment, parse_duration, parse_moment};
 
 /// Reports the literals of a checked expression that are wrong.
 pub(crate) fn check_literals(ast: &Ast, checked: &Checked, issues: &mut Issues) {
@@ -38,15 +38,21 @@ impl Walk<'_> {
                 for part in target.iter().map(|target| &**target).chain(args) {
                     self.expr(part, inside);
                 }
+                if function == "format"
+                    && let Some(target) = target
+                {
+                    self.format(expr, target, args);
+                }
             }
             Kind::List(elements) => {
                 let parts = elements.iter().map(|e| (&e.value, e.optional));
-                self.alike(parts, in_format);
+                self.alike(parts, in_format, true);
                 elements.iter().for_each(|e| self.expr(&e.value, in_format));
             }
             Kind::Map(entries) => {
-                self.alike(entries.iter().map(|e| (&e.key, false)), in_format);
-                self.alike(entries.iter().map(|e| (&e.value, e.optional)), in_format);
+                self.alike(entries.iter().map(|e| (&e.key, false)), in_format, false);
+                let values = entries.iter().map(|e| (&e.value, e.optional));
+                self.alike(values, in_format, false);
                 for entry in entries {
                     self.expr(&entry.key, in_format);
                     self.expr(&entry.value, in_format);
@@ -64,11 +70,13 @@ impl Walk<'_> {
 
     fn call(&mut self, function: &str, args: &[Expr]) {
         let Some(first) = args.first() else { return };
-        let Kind::Literal(Literal::String(text)) = &first.kind else { return };
-        let valid = match function {
-            "duration" => parse_duration(text).is_some(),
-            "timestamp" => parse_moment(text).is_some(),
-            "matches" => compile_pattern(text).is_ok(),
+        let Kind::Literal(literal) = &first.kind else { return };
+        let valid = match (function, literal) {
+            ("duration", Literal::String(text)) => parse_duration(text).is_some(),
+            ("duration", Literal::Int(_)) => false,
+            ("timestamp", Literal::String(text)) => parse_moment(text).is_some(),
+            ("timestamp", Literal::Int(seconds)) => Moment::of_seconds(*seconds).is_ok(),
+            ("matches", Literal::String(text)) => compile_pattern(text).is_ok(),
             _ => true,
         };
         if !valid {
@@ -76,7 +84,24 @@ impl Walk<'_> {
         }
     }
 
-    fn alike<'e>(&mut self, parts: impl Iterator<Item = (&'e Expr, bool)>, in_format: bool) {
+    /// The arguments of `format` are a list, and the format is known: both have to agree.
+    fn format(&mut self, call: &Expr, target: &Expr, args: &[Expr]) {
+        let Kind::Literal(Literal::String(format)) = &target.kind else { return };
+        let [Expr { kind: Kind::List(elements), .. }] = args else { return };
+        let types: Vec<&Type> = elements.iter().map(|e| self.checked.type_of(e.value.id)).collect();
+        if let Err((at, message)) = check_format(format, &types) {
+            let place = at.and_then(|at| elements.get(at)).map_or(call, |e| &e.value);
+            self.report(place, message);
+        }
+    }
+
+    /// Of a list the first element that differs is reported, of a map every one.
+    fn alike<'e>(
+        &mut self,
+        parts: impl Iterator<Item = (&'e Expr, bool)>,
+        in_format: bool,
+        once: bool,
+    ) {
         if in_format {
             return;
         }
@@ -90,7 +115,9 @@ impl Walk<'_> {
                 Some(expected) if *expected != found => {
                     let message = format!("expected type '{expected}' but found '{found}'");
                     self.report(part, message);
-                    return;
+                    if once {
+                        return;
+                    }
                 }
                 Some(_) => {}
             }

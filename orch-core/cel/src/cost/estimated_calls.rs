@@ -4,6 +4,7 @@
 //! `k8s.io/apiserver/pkg/cel/library/cost.go` (`EstimateCallCost`).
 
 use super::estimate::{Entries, Estimator};
+use super::lists;
 use super::measured::{COSTS_ONE, selector};
 use super::range::Range;
 use super::{AUTHORIZATION, PATTERN, TRAVERSAL};
@@ -59,6 +60,9 @@ pub(super) fn call(
         return cost.estimate.plus(all).into();
     }
     let mut call = Call { estimator, id, form: form.id(), target, args, costs };
+    if let Some(found) = call.extension(form) {
+        return Estimate { cost: found.cost.plus(all), size: found.size };
+    }
     if let Some(found) = call.kubernetes(name) {
         return Estimate { cost: found.cost.plus(all), size: found.size };
     }
@@ -79,6 +83,19 @@ impl Call<'_, '_> {
     fn sized(&self, part: &Part) -> Range {
         let declared = || self.estimator.declared_size(&part.path);
         part.size.or_else(declared).unwrap_or(Range::UNKNOWN)
+    }
+
+    /// The functions of the extensions for lists and sets.
+    fn extension(&self, form: &Overload) -> Option<Estimate> {
+        let args: Vec<(Range, Option<i64>)> =
+            self.args.iter().map(|arg| (self.sized(arg), arg.literal)).collect();
+        let compared = match form.args().last() {
+            Some(Type::List(of)) => Some(&**of),
+            _ => None,
+        };
+        let target = self.target.map(|target| self.sized(target));
+        let call = lists::Estimated { id: self.form, target, args: &args, compared };
+        lists::estimated(&call).map(|(cost, size)| Estimate { cost, size })
     }
 
     /// The element of a list, as an argument.

@@ -3,6 +3,7 @@
 //! Source: cel-go `interpreter/runtimecost.go` (`costCall`);
 //! `k8s.io/apiserver/pkg/cel/library/cost.go` (`CallCost`).
 
+use super::lists;
 use super::range::{Range, scaled};
 use super::{AUTHORIZATION, LIST_CREATE, PATTERN, STRUCT_CREATE, TRAVERSAL};
 use crate::function::Overload;
@@ -51,6 +52,9 @@ pub(crate) fn call_cost(
         return (cost.of)(args);
     }
     let id = form.map_or("", Overload::id);
+    if let Some(cost) = lists::measured(id, args) {
+        return cost;
+    }
     kubernetes(name, id, args, result).unwrap_or_else(|| standard(id, args))
 }
 

@@ -12,10 +12,15 @@ use crate::value::{Comparison, Value};
 /// The patterns that an expression may build and have compiled. Each takes some memory and time
 /// that is not in its cost.
 const PATTERNS_MAX: usize = 256;
-/// A longer string is not made.
+/// The strings that one evaluation makes take so many bytes at most. Parts of strings that were
+/// bound are none that it makes.
 ///
 /// Differs: upstream has no limit but its memory. No request is larger than 3 MiB.
-pub(crate) const TEXT_BYTES_MAX: usize = 8 << 20;
+const TEXT_BYTES_MAX: usize = 64 << 20;
+/// The lists and maps that functions make at once hold so many values at most.
+///
+/// Differs: upstream has no limit but its memory.
+const VALUES_MAX: usize = 4 << 20;
 /// One comparison looks at so many values at most.
 const COMPARISON_STEPS: u64 = 1 << 24;
 
@@ -28,6 +33,8 @@ pub struct Context<'e> {
     constant: Option<&'e Patterns>,
     compiled: HashMap<String, Regex>,
     authorizer: Option<&'e dyn Authorize>,
+    text_left: usize,
+    values_left: usize,
 }
 
 impl<'e> Context<'e> {
@@ -35,7 +42,13 @@ impl<'e> Context<'e> {
         constant: Option<&'e Patterns>,
         authorizer: Option<&'e dyn Authorize>,
     ) -> Self {
-        Self { constant, compiled: HashMap::new(), authorizer }
+        Self {
+            constant,
+            compiled: HashMap::new(),
+            authorizer,
+            text_left: TEXT_BYTES_MAX,
+            values_left: VALUES_MAX,
+        }
     }
 
     /// A pattern, compiled.
@@ -82,13 +95,24 @@ impl<'e> Context<'e> {
         Comparison::of_steps(COMPARISON_STEPS)
     }
 
-    /// Lets a string be made if it is not too long.
+    /// Lets a string of so many bytes be made. All that one evaluation makes is bounded.
     ///
     /// # Errors
     ///
-    /// [`Error::CostLimit`] if it is.
-    pub(crate) fn reserve_text(bytes: usize) -> Result<(), Error> {
-        if bytes > TEXT_BYTES_MAX { Err(Error::CostLimit) } else { Ok(()) }
+    /// [`Error::CostLimit`] if it is too much.
+    pub fn reserve_text(&mut self, bytes: usize) -> Result<(), Error> {
+        self.text_left = self.text_left.checked_sub(bytes).ok_or(Error::CostLimit)?;
+        Ok(())
+    }
+
+    /// Lets a list or map of so many values be made. All that one evaluation makes is bounded.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::CostLimit`] if it is too much.
+    pub fn reserve_values(&mut self, values: usize) -> Result<(), Error> {
+        self.values_left = self.values_left.checked_sub(values).ok_or(Error::CostLimit)?;
+        Ok(())
     }
 }
 

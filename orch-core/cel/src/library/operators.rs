@@ -127,18 +127,18 @@ fn span<'a>(value: Option<i64>) -> Outcome<'a> {
     value.map(Value::Duration).ok_or_else(|| Error::failed("duration overflow"))
 }
 
-fn add<'a>(context: &mut Context<'_>, args: &[Value<'a>]) -> Outcome<'a> {
+pub(super) fn add<'a>(context: &mut Context<'_>, args: &[Value<'a>]) -> Outcome<'a> {
     let [left, right] = args else { return no_such_overload() };
     match (left, right) {
         (Value::Int(left), Value::Int(right)) => integer(left.checked_add(*right)),
         (Value::Uint(left), Value::Uint(right)) => unsigned(left.checked_add(*right)),
         (Value::Double(left), Value::Double(right)) => Ok(Value::Double(left + right)),
         (Value::String(left), Value::String(right)) => {
-            Context::reserve_text(left.len() + right.len())?;
+            context.reserve_text(left.len() + right.len())?;
             Ok(Value::string([&**left, &**right].concat()))
         }
         (Value::Bytes(left), Value::Bytes(right)) => {
-            Context::reserve_text(left.len() + right.len())?;
+            context.reserve_text(left.len() + right.len())?;
             Ok(Value::Bytes(Arc::from([&**left, &**right].concat())))
         }
         (Value::List(left), Value::List(right)) => {

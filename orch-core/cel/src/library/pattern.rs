@@ -47,13 +47,23 @@ impl<'p> Rewriter<'p> {
     fn rewrite(mut self) -> Result<String, &'static str> {
         // Whether what was read last repeats something, so that it cannot be repeated again.
         let mut repeated = false;
+        let mut depth = 0_usize;
         while let Some(next) = self.rest.next() {
             let repeats = match next {
                 '\\' => self.escape(false)?,
                 '[' => self.class()?,
                 '*' | '+' | '?' => self.repeat(next, repeated)?,
                 '{' => self.count(repeated)?,
-                '(' => self.group()?,
+                '(' => {
+                    // Flags for the rest of the group open none.
+                    depth += usize::from(!self.group()?);
+                    false
+                }
+                ')' => {
+                    depth = depth.checked_sub(1).ok_or("unexpected )")?;
+                    self.text.push(')');
+                    false
+                }
                 // Go has no comments and no spaces to be ignored, which these stay without flags.
                 other => {
                     self.text.push(other);
@@ -61,6 +71,9 @@ impl<'p> Rewriter<'p> {
                 }
             };
             repeated = repeats;
+        }
+        if depth > 0 {
+            return Err("missing closing )");
         }
         Ok(self.text)
     }
@@ -115,6 +128,7 @@ impl<'p> Rewriter<'p> {
         Ok(true)
     }
 
+    /// The beginning of a group; whether it was only flags, and is closed again.
     fn group(&mut self) -> Result<bool, &'static str> {
         self.text.push('(');
         if self.rest.next_if_eq(&'?').is_none() {
@@ -130,6 +144,10 @@ impl<'p> Rewriter<'p> {
                         return Err("invalid or unsupported Perl syntax");
                     }
                     self.text.push(flag);
+                }
+                if self.rest.next_if_eq(&')').is_some() {
+                    self.text.push(')');
+                    return Ok(true);
                 }
             }
         }

@@ -2,11 +2,14 @@
 //!
 //! Source: `k8s.io/apiserver/pkg/cel/library/regex.go`.
 
+use super::strings::part;
+use regex::Regex;
+
 use crate::error::Error;
 use crate::evaluate::Context;
 use crate::function::{Functions, Overload};
 use crate::types::Type;
-use crate::value::{Text, Value, no_such_overload};
+use crate::value::{Value, no_such_overload};
 
 type Outcome<'a> = Result<Value<'a>, Error>;
 
@@ -22,18 +25,18 @@ pub(super) fn install(functions: &mut Functions) {
     functions.add("findAll", form);
 }
 
-/// A part of a string: of one that was bound it is no copy.
-fn part<'a>(text: &Text<'a>, range: std::ops::Range<usize>) -> Value<'a> {
-    match text {
-        Text::Borrowed(text) => Value::text(&text[range]),
-        Text::Owned(text) => Value::string(&text[range]),
-    }
+/// A pattern, compiled; what is none is told in the words of these functions.
+fn compiled<'c>(context: &'c mut Context<'_>, pattern: &str) -> Result<&'c Regex, Error> {
+    context.pattern(pattern).map_err(|error| match error {
+        Error::Failed(what) => Error::failed(format!("Illegal regex: {what}")),
+        other => other,
+    })
 }
 
 fn find<'a>(context: &mut Context<'_>, args: &[Value<'a>]) -> Outcome<'a> {
     match args {
         [Value::String(text), Value::String(pattern)] => {
-            let found = context.pattern(pattern)?.find(text);
+            let found = compiled(context, pattern)?.find(text);
             Ok(found.map_or(Value::text(""), |found| part(text, found.range())))
         }
         _ => no_such_overload(),
@@ -47,6 +50,8 @@ fn find_all<'a>(context: &mut Context<'_>, args: &[Value<'a>]) -> Outcome<'a> {
         _ => return no_such_overload(),
     };
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let found = context.pattern(pattern)?.find_iter(text).take(limit);
-    Ok(Value::list(found.map(|found| part(text, found.range())).collect()))
+    let found = compiled(context, pattern)?.find_iter(text).take(limit);
+    let found: Vec<Value<'a>> = found.map(|found| part(text, found.range())).collect();
+    context.reserve_values(found.len())?;
+    Ok(Value::list(found))
 }

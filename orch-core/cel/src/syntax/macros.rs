@@ -1,6 +1,7 @@
 //! The macros: what `has`, `all`, `map` and their kin become.
 //!
-//! Source: cel-go `parser/macro.go`, `ext/comprehensions.go`, `cel/library.go` (`optMap`).
+//! Source: cel-go `parser/macro.go`, `ext/comprehensions.go`, `ext/lists.go` (`sortBy`) and
+//! `cel/library.go` (`optMap`).
 
 use super::ast::{Element, Entry, Expr, Field, Fold, Id, Kind, Literal, Nodes};
 
@@ -10,6 +11,9 @@ pub(crate) const ACCUMULATOR: &str = "@result";
 const OLD_ACCUMULATOR: &str = "__result__";
 /// The variable of a fold over nothing.
 const UNUSED: &str = "#unused";
+
+/// The name of the list that is sorted.
+const SORTED: &str = "@__sortBy_input__";
 
 /// Why a macro cannot be expanded: the node to point at, and the message.
 pub(super) type Refusal = (Id, String);
@@ -121,6 +125,7 @@ pub(super) fn of_receiver(function: &str, count: usize) -> Option<Expansion> {
         ("map", 2 | 3) | ("filter", 2) => mapping,
         ("transformList" | "transformMap" | "transformMapEntry", 3 | 4) => transformation,
         ("optMap" | "optFlatMap", 2) => optional,
+        ("sortBy", 2) => sort_by,
         _ => return None,
     })
 }
@@ -302,4 +307,32 @@ fn optional(
     }
     let none = maker.call("optional.none", Vec::new());
     Ok(maker.call("_?_:_", vec![present, value, none]))
+}
+
+/// `sortBy`: the list gets a name, and is sorted by what becomes of its elements.
+fn sort_by(maker: &mut Maker<'_>, _: &str, target: Expr, args: Vec<Expr>) -> Result<Expr, Refusal> {
+    if matches!(target.kind, Kind::Literal(_) | Kind::Map(_) | Kind::Struct { .. }) {
+        let message = "sortBy can only be applied to a list, identifier, comprehension, call or \
+                       select expression";
+        return Err((target.id, message.to_owned()));
+    }
+    let range = maker.ident(SORTED);
+    let keys = mapping(maker, "map", range, args)?;
+    let list = maker.ident(SORTED);
+    let call = Kind::Call {
+        target: Some(Box::new(list)),
+        function: "@sortByAssociatedKeys".to_owned(),
+        args: vec![keys],
+    };
+    let fold = Fold {
+        range: maker.list(Vec::new()),
+        variable: UNUSED.to_owned(),
+        second: None,
+        accumulator: SORTED.to_owned(),
+        start: target,
+        condition: maker.literal(Literal::Bool(false)),
+        step: maker.ident(SORTED),
+        result: maker.node(call),
+    };
+    Ok(maker.node(Kind::Fold(Box::new(fold))))
 }

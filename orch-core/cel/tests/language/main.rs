@@ -1,6 +1,8 @@
 //! The language: what expressions give, what is wrong with them, and what they cost.
 
 mod checks;
+mod costs;
+mod library;
 mod values;
 
 use orch_cel::{Budget, Environment, Error, Type, Value, Variables};
