@@ -20,6 +20,7 @@ mod cleanup;
 mod columns;
 mod conversion;
 mod definition;
+mod expressions;
 mod formats;
 mod hook;
 pub(crate) mod kind;

@@ -15,7 +15,7 @@ mod bounds;
 mod keys;
 
 use bounds::Bounds;
-use keys::Keys;
+pub(super) use keys::Keys;
 
 /// Upstream names the place of what several schemas together refuse in the message only.
 const NOWHERE: &str = "<nil>";
@@ -283,7 +283,7 @@ fn type_of(value: &Value) -> &'static str {
     }
 }
 
-fn below(path: &str, name: &str) -> String {
+pub(super) fn below(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 

@@ -10,6 +10,7 @@ use orch_core::{schema::Structural, status::FieldError};
 use serde_json::Value;
 
 use super::{
+    expressions::{Expressions, check_definition, check_texts},
     patterns::{PATTERNS_MAX, compile},
     rules::Rules,
 };
@@ -57,6 +58,9 @@ pub(super) fn check(schema: &Field<'_>, errors: &mut Vec<FieldError>) {
     }
     node(schema, errors);
     if errors.is_empty() {
+        check_definition(schema, errors);
+    }
+    if errors.is_empty() {
         defaults(schema, errors);
     }
 }
@@ -69,10 +73,7 @@ fn node(schema: &Field<'_>, errors: &mut Vec<FieldError>) {
     for (name, why) in FORBIDDEN.iter().filter(|(name, _)| schema.has(name)) {
         errors.push(schema.forbidden(name, *why));
     }
-    if schema.has("x-kubernetes-validations") {
-        let why = "CEL validation rules are not supported by this server yet";
-        errors.push(schema.forbidden("x-kubernetes-validations", why));
-    }
+    check_texts(schema, errors);
     let ty = schema.str("type");
     if !ty.is_empty() && !TYPES.contains(&ty) {
         errors.push(FieldError::not_supported(schema.at("type"), ty, &TYPES));
@@ -243,6 +244,7 @@ fn junctor(schema: &Field<'_>, errors: &mut Vec<FieldError>) {
         errors.push(schema.forbidden(name, *why));
     }
     pattern(schema, errors);
+    check_texts(schema, errors);
     for (name, value) in schema.entries("properties") {
         junctor(&Field::new(value, format!("{}[{name}]", schema.at("properties"))), errors);
     }
@@ -267,7 +269,10 @@ fn defaults(schema: &Field<'_>, errors: &mut Vec<FieldError>) {
         }
         let mut filled = default.value.clone();
         structural.set_defaults(&mut filled);
-        errors.extend(Rules::of(schema.value).check_value(&filled, &default.path));
+        let mut wrong = Rules::of(schema.value).check_value(&filled, &default.path);
+        let expressions = Expressions::of_value(schema.value);
+        wrong.extend(expressions.check(&filled, None, &default.path, &wrong).errors);
+        errors.extend(wrong);
     }
     for (name, value) in schema.entries("properties") {
         defaults(&Field::new(value, format!("{}[{name}]", schema.at("properties"))), errors);

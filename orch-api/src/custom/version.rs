@@ -8,7 +8,10 @@ use std::borrow::Cow;
 use orch_core::{schema::Structural, status::FieldError};
 use serde_json::Value;
 
-use super::{columns::Columns, conversion::ConversionWebhook, path::JsonPath, rules::Rules};
+use super::{
+    columns::Columns, conversion::ConversionWebhook, expressions::Expressions, path::JsonPath,
+    rules::Rules,
+};
 use crate::strategy::{ScaleFields, Strategy, carry};
 
 /// A version of a definition, compiled.
@@ -18,6 +21,7 @@ pub(crate) struct CustomVersion {
     schema: Value,
     structural: Structural,
     rules: Rules,
+    expressions: Expressions,
     columns: Columns,
     has_status: bool,
     scale: Option<ScaleFields>,
@@ -43,6 +47,7 @@ impl CustomVersion {
             schema: schema.clone(),
             structural,
             rules: Rules::of(schema),
+            expressions: Expressions::of(schema),
             columns: Columns::of(version),
             has_status: version["subresources"]["status"].is_object(),
             scale: scale_of(&version["subresources"]["scale"]),
@@ -51,6 +56,13 @@ impl CustomVersion {
             converter: ConversionWebhook::of(&spec["conversion"]),
             terminating,
         }
+    }
+
+    fn check(&self, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+        let mut errors = self.rules.check_object(object, old);
+        let found = self.expressions.check(object, old, "", &errors);
+        errors.extend(found.errors);
+        errors
     }
 
     /// What a list of these objects calls itself.
@@ -146,15 +158,23 @@ impl Strategy for CustomVersion {
     }
 
     fn validate(&self, object: &Value) -> Vec<FieldError> {
-        self.rules.check_object(object, None)
+        self.check(object, None)
     }
 
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
-        self.rules.check_object(new, Some(old))
+        self.check(new, Some(old))
     }
 
     fn validate_status_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
-        self.rules.check_object(new, Some(old))
+        self.check(new, Some(old))
+    }
+
+    /// What a rule says against that the write did not touch.
+    fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
+        match old {
+            Some(_) => self.expressions.check(new, old, "", &[]).warnings,
+            None => Vec::new(),
+        }
     }
 
     fn allows_unconditional_update(&self) -> bool {

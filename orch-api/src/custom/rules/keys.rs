@@ -9,7 +9,7 @@ use super::list;
 
 /// What must differ between the items of a list.
 #[derive(Debug, Default)]
-pub(super) enum Keys {
+pub(in crate::custom) enum Keys {
     #[default]
     Nothing,
     Whole,
@@ -17,7 +17,7 @@ pub(super) enum Keys {
 }
 
 impl Keys {
-    pub(super) fn of(schema: &Value) -> Self {
+    pub(in crate::custom) fn of(schema: &Value) -> Self {
         match schema.get("x-kubernetes-list-type").and_then(Value::as_str) {
             Some("set") => Self::Whole,
             Some("map") => {
@@ -44,7 +44,11 @@ impl Keys {
     }
 
     /// The item of the old list that has this one's key; lists without keys have no such.
-    pub(super) fn same_item<'a>(&self, item: &Value, old: Option<&'a Value>) -> Option<&'a Value> {
+    pub(in crate::custom) fn same_item<'a>(
+        &self,
+        item: &Value,
+        old: Option<&'a Value>,
+    ) -> Option<&'a Value> {
         let Self::Fields(_) = self else { return None };
         let key = self.key(item)?;
         let old = old?.as_array()?;
