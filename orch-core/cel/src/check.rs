@@ -5,7 +5,7 @@ mod checker;
 mod literals;
 mod unify;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 pub(crate) use checker::check;
@@ -22,6 +22,8 @@ pub(crate) struct Scope {
     pub(crate) variables: HashMap<Arc<str>, Type>,
     pub(crate) objects: HashMap<Arc<str>, Arc<ObjectType>>,
     pub(crate) functions: Arc<Functions>,
+    /// The types of the fields of objects that are computed one by one.
+    pub(crate) computed: HashMap<Arc<str>, BTreeMap<String, Type>>,
     /// Whether `Object{...}` and `JSONPatch{...}` can be built.
     pub(crate) patches: bool,
 }
@@ -41,6 +43,7 @@ impl Scope {
     /// The type of objects of this name, if there is one.
     pub(crate) fn object_type(&self, name: &str) -> Option<Type> {
         let known = self.objects.contains_key(name)
+            || self.computed.contains_key(name)
             || self.is_dynamic_object(name)
             || self.patches && name == JSON_PATCH;
         known.then(|| Type::object(name))
@@ -56,6 +59,9 @@ impl Scope {
                 "op" | "from" | "path" => Type::String,
                 _ => Type::Dyn,
             }));
+        }
+        if let Some(fields) = self.computed.get(object) {
+            return Some(fields.get(field).cloned());
         }
         let object = self.objects.get(object)?;
         let keyword = || object.field(&format!("__{field}__"));

@@ -85,6 +85,23 @@ impl EnvironmentBuilder {
         self
     }
 
+    /// Adds a variable whose fields are computed one by one, as `variables` of policies are: the
+    /// bindings are asked for each of them ([`Bindings::field`]). `of` names its type. Of the types
+    /// of the fields, what is neither simple nor a list or a map becomes `dyn`, as upstream has it.
+    ///
+    /// Source: `k8s.io/apiserver/pkg/admission/plugin/cel/composition.go`.
+    #[must_use]
+    pub fn computed(
+        mut self,
+        name: &str,
+        of: &str,
+        fields: impl IntoIterator<Item = (String, Type)>,
+    ) -> Self {
+        let fields = fields.into_iter().map(|(field, of)| (field, simplified(&of)));
+        self.scope.computed.entry(of.into()).or_default().extend(fields);
+        self.variable(name, Type::object(of))
+    }
+
     /// Adds the types of objects in a declaration, for variables whose type uses them.
     #[must_use]
     pub fn types_of(mut self, declared: &Declared) -> Self {
@@ -115,6 +132,17 @@ impl EnvironmentBuilder {
     /// The environment.
     pub fn build(self) -> Environment {
         Environment { scope: Arc::new(self.scope) }
+    }
+}
+
+fn simplified(of: &Type) -> Type {
+    match of {
+        Type::List(of) => Type::list(simplified(of)),
+        Type::Map(keys, values) => Type::map(simplified(keys), simplified(values)),
+        Type::Object(_) | Type::Opaque(..) | Type::Type(_) | Type::Param(_) | Type::Error => {
+            Type::Dyn
+        }
+        simple => simple.clone(),
     }
 }
 

@@ -10,6 +10,8 @@ mod function;
 mod issue;
 pub mod library;
 mod syntax;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod types;
 mod value;
 

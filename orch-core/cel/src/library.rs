@@ -17,6 +17,7 @@ mod optional;
 mod patches;
 mod pattern;
 mod quantity;
+mod refused_addresses;
 mod regex;
 mod semver;
 mod sets;
@@ -31,6 +32,7 @@ pub use authorizer::{
 };
 pub(crate) use formats::{FORMAT_SIZE_MAX, Format, PATTERN_SIZE_MAX};
 pub(crate) use formatting::check as check_format;
+pub use patches::mismatched_type_names;
 pub(crate) use pattern::compile as compile_pattern;
 
 use crate::function::Functions;

@@ -36,7 +36,10 @@ impl<'p, 'a> Machine<'p, 'a, '_> {
 
     fn resolve(&mut self, attribute: &'p Attribute) -> Resolved<'a> {
         let (root, taken) = match &attribute.root {
-            Root::Variable(name) => self.variable(name, &attribute.steps)?,
+            Root::Variable(name) => match self.computed(name, attribute) {
+                Some(computed) => (computed?, 1),
+                None => (self.variable(name)?, 0),
+            },
             Root::Local(slot) => (self.local(*slot)?, 0),
             Root::Node(node) => (self.node(node)?, 0),
             Root::Conditional(condition, yes, no) => {
@@ -48,20 +51,30 @@ impl<'p, 'a> Machine<'p, 'a, '_> {
                 (self.branch(side)?, 0)
             }
         };
-        self.steps(root, &attribute.steps[taken..], attribute.test)
+        let steps = &attribute.steps[taken..];
+        if steps.is_empty() && attribute.test {
+            // There is such a field, computed or not.
+            return Ok(Value::Bool(true));
+        }
+        self.steps(root, steps, attribute.test)
     }
 
-    /// A variable, or one of its fields if those are computed one by one; and how many steps that
-    /// were.
-    fn variable(&mut self, name: &str, steps: &'p [Step]) -> Result<(Value<'a>, usize), Error> {
-        if let Some(Step { key: StepKey::Field(field), optional: false }) = steps.first()
-            && let Some(value) = self.bindings.field(name, field)
-        {
-            self.charge(SELECT)?;
-            return Ok((value?, 1));
+    /// The first field of a variable, if its fields are computed one by one.
+    fn computed(&mut self, name: &str, attribute: &'p Attribute) -> Option<Resolved<'a>> {
+        let Step { key: StepKey::Field(field), optional } = attribute.steps.first()? else {
+            return None;
+        };
+        let value = self.bindings.field(name, field)?;
+        if let Err(error) = self.charge(SELECT) {
+            return Some(Err(error));
         }
+        let optional = *optional && !attribute.test;
+        Some(if optional { value.map(Value::some) } else { value })
+    }
+
+    fn variable(&mut self, name: &str) -> Resolved<'a> {
         match self.bindings.variable(name)? {
-            Some(value) => Ok((value, 0)),
+            Some(value) => Ok(value),
             None => Err(Error::failed(format!("no such attribute(s): {name}"))),
         }
     }

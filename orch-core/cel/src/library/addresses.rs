@@ -5,6 +5,7 @@
 use std::any::Any;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::refused_addresses::why_no_address;
 use crate::error::Error;
 use crate::evaluate::Context;
 use crate::function::{Body, Functions, Overload};
@@ -112,8 +113,8 @@ fn parse_ip(text: &str) -> Result<Ip, Error> {
         }
         Ok(address) => Ok(Ip(address)),
         Err(_) => refused(&format!(
-            "IP Address {text:?} parse error during conversion from string: ParseAddr({text:?}): \
-             unable to parse IP"
+            "IP Address {text:?} parse error during conversion from string: {}",
+            why_no_address(text)
         )),
     }
 }
@@ -127,7 +128,7 @@ fn parse_cidr(text: &str) -> Result<Cidr, String> {
     };
     let Some((address, bits)) = text.rsplit_once('/') else { return refused("no '/'") };
     let Ok(address) = address.parse::<IpAddr>() else {
-        return refused(&format!("ParseAddr({address:?}): unable to parse IP"));
+        return refused(&why_no_address(address));
     };
     // No sign, and no zeros in front.
     let plain = bits.bytes().all(|c| c.is_ascii_digit()) && (bits == "0" || !bits.starts_with('0'));

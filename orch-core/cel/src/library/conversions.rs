@@ -13,96 +13,49 @@ use crate::value::{
 };
 
 type Outcome<'a> = Result<Value<'a>, Error>;
-/// The ids of forms, and what they take.
-type Forms<'f> = &'f [(&'static str, Type)];
+/// Name, name in ids, type, body, and what it converts from.
+type Conversion<'c> = (&'static str, &'c str, Type, Body, &'c [Type]);
 type Body = for<'a> fn(&mut Context<'_>, &[Value<'a>]) -> Outcome<'a>;
 
 pub(super) fn install(functions: &mut Functions) {
     use Type::{Bool, Bytes, Double, Duration, Int, String, Timestamp, Uint};
-    let targets: [(&'static str, Type, Body, Forms<'_>); 8] = [
-        ("bool", Bool, to_bool, &[("bool_to_bool", Bool), ("string_to_bool", String)]),
-        ("bytes", Bytes, to_bytes, &[("bytes_to_bytes", Bytes), ("string_to_bytes", String)]),
+    let targets: [Conversion<'_>; 8] = [
+        ("bool", "bool", Bool, to_bool, &[Bool, String]),
+        ("bytes", "bytes", Bytes, to_bytes, &[Bytes, String]),
+        ("double", "double", Double, to_double, &[Double, Int, String, Uint]),
+        ("duration", "duration", Duration, to_duration, &[Duration, Int, String]),
+        ("int", "int64", Int, to_int, &[Int, Double, Duration, String, Timestamp, Uint]),
         (
-            "double",
-            Double,
-            to_double,
-            &[
-                ("double_to_double", Double),
-                ("int64_to_double", Int),
-                ("string_to_double", String),
-                ("uint64_to_double", Uint),
-            ],
-        ),
-        (
-            "duration",
-            Duration,
-            to_duration,
-            &[
-                ("duration_to_duration", Duration),
-                ("int64_to_duration", Int),
-                ("string_to_duration", String),
-            ],
-        ),
-        (
-            "int",
-            Int,
-            to_int,
-            &[
-                ("int64_to_int64", Int),
-                ("double_to_int64", Double),
-                ("duration_to_int64", Duration),
-                ("string_to_int64", String),
-                ("timestamp_to_int64", Timestamp),
-                ("uint64_to_int64", Uint),
-            ],
-        ),
-        (
+            "string",
             "string",
             String,
             to_string,
-            &[
-                ("string_to_string", String),
-                ("bool_to_string", Bool),
-                ("bytes_to_string", Bytes),
-                ("double_to_string", Double),
-                ("duration_to_string", Duration),
-                ("int64_to_string", Int),
-                ("timestamp_to_string", Timestamp),
-                ("uint64_to_string", Uint),
-            ],
+            &[String, Bool, Bytes, Double, Duration, Int, Timestamp, Uint],
         ),
-        (
-            "timestamp",
-            Timestamp,
-            to_timestamp,
-            &[
-                ("timestamp_to_timestamp", Timestamp),
-                ("int64_to_timestamp", Int),
-                ("string_to_timestamp", String),
-            ],
-        ),
-        (
-            "uint",
-            Uint,
-            to_uint,
-            &[
-                ("uint64_to_uint64", Uint),
-                ("double_to_uint64", Double),
-                ("int64_to_uint64", Int),
-                ("string_to_uint64", String),
-            ],
-        ),
+        ("timestamp", "timestamp", Timestamp, to_timestamp, &[Timestamp, Int, String]),
+        ("uint", "uint64", Uint, to_uint, &[Uint, Double, Int, String]),
     ];
-    for (name, result, body, forms) in targets {
-        for (id, from) in forms {
-            let form = Overload::function(*id, [from.clone()], result.clone(), body);
-            functions.add(name, form);
+    for (name, to, result, body, sources) in targets {
+        for from in sources {
+            let id = format!("{}_to_{to}", id_of(from));
+            functions.add(name, Overload::function(id, [from.clone()], result.clone(), body));
         }
     }
     let any = || Type::param("A");
     functions.add("dyn", Overload::function("to_dyn", [any()], Type::Dyn, identity));
     functions.add("type", Overload::function("type", [any()], Type::type_of(any()), type_of));
     names(functions);
+}
+
+/// The name of a type in the ids of conversions.
+fn id_of(of: &Type) -> &str {
+    match of {
+        Type::Int => "int64",
+        Type::Uint => "uint64",
+        Type::Duration => "duration",
+        Type::Timestamp => "timestamp",
+        other => other.name(),
+    }
 }
 
 fn names(functions: &mut Functions) {

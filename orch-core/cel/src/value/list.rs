@@ -50,7 +50,7 @@ struct Joined<'a> {
 /// Deeper joins are copied into one list.
 const JOINS_MAX: usize = 32;
 /// A list with more elements is not made.
-const LENGTH_MAX: usize = 1 << 24;
+const LENGTH_MAX: usize = 1 << 22;
 
 impl<'a> List<'a> {
     /// A list of these values.

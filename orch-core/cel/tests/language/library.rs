@@ -209,3 +209,58 @@ fn patches_are_built_with_any_fields() {
             .to_owned())
     );
 }
+
+/// `variables` of a policy: each is computed when it is asked for, and shares the budget.
+#[test]
+fn fields_can_be_computed_when_they_are_asked_for() {
+    use std::cell::RefCell;
+
+    use orch_cel::{Bindings, Program, Type, Value};
+
+    struct Policy {
+        variables: Vec<(String, Program)>,
+        asked: RefCell<Vec<String>>,
+        budget: RefCell<Budget>,
+    }
+
+    impl<'a> Bindings<'a> for Policy {
+        fn variable(&self, name: &str) -> Result<Option<Value<'a>>, Error> {
+            Ok((name == "x").then_some(Value::Int(20)))
+        }
+
+        fn field(&self, variable: &str, field: &str) -> Option<Result<Value<'a>, Error>> {
+            let (_, program) =
+                self.variables.iter().find(|(name, _)| variable == "variables" && name == field)?;
+            self.asked.borrow_mut().push(field.to_owned());
+            let mut budget = self.budget.borrow().clone();
+            let value = program.evaluate(self, &mut budget);
+            *self.budget.borrow_mut() = budget;
+            Some(value)
+        }
+    }
+
+    let mut environment = Environment::kubernetes().variable("x", Type::Int).build();
+    let mut variables: Vec<(String, Program)> = Vec::new();
+    for (name, source) in [("double", "x * 2"), ("more", "[variables.double, 2]"), ("bad", "1/0")] {
+        let program = environment.compile(source).expect("it compiles");
+        let field = (name.to_owned(), program.result_type().clone());
+        environment =
+            environment.extend().computed("variables", "kubernetes.variables", [field]).build();
+        variables.push((name.to_owned(), program));
+    }
+    let policy = Policy { variables, asked: RefCell::default(), budget: RefCell::default() };
+    let value = |source: &str| {
+        let program = environment.compile(source).map_err(|error| error.to_string())?;
+        let value = program.evaluate(&policy, &mut Budget::default());
+        value.and_then(|value| value.to_json()).map_err(|error| error.to_string())
+    };
+    assert_eq!(value("variables.more[0] + 2"), Ok(42.into()));
+    assert_eq!(*policy.asked.borrow(), ["more", "double"]);
+    assert!(policy.budget.borrow().remaining() < Budget::default().remaining());
+    assert_eq!(value("has(variables.double) && variables.?double.value() == 40"), Ok(true.into()));
+    assert_eq!(value("true || variables.bad == 1"), Ok(true.into()));
+    assert_eq!(value("variables.bad == 1"), Err("division by zero".to_owned()));
+    let wrong = value("variables.more == 'a'").expect_err("a list is no string");
+    assert!(wrong.contains("'(list(int), string)'"), "{wrong}");
+    assert!(value("variables.nothing").expect_err("unknown").contains("undefined field 'nothing'"));
+}

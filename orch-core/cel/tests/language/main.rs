@@ -3,6 +3,7 @@
 mod checks;
 mod costs;
 mod library;
+mod properties;
 mod values;
 
 use orch_cel::{Budget, Environment, Error, Type, Value, Variables};
