@@ -17,6 +17,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | `plugin` | the traits |
+//! | [`configuration`] | upstream's configuration files |
 //! | `framework`, `profile` | runs a profile's plugins; profiles as data |
 //! | [`plugins`] | the built-in plugins |
 //! | `cache`, `snapshot`, `node_info`, `pod_info` | the cluster, kept up to date event by event |
@@ -26,9 +27,11 @@
 //! | `planner` | the decisions alone, in process |
 
 mod cache;
+pub mod configuration;
 mod cycle_state;
 mod error;
 mod event;
+mod extension_point;
 mod framework;
 mod node_info;
 mod nominations;
@@ -49,6 +52,7 @@ mod waiting;
 pub use cycle_state::CycleState;
 pub use error::{BuildError, Fault};
 pub use event::{Actions, ChangedObject, ClusterChange, ClusterEvent, EventResource, Hint};
+pub use extension_point::ExtensionPoint;
 pub use framework::{Diagnosis, Rejection, Trial};
 pub use node_info::NodeInfo;
 pub use planner::{PlanError, Planner};
@@ -59,7 +63,7 @@ pub use plugin::{
 };
 pub use pod_info::{AffinityTerm, AffinityTerms, HostPort, PodInfo};
 pub use profile::{
-    DEFAULT_PLUGINS, DEFAULT_SCHEDULER_NAME, PluginEntry, Profile, UNSUPPORTED_PLUGINS,
+    DEFAULT_PLUGINS, DEFAULT_SCHEDULER_NAME, PluginEntry, PluginSet, Profile, UNSUPPORTED_PLUGINS,
 };
 pub use queue::{QueueLengths, QueuedPod};
 pub use resources::{NonZero, Resources};

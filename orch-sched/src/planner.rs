@@ -9,6 +9,7 @@ use crate::{
     cache::Cache,
     cycle_state::CycleState,
     error::BuildError,
+    extension_point::ExtensionPoint,
     framework::{Diagnosis, Failure, Framework},
     plugin::Nomination,
     pod_info::PodInfo,
@@ -64,6 +65,11 @@ impl Planner {
             snapshot: Snapshot::default(),
             random: informers.environment().random.clone(),
         })
+    }
+
+    /// The plugins that run at an extension point with their weights, in their order.
+    pub fn plugins(&self, point: ExtensionPoint) -> Vec<(Arc<str>, i64)> {
+        self.framework.at(point).map(|enabled| (enabled.name.clone(), enabled.weight)).collect()
     }
 
     /// Adds a node, or changes it.

@@ -23,12 +23,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     cache::Cache,
+    configuration::SchedulerConfiguration,
     error::BuildError,
     framework::Profiles,
     plugin::Plugin,
     pod_info::PodInfo,
     profile::{PluginEntry, Profile, Registry},
-    queue::{Queue, QueueLengths},
+    queue::{Backoff, Queue, QueueLengths},
     waiting::WaitingPods,
 };
 
@@ -48,6 +49,8 @@ pub struct SchedulerBuilder {
     profiles: Vec<Profile>,
     added: Vec<Added>,
     waiting: WaitingPods,
+    backoff: Backoff,
+    extenders: usize,
 }
 
 #[derive(Debug)]
@@ -62,6 +65,16 @@ impl SchedulerBuilder {
     #[must_use]
     pub fn profile(mut self, profile: Profile) -> Self {
         self.profiles.push(profile);
+        self
+    }
+
+    /// Adds the profiles of a configuration file, and takes over what it says about the queue.
+    #[must_use]
+    pub fn configuration(mut self, configuration: &SchedulerConfiguration) -> Self {
+        self.profiles.extend(configuration.profiles.iter().cloned());
+        let (min, max) = (configuration.pod_initial_backoff, configuration.pod_max_backoff);
+        self.backoff = Backoff { min, max };
+        self.extenders = configuration.extenders.len();
         self
     }
 
@@ -98,6 +111,9 @@ impl SchedulerBuilder {
     /// # Errors
     /// [`BuildError`] if the profiles or plugins do not fit together.
     pub fn build(self) -> Result<Scheduler, BuildError> {
+        if self.extenders > 0 {
+            return Err(BuildError::Extenders(self.extenders));
+        }
         let mut registry = Registry::new(self.informers.clone());
         let mut profiles = self.profiles;
         if profiles.is_empty() {
@@ -120,7 +136,7 @@ impl SchedulerBuilder {
         };
         let shared = Arc::new(Shared {
             recorders: names.into_iter().map(recorder).collect(),
-            queue: Queue::new(profiles.clone()),
+            queue: Queue::new(profiles.clone(), self.backoff),
             cache: Mutex::default(),
             waiting: self.waiting,
             tasks: TaskTracker::new(),
@@ -184,6 +200,8 @@ impl Scheduler {
             profiles: Vec::new(),
             added: Vec::new(),
             waiting: WaitingPods::default(),
+            backoff: Backoff::default(),
+            extenders: 0,
         }
     }
 

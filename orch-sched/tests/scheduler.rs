@@ -5,6 +5,8 @@
 mod build;
 #[path = "scheduler/cluster.rs"]
 mod cluster;
+#[path = "scheduler/configuration.rs"]
+mod configuration;
 #[path = "scheduler/end_to_end.rs"]
 mod end_to_end;
 #[path = "scheduler/faults.rs"]
