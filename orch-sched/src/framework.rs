@@ -29,8 +29,10 @@ use crate::{
 };
 
 mod decide;
+mod explain;
 mod trial;
 
+pub use explain::{Explanation, NodeExplanation, Objection, ScoreDetail};
 pub use trial::Trial;
 
 /// A plugin as a profile has it.
@@ -626,6 +628,11 @@ impl Profiles {
     /// The profile that a pod asks for; `None` if it asks for another scheduler.
     pub(crate) fn of(&self, pod: &PodInfo) -> Option<&Arc<Framework>> {
         self.by_name.get(pod.scheduler_name())
+    }
+
+    /// All of them with nothing remembered.
+    pub(crate) fn fork(&self) -> impl Iterator<Item = Framework> {
+        self.by_name.values().map(|framework| framework.fork())
     }
 
     pub(crate) fn compare(&self, a: &QueuedPod, b: &QueuedPod) -> Ordering {

@@ -24,7 +24,7 @@
 //! | `standing` | what pods that are alike share: which nodes fit, in the order of their scores |
 //! | `queue` | pods that wait: active, backing off, unschedulable, gated |
 //! | `scheduler` | scheduling cycles, binding cycles, failures |
-//! | `planner` | the decisions alone, in process |
+//! | `planner`, `what_if` | the decisions alone, in process; what would happen if |
 
 mod cache;
 pub mod configuration;
@@ -48,12 +48,15 @@ mod standing;
 mod unique;
 mod verdict;
 mod waiting;
+mod what_if;
 
 pub use cycle_state::CycleState;
 pub use error::{BuildError, Fault};
 pub use event::{Actions, ChangedObject, ClusterChange, ClusterEvent, EventResource, Hint};
 pub use extension_point::ExtensionPoint;
-pub use framework::{Diagnosis, Rejection, Trial};
+pub use framework::{
+    Diagnosis, Explanation, NodeExplanation, Objection, Rejection, ScoreDetail, Trial,
+};
 pub use node_info::NodeInfo;
 pub use planner::{PlanError, Planner};
 pub use plugin::{
@@ -67,10 +70,11 @@ pub use profile::{
 };
 pub use queue::{QueueLengths, QueuedPod};
 pub use resources::{NonZero, Resources};
-pub use scheduler::{Scheduler, SchedulerBuilder};
+pub use scheduler::{Insight, Scheduler, SchedulerBuilder};
 pub use snapshot::{Placed, Snapshot};
 pub use verdict::{Reasons, Verdict};
 pub use waiting::WaitingPods;
+pub use what_if::{Changes, Outcome, PlacedPod, UnplacedPod};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -11,6 +11,8 @@ mod configuration;
 mod end_to_end;
 #[path = "scheduler/faults.rs"]
 mod faults;
+#[path = "scheduler/insight.rs"]
+mod insight;
 #[path = "scheduler/plugins.rs"]
 mod plugins;
 #[path = "scheduler/preemption.rs"]

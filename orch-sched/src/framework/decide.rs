@@ -200,7 +200,7 @@ impl Framework {
     }
 
     /// The node on which room was made for the pod, if it fits there: nobody asks for a better one.
-    fn promised(
+    pub(super) fn promised(
         &self,
         state: &CycleState,
         pod: &PodInfo,
