@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::Node;
 
 use crate::{node_info::NodeInfo, nominations::Nominations, pod_info::PodInfo, snapshot::Snapshot};
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Assigned {
     node: Arc<str>,
     pod: Arc<PodInfo>,
@@ -99,6 +99,22 @@ impl Cache {
         self.edit(&gone.node).remove_pod(uid);
         self.drop_if_empty(&gone.node);
         Some(gone.pod)
+    }
+
+    /// The same state, for a snapshot of its own.
+    pub(crate) fn fork(&self) -> Self {
+        let copy = |(uid, assigned): (&Arc<str>, &Assigned)| (uid.clone(), assigned.clone());
+        Self {
+            nodes: self.nodes.clone(),
+            pods: self.pods.iter().map(copy).collect(),
+            changed: self.nodes.keys().cloned().collect(),
+            nominations: self.nominations.fork(),
+        }
+    }
+
+    /// The pods that are on a node.
+    pub(crate) fn pods_on(&self, node: &str) -> Vec<Arc<PodInfo>> {
+        self.nodes.get(node).map(|node| node.pods().to_vec()).unwrap_or_default()
     }
 
     /// Whether a pod has its place.

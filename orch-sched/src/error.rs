@@ -31,6 +31,19 @@ pub enum BuildError {
         /// The plugin.
         plugin: String,
     },
+    /// A profile names a plugin for an extension point that the plugin does not implement.
+    #[error("profile {profile:?}: plugin {plugin:?} does not extend {point} plugin")]
+    NotExtended {
+        /// The profile's scheduler name.
+        profile: String,
+        /// The plugin.
+        plugin: String,
+        /// The extension point.
+        point: &'static str,
+    },
+    /// The configuration has extenders, which are not supported yet.
+    #[error("the configuration has {0} extenders, which are not supported yet")]
+    Extenders(usize),
     /// Two plugins of one name were registered.
     #[error("a plugin called {0:?} is registered already")]
     DuplicateRegistration(String),

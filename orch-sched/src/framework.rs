@@ -18,6 +18,7 @@ use crate::{
     cycle_state::CycleState,
     error::Fault,
     event::{ClusterChange, ClusterEvent, Hint},
+    extension_point::ExtensionPoint,
     node_info::NodeInfo,
     plugin::{Candidates, Filter, Nomination, Plugin, PostFiltered, SCORE_MAX},
     pod_info::PodInfo,
@@ -28,8 +29,10 @@ use crate::{
 };
 
 mod decide;
+mod explain;
 mod trial;
 
+pub use explain::{Explanation, NodeExplanation, Objection, ScoreDetail};
 pub use trial::Trial;
 
 /// A plugin as a profile has it.
@@ -47,6 +50,8 @@ pub(crate) struct Enabled {
 pub(crate) struct Framework {
     pub(crate) scheduler_name: String,
     pub(crate) plugins: Vec<Enabled>,
+    /// For each extension point the places of its plugins, in the order in which they run.
+    order: [Vec<usize>; 12],
     /// Where the next pod's search begins: every node gets its turn.
     next_start: AtomicUsize,
     /// How many percent of the nodes are enough to choose from; `None` is all of them.
@@ -173,13 +178,30 @@ pub(crate) fn fault(point: &str, plugin: &str, error: &Fault) -> Failure {
 }
 
 impl Framework {
+    /// With plugins of their own for some extension points; for the others those among the first
+    /// `everywhere` that implement it.
     pub(crate) fn new(
         scheduler_name: String,
         plugins: Vec<Enabled>,
+        (everywhere, own): (usize, &BTreeMap<ExtensionPoint, Vec<usize>>),
         percentage: Option<u8>,
     ) -> Self {
         let (next_start, standings) = (AtomicUsize::new(0), Mutex::default());
-        Self { scheduler_name, plugins, next_start, percentage, standings }
+        let order = ExtensionPoint::ALL.map(|point| match own.get(&point) {
+            Some(own) => own.clone(),
+            None => (0..everywhere).filter(|at| point.is_of(&*plugins[*at].plugin)).collect(),
+        });
+        Self { scheduler_name, plugins, order, next_start, percentage, standings }
+    }
+
+    /// The places of the plugins that run at an extension point, in their order.
+    fn places(&self, point: ExtensionPoint) -> &[usize] {
+        &self.order[point as usize]
+    }
+
+    /// The plugins that run at an extension point, in their order.
+    pub(crate) fn at(&self, point: ExtensionPoint) -> impl DoubleEndedIterator<Item = &Enabled> {
+        self.places(point).iter().map(|at| &self.plugins[*at])
     }
 
     fn enabled(&self, name: &str) -> Option<&Enabled> {
@@ -277,7 +299,8 @@ impl Framework {
     }
 
     fn filters(&self, skipped: &BTreeSet<Arc<str>>) -> Vec<(&Arc<str>, &dyn Filter)> {
-        let wanted = self.plugins.iter().filter(|enabled| !skipped.contains(&enabled.name));
+        let wanted = self.at(ExtensionPoint::Filter);
+        let wanted = wanted.filter(|enabled| !skipped.contains(&enabled.name));
         wanted.filter_map(|enabled| Some((&enabled.name, enabled.plugin.as_filter()?))).collect()
     }
 
@@ -296,7 +319,7 @@ impl Framework {
     ) -> Result<Narrowed, Failure> {
         let mut narrowed: Narrowed = None;
         let mut narrowed_by = BTreeSet::new();
-        for enabled in &self.plugins {
+        for enabled in self.at(ExtensionPoint::PreFilter) {
             let Some(pre_filter) = enabled.plugin.as_pre_filter() else { continue };
             let outcome = pre_filter.pre_filter(state, pod, snapshot);
             let outcome = outcome.map_err(|error| fault("PreFilter", &enabled.name, &error))?;
@@ -349,7 +372,8 @@ impl Framework {
         let candidates = Candidates::each(nodes);
         let skipped = self.pre_score(state, pod, &candidates, snapshot)?;
         let mut totals = vec![0i64; nodes.len()];
-        for enabled in self.plugins.iter().filter(|enabled| !skipped.contains(&enabled.name)) {
+        let scoring = self.at(ExtensionPoint::Score);
+        for enabled in scoring.filter(|enabled| !skipped.contains(&enabled.name)) {
             let Some(score) = enabled.plugin.as_score() else { continue };
             let failed = |error: Fault| fault("Score", &enabled.name, &error);
             let scores: Result<Vec<i64>, Fault> =
@@ -378,7 +402,7 @@ impl Framework {
         let mut messages = Vec::new();
         let mut nomination = Nomination::Keep;
         let trial = self.trial(&diagnosis.skipped, snapshot);
-        for enabled in &self.plugins {
+        for enabled in self.at(ExtensionPoint::PostFilter) {
             let Some(post_filter) = enabled.plugin.as_post_filter() else { continue };
             let outcome = post_filter.post_filter(&trial, state, pod, snapshot, diagnosis).await;
             let outcome = outcome.map_err(|error| fault("PostFilter", &enabled.name, &error))?;
@@ -408,7 +432,7 @@ impl Framework {
         pod: &PodInfo,
         node: &str,
     ) -> Result<(), Failure> {
-        for enabled in &self.plugins {
+        for enabled in self.at(ExtensionPoint::Reserve) {
             let Some(reserve) = enabled.plugin.as_reserve() else { continue };
             let failure = match reserve.reserve(state, pod, node) {
                 Ok(Verdict::Success | Verdict::Skip) => continue,
@@ -423,7 +447,7 @@ impl Framework {
 
     /// Gives everything back, last reserved first.
     pub(crate) fn unreserve(&self, state: &CycleState, pod: &PodInfo, node: &str) {
-        for enabled in self.plugins.iter().rev() {
+        for enabled in self.at(ExtensionPoint::Reserve).rev() {
             if let Some(reserve) = enabled.plugin.as_reserve() {
                 reserve.unreserve(state, pod, node);
             }
@@ -438,7 +462,7 @@ impl Framework {
         node: &str,
     ) -> Result<Vec<(Arc<str>, std::time::Duration)>, Failure> {
         let mut waits = Vec::new();
-        for enabled in &self.plugins {
+        for enabled in self.at(ExtensionPoint::Permit) {
             let Some(permit) = enabled.plugin.as_permit() else { continue };
             match permit.permit(state, pod, node) {
                 Ok(Verdict::Success | Verdict::Skip) => {}
@@ -456,7 +480,7 @@ impl Framework {
         pod: &PodInfo,
         node: &str,
     ) -> Result<(), Failure> {
-        for enabled in &self.plugins {
+        for enabled in self.at(ExtensionPoint::PreBind) {
             let Some(pre_bind) = enabled.plugin.as_pre_bind() else { continue };
             match pre_bind.pre_bind(state, pod, node).await {
                 Ok(Verdict::Success | Verdict::Skip) => {}
@@ -473,7 +497,7 @@ impl Framework {
         pod: &PodInfo,
         node: &str,
     ) -> Result<(), Failure> {
-        for enabled in &self.plugins {
+        for enabled in self.at(ExtensionPoint::Bind) {
             let Some(bind) = enabled.plugin.as_bind() else { continue };
             match bind.bind(state, pod, node).await {
                 Ok(Verdict::Skip) => {}
@@ -486,7 +510,7 @@ impl Framework {
     }
 
     pub(crate) fn post_bind(&self, state: &CycleState, pod: &PodInfo, node: &str) {
-        for enabled in &self.plugins {
+        for enabled in self.at(ExtensionPoint::PostBind) {
             if let Some(post_bind) = enabled.plugin.as_post_bind() {
                 post_bind.post_bind(state, pod, node);
             }
@@ -606,13 +630,19 @@ impl Profiles {
         self.by_name.get(pod.scheduler_name())
     }
 
+    /// All of them with nothing remembered.
+    pub(crate) fn fork(&self) -> impl Iterator<Item = Framework> {
+        self.by_name.values().map(|framework| framework.fork())
+    }
+
     pub(crate) fn compare(&self, a: &QueuedPod, b: &QueuedPod) -> Ordering {
         self.sort.as_queue_sort().map_or(Ordering::Equal, |sort| sort.compare(a, b))
     }
 
     /// Whether a plugin keeps the pod out of the queue.
     pub(crate) fn is_gated(&self, pod: &PodInfo) -> bool {
-        let plugins = self.of(pod).into_iter().flat_map(|framework| &framework.plugins);
+        let framework = self.of(pod).into_iter();
+        let plugins = framework.flat_map(|framework| framework.at(ExtensionPoint::PreEnqueue));
         plugins
             .filter_map(|enabled| enabled.plugin.as_pre_enqueue())
             .any(|pre_enqueue| pre_enqueue.pre_enqueue(pod).is_rejection())
@@ -652,8 +682,9 @@ impl Profiles {
             weight: 1,
             events: plugin.as_events_to_register().map(|registered| registered.events()),
         };
-        let plugins = plugins.iter().map(enabled).collect();
-        let framework = Framework::new("default-scheduler".into(), plugins, None);
+        let plugins: Vec<Enabled> = plugins.iter().map(enabled).collect();
+        let everywhere = (plugins.len(), &BTreeMap::new());
+        let framework = Framework::new("default-scheduler".into(), plugins, everywhere, None);
         Self::new(vec![framework], Arc::new(PrioritySort))
     }
 }

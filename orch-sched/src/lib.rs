@@ -17,18 +17,21 @@
 //! | module | what it does |
 //! |---|---|
 //! | `plugin` | the traits |
+//! | [`configuration`] | upstream's configuration files |
 //! | `framework`, `profile` | runs a profile's plugins; profiles as data |
 //! | [`plugins`] | the built-in plugins |
 //! | `cache`, `snapshot`, `node_info`, `pod_info` | the cluster, kept up to date event by event |
 //! | `standing` | what pods that are alike share: which nodes fit, in the order of their scores |
 //! | `queue` | pods that wait: active, backing off, unschedulable, gated |
 //! | `scheduler` | scheduling cycles, binding cycles, failures |
-//! | `planner` | the decisions alone, in process |
+//! | `planner`, `what_if` | the decisions alone, in process; what would happen if |
 
 mod cache;
+pub mod configuration;
 mod cycle_state;
 mod error;
 mod event;
+mod extension_point;
 mod framework;
 mod node_info;
 mod nominations;
@@ -45,11 +48,15 @@ mod standing;
 mod unique;
 mod verdict;
 mod waiting;
+mod what_if;
 
 pub use cycle_state::CycleState;
 pub use error::{BuildError, Fault};
 pub use event::{Actions, ChangedObject, ClusterChange, ClusterEvent, EventResource, Hint};
-pub use framework::{Diagnosis, Rejection, Trial};
+pub use extension_point::ExtensionPoint;
+pub use framework::{
+    Diagnosis, Explanation, NodeExplanation, Objection, Rejection, ScoreDetail, Trial,
+};
 pub use node_info::NodeInfo;
 pub use planner::{PlanError, Planner};
 pub use plugin::{
@@ -59,14 +66,15 @@ pub use plugin::{
 };
 pub use pod_info::{AffinityTerm, AffinityTerms, HostPort, PodInfo};
 pub use profile::{
-    DEFAULT_PLUGINS, DEFAULT_SCHEDULER_NAME, PluginEntry, Profile, UNSUPPORTED_PLUGINS,
+    DEFAULT_PLUGINS, DEFAULT_SCHEDULER_NAME, PluginEntry, PluginSet, Profile, UNSUPPORTED_PLUGINS,
 };
 pub use queue::{QueueLengths, QueuedPod};
 pub use resources::{NonZero, Resources};
-pub use scheduler::{Scheduler, SchedulerBuilder};
+pub use scheduler::{Insight, Scheduler, SchedulerBuilder};
 pub use snapshot::{Placed, Snapshot};
 pub use verdict::{Reasons, Verdict};
 pub use waiting::WaitingPods;
+pub use what_if::{Changes, Outcome, PlacedPod, UnplacedPod};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

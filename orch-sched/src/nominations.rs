@@ -66,6 +66,15 @@ impl Nominations {
         }
     }
 
+    /// The same state, for a copy of its own.
+    pub(crate) fn fork(&self) -> Self {
+        Self {
+            by_node: self.by_node.clone(),
+            node_of: self.node_of.clone(),
+            changed: self.by_node.keys().cloned().collect(),
+        }
+    }
+
     /// The pods that wait for room on a node.
     pub(crate) fn on(&self, node: &str) -> &[Arc<PodInfo>] {
         self.by_node.get(node).map_or(&[], |pods| pods)

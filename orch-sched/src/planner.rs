@@ -1,6 +1,6 @@
 //! Decisions in process, without a queue, a binding or an API server.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use k8s_openapi::api::core::v1::Node;
 use orch_core::{informer::Informers, random::Random};
@@ -9,7 +9,8 @@ use crate::{
     cache::Cache,
     cycle_state::CycleState,
     error::BuildError,
-    framework::{Diagnosis, Failure, Framework},
+    extension_point::ExtensionPoint,
+    framework::{Diagnosis, Explanation, Failure, Framework},
     plugin::Nomination,
     pod_info::PodInfo,
     profile::{Profile, Registry},
@@ -47,6 +48,8 @@ impl From<Failure> for PlanError {
 #[derive(Debug)]
 pub struct Planner {
     framework: Framework,
+    /// Of the other profiles of a scheduler, by their names.
+    others: HashMap<String, Framework>,
     cache: Cache,
     snapshot: Snapshot,
     random: Arc<dyn Random>,
@@ -60,10 +63,64 @@ impl Planner {
     pub fn new(informers: &Informers, profile: &Profile) -> Result<Self, BuildError> {
         Ok(Self {
             framework: Registry::new(informers.clone()).framework(profile)?,
+            others: HashMap::new(),
             cache: Cache::default(),
             snapshot: Snapshot::default(),
             random: informers.environment().random.clone(),
         })
+    }
+
+    /// The state of a scheduler that runs.
+    pub(crate) fn of_scheduler(
+        frameworks: impl Iterator<Item = Framework>,
+        cache: Cache,
+        random: Arc<dyn Random>,
+    ) -> Option<Self> {
+        let mut others: HashMap<String, Framework> =
+            frameworks.map(|framework| (framework.scheduler_name.clone(), framework)).collect();
+        let first = others.keys().min().cloned()?;
+        let framework = others.remove(&first)?;
+        Some(Self { framework, others, cache, snapshot: Snapshot::default(), random })
+    }
+
+    /// The profile that a pod asks for; the planner's own if there is none of that name.
+    fn of(&self, pod: &PodInfo) -> &Framework {
+        self.others.get(pod.scheduler_name()).unwrap_or(&self.framework)
+    }
+
+    /// A planner of the same state: what happens to one does not happen to the other.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        let others = self.others.iter().map(|(name, other)| (name.clone(), other.fork()));
+        Self {
+            framework: self.framework.fork(),
+            others: others.collect(),
+            cache: self.cache.fork(),
+            snapshot: Snapshot::default(),
+            random: self.random.clone(),
+        }
+    }
+
+    /// Takes a node and its pods away, and gives the pods.
+    pub(crate) fn take_node(&mut self, name: &str) -> Vec<Arc<PodInfo>> {
+        let pods = self.cache.pods_on(name);
+        pods.iter().for_each(|pod| drop(self.cache.remove_pod(pod.uid())));
+        self.cache.remove_node(name);
+        pods
+    }
+
+    /// What every plugin says about every node and every score, with nothing decided.
+    ///
+    /// # Errors
+    /// [`PlanError::Fault`] if a plugin fails, or the pod cannot be understood.
+    pub fn explain(&mut self, pod: &PodInfo) -> Result<Explanation, PlanError> {
+        self.cache.refresh(&mut self.snapshot);
+        Ok(self.of(pod).explain(pod, &self.snapshot)?)
+    }
+
+    /// The plugins that run at an extension point with their weights, in their order.
+    pub fn plugins(&self, point: ExtensionPoint) -> Vec<(Arc<str>, i64)> {
+        self.framework.at(point).map(|enabled| (enabled.name.clone(), enabled.weight)).collect()
     }
 
     /// Adds a node, or changes it.
@@ -93,7 +150,7 @@ impl Planner {
     /// [`PlanError`] if there is none.
     pub fn evaluate(&mut self, pod: &PodInfo) -> Result<Vec<(Arc<str>, i64)>, PlanError> {
         self.cache.refresh(&mut self.snapshot);
-        Ok(self.framework.evaluate(&mut CycleState::default(), pod, &self.snapshot)?)
+        Ok(self.of(pod).evaluate(&mut CycleState::default(), pod, &self.snapshot)?)
     }
 
     /// The nodes with the best score, of which [`Planner::place`] takes any.
@@ -102,7 +159,7 @@ impl Planner {
     /// [`PlanError`] if there is none.
     pub fn best(&mut self, pod: &PodInfo) -> Result<Vec<Arc<str>>, PlanError> {
         self.cache.refresh(&mut self.snapshot);
-        Ok(self.framework.best(&mut CycleState::default(), pod, &self.snapshot)?)
+        Ok(self.of(pod).best(&mut CycleState::default(), pod, &self.snapshot)?)
     }
 
     /// Where room can be made for a pod that fits nowhere, and which pods would have to go for it, the
@@ -116,13 +173,13 @@ impl Planner {
     ) -> Result<(Arc<str>, Vec<Arc<PodInfo>>), PlanError> {
         self.cache.refresh(&mut self.snapshot);
         let mut state = CycleState::default();
-        let chosen = self.framework.choose(&mut state, pod, &self.snapshot, &*self.random);
+        let chosen = self.of(pod).choose(&mut state, pod, &self.snapshot, &*self.random);
         let mut diagnosis = match chosen {
             Ok(node) => return Ok((node, Vec::new())),
             Err(Failure::Unschedulable(diagnosis)) => diagnosis,
             Err(fault) => return Err(fault.into()),
         };
-        let room = self.framework.post_filter(&state, pod, &self.snapshot, &mut diagnosis).await?;
+        let room = self.of(pod).post_filter(&state, pod, &self.snapshot, &mut diagnosis).await?;
         match room.nomination {
             Nomination::Node(node) => Ok((node, room.victims)),
             _ => Err(PlanError::Unschedulable(diagnosis)),
@@ -141,7 +198,7 @@ impl Planner {
     pub fn place(&mut self, pod: Arc<PodInfo>) -> Result<Arc<str>, PlanError> {
         self.cache.refresh(&mut self.snapshot);
         let (state, random) = (&mut CycleState::default(), &*self.random);
-        let node = self.framework.choose(state, &pod, &self.snapshot, random)?;
+        let node = self.of(&pod).choose(state, &pod, &self.snapshot, random)?;
         self.cache.assume(pod, &node);
         Ok(node)
     }

@@ -1,11 +1,15 @@
 //! Which plugins a scheduler runs, as data.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use orch_core::informer::Informers;
 
 use crate::{
     error::BuildError,
+    extension_point::ExtensionPoint,
     framework::{Enabled, Framework, Profiles},
     plugin::Plugin,
     plugins::{self, Arguments, Promised},
@@ -51,6 +55,40 @@ pub struct PluginEntry {
     pub weight: i64,
 }
 
+/// How one extension point differs from what runs everywhere.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PluginSet {
+    /// Plugins that run here. Those of them that run everywhere go first, the others last.
+    pub enabled: Vec<PluginEntry>,
+    /// Plugins that run everywhere, but not here, unless they are enabled here; `*` stands for all.
+    pub disabled: BTreeSet<String>,
+}
+
+impl PluginSet {
+    pub(crate) fn disables(&self, name: &str) -> bool {
+        self.disabled.contains(name) || self.disabled.contains("*")
+    }
+
+    /// The plugins that run at one extension point, of those that `implements` accepts: those named
+    /// here and everywhere, the others that run everywhere, those named here only.
+    fn expanded(
+        &self,
+        everywhere: &[PluginEntry],
+        implements: impl Fn(&str) -> bool,
+    ) -> Vec<PluginEntry> {
+        let named = |name: &str| self.enabled.iter().any(|entry| entry.name == name);
+        let all = !self.disabled.contains("*");
+        let is_overriding =
+            |entry: &&PluginEntry| all && everywhere.iter().any(|other| other.name == entry.name);
+        let overriding = self.enabled.iter().filter(is_overriding);
+        let others = everywhere.iter().filter(|entry| {
+            !self.disables(&entry.name) && !named(&entry.name) && implements(&entry.name)
+        });
+        let only_here = self.enabled.iter().filter(|entry| !is_overriding(entry));
+        overriding.chain(others).chain(only_here).cloned().collect()
+    }
+}
+
 /// A scheduler name and the plugins that schedule the pods that ask for it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Profile {
@@ -67,6 +105,10 @@ pub struct Profile {
     pub percentage_of_nodes_to_score: Option<u8>,
     /// What is set for the built-in plugins.
     pub arguments: Arguments,
+    /// What is set for plugins that are not built in, for those who make them.
+    pub custom_arguments: BTreeMap<String, serde_json::Value>,
+    /// Extension points at which other plugins run than those above, or in another order.
+    pub points: BTreeMap<ExtensionPoint, PluginSet>,
 }
 
 impl Default for Profile {
@@ -86,6 +128,8 @@ impl Profile {
             plugins: DEFAULT_PLUGINS.iter().map(entry).collect(),
             percentage_of_nodes_to_score: None,
             arguments: Arguments::default(),
+            custom_arguments: BTreeMap::new(),
+            points: BTreeMap::new(),
         }
     }
 
@@ -119,6 +163,8 @@ impl Profile {
             plugins: Vec::new(),
             percentage_of_nodes_to_score: None,
             arguments: Arguments::default(),
+            custom_arguments: BTreeMap::new(),
+            points: BTreeMap::new(),
         }
     }
 }
@@ -182,20 +228,67 @@ impl Registry {
         {
             return Err(BuildError::Percentage { profile: scheduler_name, percentage });
         }
-        for PluginEntry { name, weight } in &profile.plugins {
-            let weight = *weight;
-            let (owner, plugin_name) = (scheduler_name.clone(), name.clone());
-            if plugins.iter().any(|enabled| *enabled.name == **name) {
-                return Err(BuildError::DuplicatePlugin { profile: owner, plugin: plugin_name });
+        for entry in &profile.plugins {
+            if plugins.iter().any(|enabled| *enabled.name == *entry.name) {
+                let (profile, plugin) = (scheduler_name, entry.name.clone());
+                return Err(BuildError::DuplicatePlugin { profile, plugin });
             }
-            if !(1..=1_000_000).contains(&weight) {
-                return Err(BuildError::Weight { profile: owner, plugin: plugin_name, weight });
-            }
-            let plugin = self.get(profile, name)?;
-            let events = plugin.as_events_to_register().map(|registered| registered.events());
-            plugins.push(Enabled { name: name.as_str().into(), plugin, weight, events });
+            plugins.push(self.enabled(profile, entry)?);
         }
-        Ok(Framework::new(scheduler_name, plugins, percentage))
+        let everywhere = plugins.len();
+        let mut own = BTreeMap::new();
+        for (point, set) in &profile.points {
+            let entries = set.expanded(&profile.plugins, |name| {
+                let plugin = plugins.iter().find(|enabled| *enabled.name == *name);
+                plugin.is_some_and(|enabled| point.is_of(&*enabled.plugin))
+            });
+            own.insert(*point, self.at_point(profile, *point, &entries, &mut plugins)?);
+        }
+        Ok(Framework::new(scheduler_name, plugins, (everywhere, &own), percentage))
+    }
+
+    fn enabled(&mut self, profile: &Profile, entry: &PluginEntry) -> Result<Enabled, BuildError> {
+        let PluginEntry { name, weight } = entry.clone();
+        let plugin = self.get(profile, &name)?;
+        if !(1..=1_000_000).contains(&weight) {
+            let (profile, plugin) = (profile.scheduler_name.clone(), name);
+            return Err(BuildError::Weight { profile, plugin, weight });
+        }
+        let events = plugin.as_events_to_register().map(|registered| registered.events());
+        Ok(Enabled { name: name.as_str().into(), plugin, weight, events })
+    }
+
+    /// The places of the plugins of one extension point. Those that are nowhere else are added.
+    fn at_point(
+        &mut self,
+        profile: &Profile,
+        point: ExtensionPoint,
+        entries: &[PluginEntry],
+        plugins: &mut Vec<Enabled>,
+    ) -> Result<Vec<usize>, BuildError> {
+        let mut places = Vec::new();
+        for entry in entries {
+            let enabled = self.enabled(profile, entry)?;
+            let named = || (profile.scheduler_name.clone(), entry.name.clone());
+            if !point.is_of(&*enabled.plugin) {
+                let (profile, plugin) = named();
+                return Err(BuildError::NotExtended { profile, plugin, point: point.name() });
+            }
+            let known = plugins.iter().position(|have| have.name == enabled.name);
+            let at = known.unwrap_or(plugins.len());
+            if places.contains(&at) {
+                let (profile, plugin) = named();
+                return Err(BuildError::DuplicatePlugin { profile, plugin });
+            }
+            match plugins.get_mut(at) {
+                // Only scores have weights, and those given here count.
+                Some(have) if point == ExtensionPoint::Score => have.weight = enabled.weight,
+                Some(_) => {}
+                None => plugins.push(enabled),
+            }
+            places.push(at);
+        }
+        Ok(places)
     }
 
     pub(crate) fn build(&mut self, profiles: &[Profile]) -> Result<Profiles, BuildError> {
@@ -207,14 +300,14 @@ impl Registry {
                 return Err(BuildError::DuplicateProfile(name));
             }
             let framework = self.framework(profile)?;
-            let mut sorts = framework.plugins.iter().filter(|e| e.plugin.as_queue_sort().is_some());
+            let mut sorts = framework.at(ExtensionPoint::QueueSort);
             let missing =
                 |extension_point| BuildError::Missing { profile: name.clone(), extension_point };
             let own = sorts.next().ok_or_else(|| missing("QueueSort"))?;
             if sorts.next().is_some() {
                 return Err(BuildError::SeveralQueueSorts(name));
             }
-            if !framework.plugins.iter().any(|enabled| enabled.plugin.as_bind().is_some()) {
+            if framework.at(ExtensionPoint::Bind).next().is_none() {
                 return Err(missing("Bind"));
             }
             if let Some(other) = sort.as_ref().filter(|other| other.name() != &*own.name) {
@@ -222,6 +315,7 @@ impl Registry {
                 return Err(BuildError::DifferentQueueSort(other, own.name.to_string()));
             }
             sort = Some(own.plugin.clone());
+            drop(sorts);
             frameworks.push(framework);
         }
         let sort = sort

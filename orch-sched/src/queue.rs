@@ -20,8 +20,25 @@ use crate::{
 };
 
 /// A pod that failed is not tried again sooner than this; doubled with every failure.
-const BACKOFF_MIN: Duration = Duration::from_secs(1);
-const BACKOFF_MAX: Duration = Duration::from_secs(10);
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Backoff {
+    pub(crate) min: Duration,
+    pub(crate) max: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { min: Duration::from_secs(1), max: Duration::from_secs(10) }
+    }
+}
+
+impl Backoff {
+    fn after(&self, attempts: u32) -> Duration {
+        let doubled = self.min.saturating_mul(1 << attempts.saturating_sub(1).min(16));
+        doubled.min(self.max)
+    }
+}
+
 /// A pod that no event moved is tried again anyway after so long.
 const UNSCHEDULABLE_MAX: Duration = Duration::from_secs(300);
 /// Changes that are kept for a pod while its cycle runs. Past that it is tried again without
@@ -116,6 +133,7 @@ pub(crate) struct Queue {
     state: Mutex<State>,
     changed: Notify,
     profiles: Arc<Profiles>,
+    backoff: Backoff,
 }
 
 /// How many pods wait where.
@@ -138,8 +156,8 @@ impl fmt::Debug for Queue {
 }
 
 impl Queue {
-    pub(crate) fn new(profiles: Arc<Profiles>) -> Self {
-        Self { state: Mutex::default(), changed: Notify::new(), profiles }
+    pub(crate) fn new(profiles: Arc<Profiles>, backoff: Backoff) -> Self {
+        Self { state: Mutex::default(), changed: Notify::new(), profiles, backoff }
     }
 
     pub(crate) fn lengths(&self) -> QueueLengths {
@@ -296,7 +314,7 @@ impl Queue {
         let pod = QueuedPod {
             info,
             since: now,
-            backoff_until: now + backoff(pod.attempts),
+            backoff_until: now + self.backoff.after(pod.attempts),
             rejected_by,
             ..pod.clone()
         };
@@ -371,11 +389,6 @@ impl Queue {
     }
 }
 
-fn backoff(attempts: u32) -> Duration {
-    let doubled = BACKOFF_MIN.saturating_mul(1 << attempts.saturating_sub(1).min(16));
-    doubled.min(BACKOFF_MAX)
-}
-
 impl State {
     fn put(&mut self, pod: QueuedPod, place: Place, profiles: &Arc<Profiles>) {
         let pod = Arc::new(pod);
@@ -446,7 +459,7 @@ mod tests {
     };
 
     fn queue() -> Queue {
-        Queue::new(Arc::new(Profiles::for_tests()))
+        Queue::new(Arc::new(Profiles::for_tests()), Backoff::default())
     }
 
     fn pod(name: &str, priority: i32, gated: bool) -> Arc<PodInfo> {
@@ -636,7 +649,7 @@ mod tests {
                 Step::Wait(seconds) => tokio::time::advance(Duration::from_secs(seconds)).await,
             }
         }
-        tokio::time::advance(UNSCHEDULABLE_MAX + BACKOFF_MAX).await;
+        tokio::time::advance(UNSCHEDULABLE_MAX + Backoff::default().max).await;
         let mut out = BTreeSet::new();
         while let Some(name) = pop_name(&queue).await {
             out.insert(name);

@@ -23,13 +23,16 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     cache::Cache,
+    configuration::SchedulerConfiguration,
     error::BuildError,
-    framework::Profiles,
+    framework::{Explanation, Profiles},
+    planner::{PlanError, Planner},
     plugin::Plugin,
     pod_info::PodInfo,
     profile::{PluginEntry, Profile, Registry},
-    queue::{Queue, QueueLengths},
+    queue::{Backoff, Queue, QueueLengths},
     waiting::WaitingPods,
+    what_if::{Changes, Outcome},
 };
 
 mod binding;
@@ -48,6 +51,8 @@ pub struct SchedulerBuilder {
     profiles: Vec<Profile>,
     added: Vec<Added>,
     waiting: WaitingPods,
+    backoff: Backoff,
+    extenders: usize,
 }
 
 #[derive(Debug)]
@@ -62,6 +67,16 @@ impl SchedulerBuilder {
     #[must_use]
     pub fn profile(mut self, profile: Profile) -> Self {
         self.profiles.push(profile);
+        self
+    }
+
+    /// Adds the profiles of a configuration file, and takes over what it says about the queue.
+    #[must_use]
+    pub fn configuration(mut self, configuration: &SchedulerConfiguration) -> Self {
+        self.profiles.extend(configuration.profiles.iter().cloned());
+        let (min, max) = (configuration.pod_initial_backoff, configuration.pod_max_backoff);
+        self.backoff = Backoff { min, max };
+        self.extenders = configuration.extenders.len();
         self
     }
 
@@ -98,6 +113,9 @@ impl SchedulerBuilder {
     /// # Errors
     /// [`BuildError`] if the profiles or plugins do not fit together.
     pub fn build(self) -> Result<Scheduler, BuildError> {
+        if self.extenders > 0 {
+            return Err(BuildError::Extenders(self.extenders));
+        }
         let mut registry = Registry::new(self.informers.clone());
         let mut profiles = self.profiles;
         if profiles.is_empty() {
@@ -120,7 +138,7 @@ impl SchedulerBuilder {
         };
         let shared = Arc::new(Shared {
             recorders: names.into_iter().map(recorder).collect(),
-            queue: Queue::new(profiles.clone()),
+            queue: Queue::new(profiles.clone(), self.backoff),
             cache: Mutex::default(),
             waiting: self.waiting,
             tasks: TaskTracker::new(),
@@ -159,6 +177,44 @@ impl Shared {
     }
 }
 
+/// Answers questions about what a scheduler knows and would do. Costs as much as there are nodes, and
+/// does not hold the scheduler up. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Insight {
+    shared: Arc<Shared>,
+}
+
+impl Insight {
+    /// The scheduler's state, to plan with: what happens to it does not happen to the cluster.
+    ///
+    /// # Errors
+    /// [`PlanError::Fault`] if there is no profile.
+    pub fn planner(&self) -> Result<Planner, PlanError> {
+        let cache = self.shared.cache.lock().fork();
+        let random = self.shared.environment.random.clone();
+        let planner = Planner::of_scheduler(self.shared.profiles.fork(), cache, random);
+        planner.ok_or_else(|| PlanError::Fault("the scheduler has no profile".into()))
+    }
+
+    /// Without binding: every node's verdict per plugin, and every score raw, normalized and
+    /// weighted.
+    ///
+    /// # Errors
+    /// [`PlanError::Fault`] if a plugin fails, or the pod cannot be understood.
+    pub fn explain(&self, pod: &PodInfo) -> Result<Explanation, PlanError> {
+        self.planner()?.explain(pod)
+    }
+
+    /// What would happen if the cluster changed so: where the pods of drained nodes go, how many
+    /// more pods fit. Nothing is changed.
+    ///
+    /// # Errors
+    /// [`PlanError::Fault`] if a plugin fails.
+    pub fn what_if(&self, changes: &Changes) -> Result<Outcome, PlanError> {
+        self.planner()?.what_if(changes)
+    }
+}
+
 /// Places pods on nodes.
 ///
 /// ```no_run
@@ -184,6 +240,8 @@ impl Scheduler {
             profiles: Vec::new(),
             added: Vec::new(),
             waiting: WaitingPods::default(),
+            backoff: Backoff::default(),
+            extenders: 0,
         }
     }
 
@@ -196,6 +254,27 @@ impl Scheduler {
     pub fn queue_monitor(&self) -> impl Fn() -> QueueLengths + Send + Sync + 'static {
         let shared = self.shared.clone();
         move || shared.queue.lengths()
+    }
+
+    /// A handle that answers questions, while the scheduler runs.
+    pub fn insight(&self) -> Insight {
+        Insight { shared: self.shared.clone() }
+    }
+
+    /// What every plugin says about every node and every score, see [`Insight::explain`].
+    ///
+    /// # Errors
+    /// [`PlanError::Fault`] if a plugin fails, or the pod cannot be understood.
+    pub fn explain(&self, pod: &PodInfo) -> Result<Explanation, PlanError> {
+        self.insight().explain(pod)
+    }
+
+    /// What would happen if the cluster changed so, see [`Insight::what_if`].
+    ///
+    /// # Errors
+    /// [`PlanError::Fault`] if a plugin fails.
+    pub fn what_if(&self, changes: &Changes) -> Result<Outcome, PlanError> {
+        self.insight().what_if(changes)
     }
 
     /// Schedules until cancelled (or dropped). Bindings that are being posted then come to their

@@ -5,10 +5,14 @@
 mod build;
 #[path = "scheduler/cluster.rs"]
 mod cluster;
+#[path = "scheduler/configuration.rs"]
+mod configuration;
 #[path = "scheduler/end_to_end.rs"]
 mod end_to_end;
 #[path = "scheduler/faults.rs"]
 mod faults;
+#[path = "scheduler/insight.rs"]
+mod insight;
 #[path = "scheduler/plugins.rs"]
 mod plugins;
 #[path = "scheduler/preemption.rs"]

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use super::{Diagnosis, Failure, Framework, Rejection, Search, fault, illegal};
 use crate::{
     cycle_state::CycleState,
+    extension_point::ExtensionPoint,
     node_info::NodeInfo,
     plugin::{Candidates, GroupKey, Grouping, Reuse, SCORE_MAX},
     pod_info::PodInfo,
@@ -199,7 +200,7 @@ impl Framework {
     }
 
     /// The node on which room was made for the pod, if it fits there: nobody asks for a better one.
-    fn promised(
+    pub(super) fn promised(
         &self,
         state: &CycleState,
         pod: &PodInfo,
@@ -248,9 +249,9 @@ impl Framework {
     /// The filters whose answers last, and those that are asked for every pod. The first rejection
     /// is what users read, so only filters before the first of the latter kind are kept apart.
     fn split_filters(&self, skipped: &BTreeSet<Arc<str>>) -> (Vec<usize>, Vec<usize>) {
-        let active = self.plugins.iter().enumerate();
-        let active = active.filter(|(_, enabled)| !skipped.contains(&enabled.name));
-        let mut filters = active.filter_map(|(at, e)| Some((at, e.plugin.as_filter()?.reuse())));
+        let active = self.places(ExtensionPoint::Filter).iter().copied();
+        let active = active.filter(|at| !skipped.contains(&self.plugins[*at].name));
+        let mut filters = active.filter_map(|at| Some((at, self.filter_reuse(at)?)));
         let mut kept = Vec::new();
         for (at, reuse) in filters.by_ref() {
             if matches!(reuse, Reuse::Never | Reuse::Grouped) {
@@ -263,7 +264,8 @@ impl Framework {
 
     fn scorers(&self, skipped: &BTreeSet<Arc<str>>) -> Scorers {
         let mut scorers = Scorers::default();
-        for (at, enabled) in self.plugins.iter().enumerate() {
+        for at in self.places(ExtensionPoint::Score).iter().copied() {
+            let enabled = &self.plugins[at];
             let Some(score) = enabled.plugin.as_score() else { continue };
             if skipped.contains(&enabled.name) {
                 continue;
@@ -502,7 +504,7 @@ impl Framework {
         snapshot: &Snapshot,
     ) -> Result<BTreeSet<Arc<str>>, Failure> {
         let mut skipped = BTreeSet::new();
-        for enabled in &self.plugins {
+        for enabled in self.at(ExtensionPoint::PreScore) {
             let Some(pre_score) = enabled.plugin.as_pre_score() else { continue };
             let verdict = pre_score.pre_score(state, pod, nodes, snapshot);
             match verdict.map_err(|error| fault("PreScore", &enabled.name, &error))? {

@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use super::{Failure, Framework, Rejection, Search, fault};
 use crate::{
-    cycle_state::CycleState, error::Fault, node_info::NodeInfo, pod_info::PodInfo,
-    snapshot::Snapshot, verdict::Verdict,
+    cycle_state::CycleState, error::Fault, extension_point::ExtensionPoint, node_info::NodeInfo,
+    pod_info::PodInfo, snapshot::Snapshot, verdict::Verdict,
 };
 
 /// Asks all filters of a pod's profile about nodes that may differ from those of the cluster.
@@ -71,7 +71,8 @@ impl<'a> Trial<'a> {
 
     fn told(&self) -> impl Iterator<Item = &'a super::Enabled> {
         let skipped = self.skipped;
-        self.framework.plugins.iter().filter(move |enabled| !skipped.contains(&enabled.name))
+        let told = self.framework.at(ExtensionPoint::PreFilter);
+        told.filter(move |enabled| !skipped.contains(&enabled.name))
     }
 
     /// Whether the pod fits the node, both with the pods for which room is being made there (of its

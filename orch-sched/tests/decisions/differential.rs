@@ -36,6 +36,7 @@ fn decide(world: &World, planner: &mut Planner, pod: &Value, seed: u64) -> Optio
         Err(fault) => panic!("seed {seed}: {fault}"),
     };
     assert_eq!(found, expected, "seed {seed}: {pod:#}");
+    explained(planner, pod, &expected, seed);
     let best = expected.values().copied().max();
     let ties = expected.iter().filter(|(_, score)| Some(**score) == best);
     let mut ties: Vec<String> = ties.map(|(node, _)| node.clone()).collect();
@@ -50,6 +51,21 @@ fn decide(world: &World, planner: &mut Planner, pod: &Value, seed: u64) -> Optio
     assert_eq!(placed.is_some(), best.is_some(), "seed {seed}");
     assert!(placed.iter().all(|node| ties.contains(node)), "seed {seed}: {placed:?}");
     placed
+}
+
+/// What is told about a decision is what is decided.
+fn explained(planner: &mut Planner, pod: &Value, expected: &BTreeMap<String, i64>, seed: u64) {
+    let explanation = planner.explain(&info(pod)).unwrap();
+    if let Some(node) = explanation.promised {
+        assert_eq!(expected.keys().collect::<Vec<_>>(), [&node], "seed {seed}: {pod:#}");
+        return;
+    }
+    let totals = explanation.nodes.iter();
+    let totals = totals.filter_map(|node| Some((node.node.clone(), node.total?)));
+    assert_eq!(totals.collect::<BTreeMap<_, _>>(), *expected, "seed {seed}: {pod:#}");
+    let objected = explanation.nodes.iter().filter(|node| !node.objections.is_empty()).count();
+    let all = explanation.objections.is_empty();
+    assert!(!all || objected + expected.len() == explanation.nodes.len(), "seed {seed}");
 }
 
 /// Where room would be made for a pod that fits nowhere, and for whose sake.
