@@ -36,6 +36,7 @@ pub mod volumes;
 mod context;
 mod dependents;
 mod follower;
+mod history;
 mod pods;
 
 pub use controller::{Controller, ControllerBuilder};
