@@ -12,6 +12,7 @@ use orch_api::{
 };
 use orch_controllers::{
     Manager,
+    pod_autoscaler::metrics::Metrics,
     standard::{StandardOptions, standard},
     volumes::{LocalPath, LocalPathOptions, ensure_storage_class},
 };
@@ -40,6 +41,7 @@ pub struct ClusterBuilder {
     serve: Option<ServeSetup>,
     network: NetworkSetup,
     volumes: Option<PathBuf>,
+    metrics: Option<Arc<dyn Metrics>>,
 }
 
 impl ClusterBuilder {
@@ -114,6 +116,14 @@ impl ClusterBuilder {
     #[must_use]
     pub fn local_volumes(mut self, folder: impl Into<PathBuf>) -> Self {
         self.volumes = Some(folder.into());
+        self
+    }
+
+    /// Where HorizontalPodAutoscalers get their measurements. Default: `metrics.k8s.io`, which a
+    /// cluster has only if somebody serves it there.
+    #[must_use]
+    pub fn metrics(mut self, metrics: impl Metrics) -> Self {
+        self.metrics = Some(Arc::new(metrics));
         self
     }
 
@@ -230,6 +240,7 @@ impl ClusterBuilder {
 
     fn manager(&self, pki: Option<&Pki>, informers: &Informers) -> Result<Manager, StartError> {
         let mut options = StandardOptions::new(informers.client().clone());
+        options.metrics.clone_from(&self.metrics);
         options.root_ca_pem = pki.map(|pki| pki.ca_pem().to_owned());
         if let Some(names) = &self.controllers {
             options.controllers.clone_from(names);
