@@ -1,10 +1,10 @@
 //! DaemonSets: one pod on every node that suits.
 //!
 //! Source: `k8s.io/kubernetes/pkg/controller/daemon`.
-//! Differs: keeps no history as ControllerRevisions, so there is nothing to roll back to; a rolling
-//! update with `maxSurge` replaces pods one after another instead of starting new ones first.
 
 mod eligibility;
+mod revisions;
+mod rolling;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -14,7 +14,7 @@ use std::{
 
 use async_trait::async_trait;
 use k8s_openapi::api::{
-    apps::v1::{DaemonSet, DaemonSetSpec, DaemonSetStatus},
+    apps::v1::{ControllerRevision, DaemonSet, DaemonSetSpec, DaemonSetStatus},
     core::v1::{Node, Pod},
 };
 use orch_core::{
@@ -22,12 +22,11 @@ use orch_core::{
     informer::{Change, Informer, Informers},
 };
 
-use self::eligibility::Verdict;
+use self::{eligibility::Verdict, rolling::Changes};
 use crate::{
     Action, Controller, Expectations, Reconciler,
     context::{Context, EventType},
     dependents::PodSource,
-    deployment::{scaled, template_hash},
     ownership::{self, Claim},
     pods::{self, BURST, Labels, PodControl},
     reconciler::Reconciled,
@@ -39,7 +38,9 @@ const HASH_LABEL: &str = "controller-revision-hash";
 pub fn daemon_set(informers: &Informers) -> Controller {
     let context = Context::new(informers, "daemonset-controller");
     let (sets, pods) = (context.informer::<DaemonSet>(), context.informer::<Pod>());
+    let revisions = context.informer::<ControllerRevision>();
     ownership::index_by_controller(&pods);
+    ownership::index_by_controller(&revisions);
     let expectations = Arc::new(Expectations::default());
     let source = PodSource {
         owners: sets.clone(),
@@ -49,6 +50,7 @@ pub fn daemon_set(informers: &Informers) -> Controller {
     let (forgets, all) = (expectations.clone(), sets.clone());
     context
         .builder()
+        .reads::<ControllerRevision>()
         .watches::<DaemonSet>(move |change| {
             let key = Key::of(&change.object().metadata);
             if let Change::Deleted(_) = change {
@@ -65,7 +67,14 @@ pub fn daemon_set(informers: &Informers) -> Controller {
             }
             all.list().iter().map(|set| Key::of(&set.metadata)).collect()
         })
-        .build(SetReconciler { nodes: context.informer(), context, sets, pods, expectations })
+        .build(SetReconciler {
+            nodes: context.informer(),
+            context,
+            sets,
+            pods,
+            revisions,
+            expectations,
+        })
 }
 
 fn selects(set: &DaemonSet, labels: Option<&Labels>) -> bool {
@@ -78,6 +87,7 @@ struct SetReconciler {
     sets: Informer<DaemonSet>,
     pods: Informer<Pod>,
     nodes: Informer<Node>,
+    revisions: Informer<ControllerRevision>,
     expectations: Arc<Expectations>,
 }
 
@@ -116,6 +126,7 @@ impl Reconciler for SetReconciler {
         if set.metadata.deletion_timestamp.is_some() {
             return Ok(Action::Done);
         }
+        let hash = self.sync_revisions(&key, &set, spec, &owned).await?;
         let mut by_node: HashMap<String, Vec<Arc<Pod>>> = HashMap::new();
         for pod in owned {
             if let Some(node) = eligibility::node_of(&pod) {
@@ -129,10 +140,7 @@ impl Reconciler for SetReconciler {
         let look = Look {
             context: &self.context,
             expectations: &self.expectations,
-            hash: template_hash(
-                &spec.template,
-                set.status.as_ref().and_then(|s| s.collision_count),
-            ),
+            hash,
             nodes: judged.collect(),
             by_node,
             key,
@@ -177,36 +185,11 @@ impl Look<'_> {
     }
 
     async fn manage(&self) -> Result<(), ClientError> {
-        let (mut create, mut delete) = (Vec::new(), Vec::new());
-        for (node, verdict) in &self.nodes {
-            let all = self.on(name(node));
-            let mut alive: Vec<&Arc<Pod>> =
-                all.iter().filter(|pod| !pods::is_terminating(pod)).collect();
-            match verdict {
-                Verdict::Runs if all.is_empty() => create.push(name(node)),
-                Verdict::Unsuitable => delete.extend(alive.into_iter().cloned()),
-                Verdict::Runs | Verdict::Stays => {
-                    // What is over is replaced; of several the oldest that is ready stays.
-                    let over = alive.iter().filter(|pod| pods::is_terminal(pod));
-                    delete.extend(over.map(|pod| Arc::clone(pod)));
-                    alive.retain(|pod| !pods::is_terminal(pod));
-                    alive.sort_by_key(|pod| {
-                        let created = pod.metadata.creation_timestamp.as_ref().map(|t| t.0);
-                        (!pods::is_ready(pod), created)
-                    });
-                    delete.extend(alive.into_iter().skip(1).cloned());
-                }
-            }
+        let mut changes = self.needed();
+        if changes.create.is_empty() && changes.delete.is_empty() {
+            changes = self.roll();
         }
-        let gone = self
-            .by_node
-            .iter()
-            .filter(|(node, _)| !self.nodes.iter().any(|(known, _)| name(known) == node.as_str()));
-        delete.extend(gone.flat_map(|(_, pods)| pods.iter().cloned()));
-        delete.retain(|pod| !pods::is_terminating(pod));
-        if create.is_empty() && delete.is_empty() {
-            delete = self.outdated();
-        }
+        let Changes { mut create, mut delete } = changes;
         delete.truncate(BURST);
         create.truncate(BURST);
         let control =
@@ -229,33 +212,47 @@ impl Look<'_> {
         Ok(())
     }
 
-    /// The pods of older templates that may go now: those that are not available at once, the
-    /// others as far as enough remain.
-    fn outdated(&self) -> Vec<Arc<Pod>> {
-        let strategy = self.spec.update_strategy.as_ref();
-        if strategy.and_then(|strategy| strategy.type_.as_deref()) == Some("OnDelete") {
-            return Vec::new();
-        }
-        let wanted = self.nodes.iter().filter(|(_, verdict)| *verdict == Verdict::Runs);
-        let wanted: Vec<&str> = wanted.map(|(node, _)| name(node)).collect();
-        let rolling = strategy.and_then(|strategy| strategy.rolling_update.as_ref());
-        let max = rolling.and_then(|rolling| rolling.max_unavailable.as_ref());
-        let total = i32::try_from(wanted.len()).unwrap_or(i32::MAX);
-        let max = max.map_or(1, |max| scaled(max, total, true)).max(1);
-        let mut room = usize::try_from(max).unwrap_or(1);
-        let (mut unavailable, mut available) = (Vec::new(), Vec::new());
-        for node in wanted {
-            let Some(pod) = self.on(node).first() else { continue };
-            let old = !self.is_updated(pod) && !pods::is_terminating(pod);
-            if !self.is_available(pod) {
-                room = room.saturating_sub(1);
-                unavailable.extend(old.then(|| pod.clone()));
-            } else if old {
-                available.push(pod.clone());
+    /// What has to be done so that every node has the pods that it should have.
+    fn needed(&self) -> Changes<'_> {
+        let mut changes = Changes::default();
+        for (node, verdict) in &self.nodes {
+            let all = self.on(name(node));
+            let mut alive: Vec<&Arc<Pod>> =
+                all.iter().filter(|pod| !pods::is_terminating(pod)).collect();
+            match verdict {
+                Verdict::Runs if all.is_empty() => changes.create.push(name(node)),
+                Verdict::Unsuitable => changes.delete.extend(alive.into_iter().cloned()),
+                Verdict::Runs | Verdict::Stays => {
+                    // What is over is replaced.
+                    let over = alive.iter().filter(|pod| pods::is_terminal(pod));
+                    for pod in over {
+                        self.tell_of_end(pod, name(node));
+                        changes.delete.push(Arc::clone(pod));
+                    }
+                    alive.retain(|pod| !pods::is_terminal(pod));
+                    changes.delete.extend(self.too_many(alive));
+                }
             }
         }
-        unavailable.extend(available.into_iter().take(room));
-        unavailable
+        let gone = self
+            .by_node
+            .iter()
+            .filter(|(node, _)| !self.nodes.iter().any(|(known, _)| name(known) == node.as_str()));
+        changes.delete.extend(gone.flat_map(|(_, pods)| pods.iter().cloned()));
+        changes.delete.retain(|pod| !pods::is_terminating(pod));
+        changes
+    }
+
+    fn tell_of_end(&self, pod: &Pod, node: &str) {
+        let key = Key::of(&pod.metadata);
+        let (kind, reason, what, will) = if pods::phase(pod) == "Failed" {
+            (EventType::Warning, "FailedDaemonPod", "failed", "kill")
+        } else {
+            (EventType::Normal, "SucceededDaemonPod", "succeeded", "delete")
+        };
+        let message =
+            format!("Found {what} daemon pod {key} on node {node}, will try to {will} it");
+        self.context.event(self.set, kind, reason, message);
     }
 
     fn status(&self) -> DaemonSetStatus {

@@ -1,14 +1,14 @@
 //! Jobs: pods that run to their end, so many times.
 //!
 //! Source: `k8s.io/kubernetes/pkg/controller/job`.
-//! Differs: `backoffLimitPerIndex`, `maxFailedIndexes` and `successPolicy` are not acted on: a job
-//! that asks for them gets an event that says so, and is left alone.
 
 mod creation;
 mod failure_policy;
 mod indexes;
 mod orphans;
+mod per_index;
 mod status;
+mod success_policy;
 mod tracking;
 
 use std::{sync::Arc, time::Duration};
@@ -25,7 +25,7 @@ use orch_core::{
 
 use crate::{
     Action, Controller, Expectations, Reconciler,
-    context::{Context, EventType},
+    context::Context,
     dependents::PodSource,
     ownership::{self, Claim},
     pods::{self, Labels},
@@ -103,11 +103,6 @@ impl Reconciler for JobReconciler {
         if spec.managed_by.as_deref().is_some_and(|manager| manager != MANAGER) {
             return Ok(Action::Done);
         }
-        if let Some(field) = unsupported(&spec) {
-            let message = format!("spec.{field} is not supported by this controller");
-            self.context.event(&*job, EventType::Warning, "UnsupportedFeature", message);
-            return Ok(Action::Done);
-        }
         let claim = Claim {
             owners: self.context.resources(&key.namespace),
             dependents: self.context.resources(&key.namespace),
@@ -131,15 +126,6 @@ impl Reconciler for JobReconciler {
         // Boxed: it holds the job twice.
         Box::pin(run.sync()).await
     }
-}
-
-fn unsupported(spec: &JobSpec) -> Option<&'static str> {
-    [
-        (spec.backoff_limit_per_index.is_some(), "backoffLimitPerIndex"),
-        (spec.success_policy.is_some(), "successPolicy"),
-    ]
-    .into_iter()
-    .find_map(|(asked, field)| asked.then_some(field))
 }
 
 impl Run<'_> {

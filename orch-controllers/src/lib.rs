@@ -6,6 +6,7 @@
 //! - everything else: the standard controllers, one module each.
 #![doc = include_str!("../README.md")]
 
+pub mod cluster_role_aggregation;
 pub mod controller;
 pub mod cron_job;
 pub mod daemon_set;
@@ -20,6 +21,7 @@ pub mod manager;
 pub mod namespace;
 pub mod node_lifecycle;
 pub mod ownership;
+pub mod pod_autoscaler;
 pub mod pod_gc;
 pub mod queue;
 pub mod reconciler;
@@ -36,6 +38,7 @@ pub mod volumes;
 mod context;
 mod dependents;
 mod follower;
+mod history;
 mod pods;
 
 pub use controller::{Controller, ControllerBuilder};

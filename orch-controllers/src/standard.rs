@@ -5,6 +5,7 @@ use std::{fmt, sync::Arc};
 use orch_core::informer::Informers;
 
 use crate::{
+    cluster_role_aggregation::cluster_role_aggregation,
     cron_job::cron_job,
     daemon_set::daemon_set,
     deployment::deployment,
@@ -16,6 +17,10 @@ use crate::{
     manager::Runnable,
     namespace::namespace,
     node_lifecycle::{NodeLifecycleOptions, node_lifecycle},
+    pod_autoscaler::{
+        horizontal_pod_autoscaler,
+        metrics::{Metrics, ResourceMetricsApi},
+    },
     pod_gc::{PodGcOptions, pod_garbage_collector},
     replicas::{replica_set, replication_controller},
     resource_quota::resource_quota,
@@ -42,6 +47,9 @@ pub struct StandardOptions {
     pub pod_gc: PodGcOptions,
     /// When a node counts as gone silent.
     pub node_lifecycle: NodeLifecycleOptions,
+    /// Where autoscalers get their measurements. Default `metrics.k8s.io` of the cluster, where
+    /// there is one.
+    pub metrics: Option<Arc<dyn Metrics>>,
     /// Who makes volumes for claims. Default nobody.
     pub provisioners: Vec<Arc<dyn Provisioner>>,
 }
@@ -55,6 +63,7 @@ impl StandardOptions {
             root_ca_pem: None,
             pod_gc: PodGcOptions::default(),
             node_lifecycle: NodeLifecycleOptions::default(),
+            metrics: None,
             provisioners: Vec::new(),
         }
     }
@@ -124,6 +133,14 @@ const CONTROLLERS: &[(&str, Build)] = &[
     }),
     ("persistentvolume-protection-controller", |informers, _| {
         Some(volume_protection(informers).into())
+    }),
+    ("horizontal-pod-autoscaler-controller", |informers, options| {
+        let api = || Arc::new(ResourceMetricsApi::new(informers.client().clone()));
+        let metrics = options.metrics.clone().unwrap_or_else(|| api());
+        Some(horizontal_pod_autoscaler(informers, options.types.clone(), metrics).into())
+    }),
+    ("clusterrole-aggregation-controller", |informers, _| {
+        Some(cluster_role_aggregation(informers).into())
     }),
     ("ttl-after-finished-controller", |informers, _| Some(ttl_after_finished(informers).into())),
 ];

@@ -1,5 +1,7 @@
 //! The controllers against a cluster in memory, in virtual time.
 
+#[path = "controllers/autoscaling.rs"]
+mod autoscaling;
 #[path = "controllers/cron_jobs.rs"]
 mod cron_jobs;
 #[path = "controllers/deployments.rs"]

@@ -1,12 +1,16 @@
 //! Starting and stopping pods, and how long to wait after a failure.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, ObjectFieldSelector, Pod, PodSpec};
 use orch_core::ClientError;
 
-use super::{Run, TRACKING, indexes, tracking::Counts};
+use super::{Run, TRACKING, indexes, per_index, tracking::Counts};
 use crate::{
     ownership,
     pods::{self, BURST},
@@ -31,23 +35,48 @@ impl Run<'_> {
             self.delete(&excess).await?;
             return Ok((active.len() - excess.len(), None));
         }
+        let failed = self.failed_indexes(&counts.indexes);
         let blocking = if self.replaces_only_failed() { self.terminating() } else { 0 };
         let missing = wanted.saturating_sub(active.len() + blocking).min(BURST);
         if missing == 0 {
             return Ok((active.len(), None));
         }
-        if let Some(wait) = self.backoff() {
+        if let Some(wait) = self.backoff().filter(|_| !self.is_per_index()) {
             return Ok((active.len(), Some(wait)));
         }
-        let created = self.create(missing, counts, &active).await?;
-        Ok((active.len() + created, None))
+        if !self.is_indexed() {
+            let created = self.control().create(missing, |_| self.describe()).await?;
+            return Ok((active.len() + created, None));
+        }
+        let mut free = self.free_indexes(missing, counts, &failed, &active);
+        let replaced = self.to_replace(&counts.indexes, &failed);
+        let waits = self.hold_back(&mut free, &replaced);
+        let created = self
+            .control()
+            .create(free.len(), |at| self.describe_index(free[at], replaced.get(&free[at])))
+            .await?;
+        Ok((active.len() + created, waits))
+    }
+
+    /// Takes out the indexes that have to wait after a failure of theirs. Gives how long the first
+    /// of them has to.
+    fn hold_back(
+        &self,
+        free: &mut Vec<u32>,
+        replaced: &BTreeMap<u32, Arc<Pod>>,
+    ) -> Option<Duration> {
+        let wait = |index: &u32| replaced.get(index).and_then(|pod| self.index_backoff(pod));
+        let first = free.iter().filter_map(wait).min();
+        free.retain(|index| wait(index).is_none());
+        first
     }
 
     fn wanted(&self, counts: &Counts, active: usize) -> usize {
         let parallelism = usize::try_from(self.spec.parallelism.unwrap_or(1)).unwrap_or(0);
         match self.completions() {
             Some(completions) => {
-                parallelism.min((completions as usize).saturating_sub(counts.succeeded))
+                let over = counts.succeeded + self.failed_indexes(&counts.indexes).len();
+                parallelism.min((completions as usize).saturating_sub(over))
             }
             None if counts.succeeded > 0 => active,
             None => parallelism,
@@ -75,38 +104,41 @@ impl Run<'_> {
         excess
     }
 
-    async fn create(
+    fn free_indexes(
         &self,
         count: usize,
         counts: &Counts,
+        failed: &BTreeSet<u32>,
         active: &[Arc<Pod>],
-    ) -> Result<usize, ClientError> {
-        let indexes =
-            if self.is_indexed() { self.free_indexes(count, counts, active) } else { Vec::new() };
-        let count = if self.is_indexed() { indexes.len() } else { count };
-        self.control().create(count, |at| self.describe(indexes.get(at).copied())).await
-    }
-
-    fn free_indexes(&self, count: usize, counts: &Counts, active: &[Arc<Pod>]) -> Vec<u32> {
+    ) -> Vec<u32> {
         let mut taken: BTreeSet<u32> = active.iter().filter_map(|pod| indexes::of(pod)).collect();
         if self.replaces_only_failed() {
             let going = self.pods.iter().filter(|pod| pods::is_terminating(pod));
             taken.extend(going.filter_map(|pod| indexes::of(pod)));
         }
         let all = 0..self.completions().unwrap_or(0);
-        let free = all.filter(|i| !taken.contains(i) && !counts.indexes.contains(i));
+        taken.extend(&counts.indexes);
+        taken.extend(failed);
+        let free = all.filter(|i| !taken.contains(i));
         free.take(count).collect()
     }
 
-    fn describe(&self, index: Option<u32>) -> Pod {
+    fn describe(&self) -> Pod {
         let reference = ownership::controller_reference(&self.job);
         let mut pod = pods::from_template(&self.spec.template, &self.key, reference);
         let finalizers = pod.metadata.finalizers.get_or_insert_default();
         if !finalizers.iter().any(|finalizer| finalizer == TRACKING) {
             finalizers.push(TRACKING.to_owned());
         }
-        if let Some(index) = index {
-            self.give_index(&mut pod, index);
+        pod
+    }
+
+    fn describe_index(&self, index: u32, replaces: Option<&Arc<Pod>>) -> Pod {
+        let mut pod = self.describe();
+        self.give_index(&mut pod, index);
+        if self.is_per_index() {
+            let ignored = replaces.is_some_and(|failed| self.ignores_failure(failed));
+            per_index::annotate(&mut pod, replaces.map(|failed| &**failed), ignored);
         }
         pod
     }
@@ -138,11 +170,15 @@ impl Run<'_> {
         ends.sort_unstable();
         let failures = ends.iter().rev().take_while(|(_, failed)| *failed).count();
         let (last, _) = ends.last().filter(|_| failures > 0)?;
-        let doubled = BACKOFF_S.saturating_mul(1 << (failures - 1).min(20));
-        let wait = SignedDuration::from_secs(doubled.min(BACKOFF_S_MAX));
-        let left = wait - self.context.now().duration_since(*last);
-        Duration::try_from(left).ok().filter(|left| !left.is_zero())
+        backoff_left(failures, *last, self.context.now())
     }
+}
+
+/// How long to wait still after so many failures, if at all.
+pub(super) fn backoff_left(failures: usize, last: Timestamp, now: Timestamp) -> Option<Duration> {
+    let doubled = BACKOFF_S.saturating_mul(1 << failures.saturating_sub(1).min(20));
+    let wait = SignedDuration::from_secs(doubled.min(BACKOFF_S_MAX));
+    Duration::try_from(wait - now.duration_since(last)).ok().filter(|left| !left.is_zero())
 }
 
 fn add_index_variable(spec: &mut PodSpec) {
@@ -166,7 +202,7 @@ fn add_index_variable(spec: &mut PodSpec) {
 }
 
 /// When the last of a pod's containers ended.
-fn ended_at(pod: &Pod) -> Option<Timestamp> {
+pub(super) fn ended_at(pod: &Pod) -> Option<Timestamp> {
     let status = pod.status.as_ref()?;
     let ended = status.container_statuses.iter().flatten().filter_map(|container| {
         container.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref().map(|time| time.0)

@@ -16,6 +16,11 @@ pub(super) fn ignores(policy: &PodFailurePolicy, pod: &Pod) -> bool {
     matching(policy, pod).is_some_and(|(rule, _)| rule.action == "Ignore")
 }
 
+/// Whether the failure of this pod is one of its index for good.
+pub(super) fn fails_index(policy: &PodFailurePolicy, pod: &Pod) -> bool {
+    matching(policy, pod).is_some_and(|(rule, _)| rule.action == "FailIndex")
+}
+
 /// Why a failure makes the whole job fail, if one does.
 pub(super) fn fails_job(policy: &PodFailurePolicy, pods: &[Arc<Pod>]) -> Option<String> {
     pods.iter().find_map(|pod| {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use k8s_openapi::api::batch::v1::{JobCondition, JobStatus};
 
-use super::{Run, failure_policy, seconds, tracking::Counts};
+use super::{Run, failure_policy, seconds, success_policy, tracking::Counts};
 use crate::{context::EventType, pods};
 
 const SUCCESS_CRITERIA_MET: &str = "SuccessCriteriaMet";
@@ -69,12 +69,38 @@ impl Run<'_> {
             self.set(FAILURE_TARGET, "True", "DeadlineExceeded", message);
             return None;
         }
+        if let Some((reason, message)) = self.index_failure(counts) {
+            self.set(FAILURE_TARGET, "True", reason, message);
+            return None;
+        }
+        let policy = self.spec.success_policy.as_ref().filter(|_| self.is_indexed());
+        let completions = self.completions().unwrap_or(0);
+        let met = policy.and_then(|p| success_policy::met(p, completions, &counts.indexes));
+        if let Some(message) = met {
+            self.set(SUCCESS_CRITERIA_MET, "True", "SuccessPolicy", &message);
+            return None;
+        }
         if self.has_succeeded(counts) {
             let message = "Reached expected number of succeeded pods";
             self.set(SUCCESS_CRITERIA_MET, "True", "CompletionsReached", message);
             return None;
         }
         left
+    }
+
+    /// Why indexes that failed for good make the job fail, if they do.
+    fn index_failure(&self, counts: &Counts) -> Option<(&'static str, &'static str)> {
+        let failed = self.failed_indexes(&counts.indexes).len();
+        let most = self.spec.max_failed_indexes.map(|most| usize::try_from(most).unwrap_or(0));
+        let completions = self.completions().unwrap_or(0) as usize;
+        if most.is_some_and(|most| failed > most) {
+            let message = "Job has exceeded the specified maximal number of failed indexes";
+            Some(("MaxFailedIndexesExceeded", message))
+        } else if failed > 0 && failed + counts.succeeded >= completions {
+            Some(("FailedIndexes", "Job has failed indexes"))
+        } else {
+            None
+        }
     }
 
     /// Pods that restart their containers by themselves fail without ever being over.

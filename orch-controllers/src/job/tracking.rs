@@ -11,7 +11,7 @@ use futures::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
 use orch_core::ClientError;
 
-use super::{Run, TRACKING, failure_policy, indexes, number, orphans, status};
+use super::{Run, TRACKING, indexes, number, orphans, status};
 use crate::pods;
 
 /// How many pods are noted at a time, to keep the status small.
@@ -61,15 +61,11 @@ impl Run<'_> {
             failed: counted(self.status.failed) + uncounted.failed.as_ref().map_or(0, Vec::len),
             ..Counts::default()
         };
-        let ignored = |pod: &Pod| {
-            let policy = self.spec.pod_failure_policy.as_ref();
-            policy.is_some_and(|policy| failure_policy::ignores(policy, pod))
-        };
         counts.failed += self
             .pods
             .iter()
             .filter(fresh)
-            .filter(|pod| self.is_failed(pod) && !ignored(pod))
+            .filter(|pod| self.is_failed(pod) && !self.ignores_failure(pod))
             .count();
         let succeeded = self.pods.iter().filter(|pod| pods::phase(pod) == "Succeeded");
         if self.is_indexed() {
@@ -122,8 +118,9 @@ impl Run<'_> {
         let mut failed = uncounted.failed.take().unwrap_or_default();
         let mut indexes = self.counted_indexes();
         let (indexed, completions) = (self.is_indexed(), self.completions().unwrap_or(0));
+        let kept = self.kept(ending);
         let mut noted = Noted::default();
-        for pod in self.pods.iter().filter(|pod| is_tracked(pod)) {
+        for pod in self.pods.iter().filter(|pod| is_tracked(pod) && !kept.contains(uid(pod))) {
             if succeeded.len() + failed.len() >= UNCOUNTED_MAX {
                 noted.more = true;
                 break;
@@ -137,15 +134,16 @@ impl Run<'_> {
                     succeeded.push(uid.clone());
                 }
             } else if self.is_failed(pod) || (ending && pods::is_terminating(pod)) {
-                let policy = self.spec.pod_failure_policy.as_ref();
-                let ignored = policy.is_some_and(|policy| failure_policy::ignores(policy, pod));
-                if !ignored && !failed.contains(&uid) {
+                if !self.ignores_failure(pod) && !failed.contains(&uid) {
                     failed.push(uid.clone());
                 }
             } else {
                 continue;
             }
             noted.over.insert(uid);
+        }
+        if self.is_per_index() {
+            self.status.failed_indexes = Some(indexes::print(&self.failed_indexes(&indexes)));
         }
         if indexed {
             self.status.succeeded = number(indexes.len());
@@ -156,6 +154,18 @@ impl Run<'_> {
         uncounted.failed = (!failed.is_empty()).then_some(failed);
         self.status.uncounted_terminated_pods = Some(uncounted);
         noted
+    }
+
+    /// The uids of failed pods that stay until something replaces them, because they bear the count
+    /// of their index's failures.
+    fn kept(&self, ending: bool) -> HashSet<String> {
+        if ending || self.job.metadata.deletion_timestamp.is_some() {
+            return HashSet::new();
+        }
+        let succeeded = self.count().indexes;
+        let failed = self.failed_indexes(&succeeded);
+        let pods = self.to_replace(&succeeded, &failed).into_values();
+        pods.map(|pod| uid(&pod).to_owned()).collect()
     }
 
     /// Takes the finalizer from pods.

@@ -7,35 +7,18 @@ use std::{collections::HashSet, sync::Arc};
 use k8s_openapi::{
     api::{
         apps::v1::{ControllerRevision, StatefulSet},
-        core::v1::{Pod, PodTemplateSpec},
+        core::v1::Pod,
     },
-    apimachinery::pkg::{apis::meta::v1::ObjectMeta, runtime::RawExtension},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use orch_core::{ClientError, Key, client::DeleteOptions};
-use serde_json::{Value, json};
 
 use super::{SetReconciler, identity};
 use crate::{
     deployment::template_hash,
+    history::{self, name},
     ownership::{self, BY_CONTROLLER},
 };
-
-/// What a revision keeps: a patch that brings the set back to it.
-fn data(template: &PodTemplateSpec) -> Value {
-    let mut template = serde_json::to_value(template).unwrap_or_default();
-    template["$patch"] = json!("replace");
-    json!({"spec": {"template": template}})
-}
-
-/// The template that a revision keeps.
-pub(super) fn template_of(revision: &ControllerRevision) -> Option<PodTemplateSpec> {
-    let template = revision.data.as_ref()?.0.pointer("/spec/template")?.clone();
-    serde_json::from_value(template).ok()
-}
-
-fn name(revision: &ControllerRevision) -> &str {
-    revision.metadata.name.as_deref().unwrap_or_default()
-}
 
 impl SetReconciler {
     /// The revision of the set's template and the one that it had before, if pods may have it.
@@ -65,10 +48,7 @@ impl SetReconciler {
         let template = set.spec.as_ref().map(|spec| spec.template.clone()).unwrap_or_default();
         let next = known.last().map_or(0, |last| last.revision) + 1;
         let resources = self.context.resources::<ControllerRevision>(&key.namespace);
-        let same = |revision: &&Arc<ControllerRevision>| {
-            template_of(revision).is_some_and(|kept| kept == template)
-        };
-        if let Some(same) = known.iter().rev().find(same) {
+        if let Some(same) = history::newest_of(known, &template) {
             if same.revision + 1 == next {
                 return Ok(same.as_ref().clone());
             }
@@ -89,7 +69,7 @@ impl SetReconciler {
                 owner_references: Some(vec![ownership::controller_reference(set)]),
                 ..ObjectMeta::default()
             },
-            data: Some(RawExtension(data(&template))),
+            data: Some(history::data(&template)),
             revision: next,
         };
         match resources.create(&revision).await {

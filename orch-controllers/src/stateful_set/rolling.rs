@@ -7,8 +7,11 @@ use std::{collections::BTreeMap, sync::Arc};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use orch_core::{ClientError, Key, client::DeleteOptions};
 
-use super::{Look, identity, revisions::template_of};
-use crate::pods::{self, PodControl};
+use super::{Look, identity};
+use crate::{
+    history,
+    pods::{self, PodControl},
+};
 
 impl Look<'_> {
     /// Takes the next step, or all that are possible at once if order does not matter.
@@ -91,7 +94,7 @@ impl Look<'_> {
         // Below the partition the set stays what it was.
         let below = ordinal < self.start().saturating_add(self.partition());
         let revision = if below { &self.current } else { &self.update };
-        let template = template_of(revision).unwrap_or_else(|| self.spec.template.clone());
+        let template = history::template_of(revision).unwrap_or_else(|| self.spec.template.clone());
         let revision = revision.metadata.name.as_deref().unwrap_or_default();
         let pod = |_| identity::pod(self.set, &template, revision, ordinal);
         match self.control().create(1, pod).await {

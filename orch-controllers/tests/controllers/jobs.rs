@@ -214,3 +214,85 @@ async fn pods_of_a_job_that_is_gone_are_let_go() {
         })
         .await;
 }
+
+fn index_of(pod: &Pod) -> String {
+    pod.metadata.annotations.as_ref().unwrap()["batch.kubernetes.io/job-completion-index"].clone()
+}
+
+fn failures_of(pod: &Pod) -> String {
+    pod.metadata.annotations.as_ref().unwrap()["batch.kubernetes.io/job-index-failure-count"]
+        .clone()
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_index_fails_on_its_own() {
+    let world = world();
+    let spec = json!({"completions": 3, "parallelism": 3, "completionMode": "Indexed",
+        "backoffLimit": i32::MAX, "backoffLimitPerIndex": 1});
+    create(&world, spec).await;
+    for pod in running(&world, 3).await {
+        assert_eq!(failures_of(&pod), "0");
+        match index_of(&pod).as_str() {
+            "0" => end(&world, &pod, "Failed", 1).await,
+            _ => end(&world, &pod, "Succeeded", 0).await,
+        }
+    }
+    world.pass(8).await;
+    let held = world.list::<Pod>().await;
+    let held = held.iter().find(|pod| index_of(pod) == "0").unwrap().clone();
+    assert!(held.metadata.finalizers.is_some(), "it bears the count until it is replaced");
+    let again = running(&world, 1).await;
+    assert_eq!((index_of(&again[0]).as_str(), failures_of(&again[0]).as_str()), ("0", "1"));
+    end(&world, &again[0], "Failed", 1).await;
+    let job = finished(&world, "Failed").await;
+    let failed = condition(&job, "Failed").unwrap();
+    assert_eq!(failed.reason.as_deref(), Some("FailedIndexes"));
+    assert_eq!(failed.message.as_deref(), Some("Job has failed indexes"));
+    let status = job.status.as_ref().unwrap();
+    assert_eq!(status.failed_indexes.as_deref(), Some("0"));
+    assert_eq!(status.completed_indexes.as_deref(), Some("1,2"));
+    assert_eq!((status.failed, status.succeeded), (Some(2), Some(2)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn too_many_failed_indexes_end_a_job() {
+    let world = world();
+    let policy = json!({"rules": [
+        {"action": "FailIndex", "onExitCodes": {"operator": "In", "values": [42]}},
+    ]});
+    let spec = json!({"completions": 4, "parallelism": 4, "completionMode": "Indexed",
+        "backoffLimit": i32::MAX, "backoffLimitPerIndex": 6, "maxFailedIndexes": 1,
+        "podFailurePolicy": policy});
+    create(&world, spec).await;
+    for pod in running(&world, 4).await {
+        if matches!(index_of(&pod).as_str(), "1" | "2") {
+            end(&world, &pod, "Failed", 42).await;
+        }
+    }
+    let job = finished(&world, "Failed").await;
+    let failed = condition(&job, "Failed").unwrap();
+    assert_eq!(failed.reason.as_deref(), Some("MaxFailedIndexesExceeded"));
+    assert_eq!(job.status.as_ref().unwrap().failed_indexes.as_deref(), Some("1,2"));
+    running(&world, 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_success_policy_ends_a_job_early() {
+    let world = world();
+    let spec = json!({"completions": 4, "parallelism": 4, "completionMode": "Indexed",
+        "successPolicy": {"rules": [{"succeededIndexes": "0-1", "succeededCount": 1}]}});
+    create(&world, spec).await;
+    for pod in running(&world, 4).await {
+        if index_of(&pod) == "1" {
+            end(&world, &pod, "Succeeded", 0).await;
+        }
+    }
+    let job = finished(&world, "Complete").await;
+    for type_ in ["SuccessCriteriaMet", "Complete"] {
+        let condition = condition(&job, type_).unwrap();
+        assert_eq!(condition.reason.as_deref(), Some("SuccessPolicy"));
+        assert_eq!(condition.message.as_deref(), Some("Matched rules at index 0"));
+    }
+    assert_eq!(job.status.as_ref().unwrap().completed_indexes.as_deref(), Some("1"));
+    running(&world, 0).await;
+}

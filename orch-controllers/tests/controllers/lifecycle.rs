@@ -6,9 +6,11 @@ use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
     coordination::v1::Lease,
     core::v1::{ConfigMap, Namespace, Pod, ServiceAccount},
+    rbac::v1::ClusterRole,
 };
 use orch_controllers::{
     Manager, Runnable,
+    cluster_role_aggregation::cluster_role_aggregation,
     deployment::deployment,
     garbage::garbage_collector,
     namespace::namespace,
@@ -287,4 +289,41 @@ async fn of_two_managers_only_the_elected_one_works() {
         end.await.unwrap();
     }
     assert_eq!(working.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_role_has_the_rules_of_its_parts() {
+    let world = World::start(|informers| vec![cluster_role_aggregation(informers)]);
+    let rule =
+        |resource: &str| json!({"verbs": ["get"], "apiGroups": [""], "resources": [resource]});
+    let part = |name: &str, resources: &[&str]| {
+        let rules: Vec<_> = resources.iter().map(|resource| rule(resource)).collect();
+        json!({"metadata": {"name": name, "labels": {"to": "view"}}, "rules": rules})
+    };
+    let selectors = json!([{"matchLabels": {"to": "view"}}]);
+    world
+        .create_cluster::<ClusterRole>(json!({
+            "metadata": {"name": "view", "labels": {"to": "view"}},
+            "aggregationRule": {"clusterRoleSelectors": selectors},
+        }))
+        .await;
+    world.create_cluster::<ClusterRole>(part("b", &["pods", "secrets"])).await;
+    world.create_cluster::<ClusterRole>(part("a", &["nodes", "pods"])).await;
+    let has = async |wanted: &[&str]| {
+        world
+            .eventually(&format!("{wanted:?}"), async |world| {
+                let role = world.all::<ClusterRole>().get("view").await.ok()?;
+                let rules = role.rules.iter().flatten();
+                let resources: Vec<String> =
+                    rules.flat_map(|rule| rule.resources.clone().unwrap_or_default()).collect();
+                (resources == wanted).then_some(())
+            })
+            .await;
+    };
+    has(&["nodes", "pods", "secrets"]).await;
+    world.all::<ClusterRole>().delete("a", DeleteOptions::default()).await.unwrap();
+    has(&["pods", "secrets"]).await;
+    let writes = world.writes();
+    world.pass(60).await;
+    assert_eq!(world.writes(), writes);
 }

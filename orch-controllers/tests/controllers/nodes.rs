@@ -1,7 +1,7 @@
 //! Nodes that go silent.
 
 use k8s_openapi::api::{
-    apps::v1::DaemonSet,
+    apps::v1::{ControllerRevision, DaemonSet},
     coordination::v1::Lease,
     core::v1::{Node, Pod},
 };
@@ -130,4 +130,110 @@ async fn a_daemon_set_has_one_pod_on_every_node_that_suits() {
     world.patch::<DaemonSet>("agent", patch).await;
     let updated = async |world: &World| settled(world, &["n2", "n3"], "v2").await;
     world.eventually("the new version", updated).await;
+}
+
+async fn daemons(world: &World, strategy: serde_json::Value) {
+    for name in ["n1", "n2", "n3"] {
+        world.create_cluster::<Node>(json!({"metadata": {"name": name}})).await;
+    }
+    let set = json!({
+        "metadata": {"name": "agent"},
+        "spec": {
+            "selector": {"matchLabels": {"app": "agent"}},
+            "template": template("agent", "v1"),
+            "updateStrategy": strategy, "revisionHistoryLimit": 1,
+        },
+    });
+    world.create::<DaemonSet>(set).await;
+}
+
+async fn set_image(world: &World, image: &str) {
+    let containers = json!([{"name": "main", "image": image}]);
+    let patch = json!({"spec": {"template": {"spec": {"containers": containers}}}});
+    world.patch::<DaemonSet>("agent", patch).await;
+}
+
+async fn all_run(world: &World, image: &str) {
+    world
+        .eventually(image, async |world| {
+            let set = world.get::<DaemonSet>("agent").await?;
+            let available = set.status.as_ref()?.number_available;
+            let pods = world.list::<Pod>().await;
+            let right = pods.iter().all(|pod| {
+                pod.spec.as_ref().is_some_and(|s| s.containers[0].image.as_deref() == Some(image))
+            });
+            (right && pods.len() == 3 && available == Some(3)).then_some(())
+        })
+        .await;
+}
+
+async fn revisions(world: &World) -> Vec<(i64, String)> {
+    let mut all: Vec<(i64, String)> = world
+        .list::<ControllerRevision>()
+        .await
+        .iter()
+        .map(|revision| {
+            let data = &revision.data.as_ref().unwrap().0;
+            let image = data.pointer("/spec/template/spec/containers/0/image").unwrap();
+            (revision.revision, image.as_str().unwrap().to_owned())
+        })
+        .collect();
+    all.sort();
+    all
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_daemon_set_keeps_its_versions_to_go_back_to() {
+    let world = World::start(|informers| vec![daemon_set(informers)]);
+    daemons(&world, json!({"type": "RollingUpdate"})).await;
+    all_run(&world, "v1").await;
+    assert_eq!(revisions(&world).await, [(1, "v1".to_owned())]);
+    set_image(&world, "v2").await;
+    all_run(&world, "v2").await;
+    set_image(&world, "v3").await;
+    all_run(&world, "v3").await;
+    world.pass(10).await;
+    // One old version is kept.
+    assert_eq!(revisions(&world).await, [(2, "v2".to_owned()), (3, "v3".to_owned())]);
+    set_image(&world, "v2").await;
+    all_run(&world, "v2").await;
+    assert_eq!(revisions(&world).await, [(3, "v3".to_owned()), (4, "v2".to_owned())]);
+    let writes = world.writes();
+    world.pass(600).await;
+    assert_eq!(world.writes(), writes);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_surging_daemon_set_starts_new_pods_first() {
+    let world = World::start(|informers| vec![daemon_set(informers)]);
+    let rolling = json!({"maxSurge": 1, "maxUnavailable": 0});
+    daemons(&world, json!({"type": "RollingUpdate", "rollingUpdate": rolling})).await;
+    all_run(&world, "v1").await;
+    world.ready.store(false, std::sync::atomic::Ordering::Relaxed);
+    set_image(&world, "v2").await;
+    world.pass(30).await;
+    // One more on one node, and no old one goes before the new one is ready.
+    let images = |pods: Vec<Arc<Pod>>| -> Vec<String> {
+        let image = |pod: &Arc<Pod>| pod.spec.as_ref().unwrap().containers[0].image.clone();
+        let mut images: Vec<String> = pods.iter().filter_map(image).collect();
+        images.sort();
+        images
+    };
+    assert_eq!(images(world.list::<Pod>().await), ["v1", "v1", "v1", "v2"]);
+    world.ready.store(true, std::sync::atomic::Ordering::Relaxed);
+    for _ in 0..200 {
+        world.pass(1).await;
+        let pods = world.list::<Pod>().await;
+        let ready = pods.iter().filter(|pod| {
+            let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+            pod.metadata.deletion_timestamp.is_none()
+                && conditions
+                    .into_iter()
+                    .flatten()
+                    .any(|c| c.type_ == "Ready" && c.status == "True")
+        });
+        assert!(ready.count() >= 3, "no node is ever without an available pod");
+        assert!(pods.len() <= 4, "one node surges at a time: {}", pods.len());
+    }
+    all_run(&world, "v2").await;
 }

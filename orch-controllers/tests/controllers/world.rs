@@ -192,6 +192,7 @@ fn node_agent(
                     let last = key.name.bytes().map(u32::from).sum::<u32>() % 250 + 1;
                     let status = json!({"status": {
                         "phase": "Running",
+                        "startTime": orch_core::clock::to_seconds(now).to_string(),
                         "podIP": format!("10.0.0.{last}"), "podIPs": [{"ip": format!("10.0.0.{last}")}],
                         "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime":
                             orch_core::clock::to_seconds(now).to_string()}],

@@ -13,6 +13,7 @@ use orch_api::{
 };
 use orch_controllers::{
     Manager,
+    pod_autoscaler::metrics::Metrics as Measurements,
     standard::{StandardOptions, standard},
     volumes::{LocalPath, LocalPathOptions, ensure_storage_class},
 };
@@ -42,6 +43,7 @@ pub struct ClusterBuilder {
     network: NetworkSetup,
     volumes: Option<PathBuf>,
     metrics: Option<Metrics>,
+    measurements: Option<Arc<dyn Measurements>>,
 }
 
 impl ClusterBuilder {
@@ -124,6 +126,14 @@ impl ClusterBuilder {
     #[must_use]
     pub fn metrics(mut self, metrics: Metrics) -> Self {
         self.metrics = Some(metrics);
+        self
+    }
+
+    /// Where HorizontalPodAutoscalers get their measurements. Default: `metrics.k8s.io`, which a
+    /// cluster has only if somebody serves it there.
+    #[must_use]
+    pub fn measurements(mut self, measurements: impl Measurements) -> Self {
+        self.measurements = Some(Arc::new(measurements));
         self
     }
 
@@ -244,6 +254,7 @@ impl ClusterBuilder {
 
     fn manager(&self, pki: Option<&Pki>, informers: &Informers) -> Result<Manager, StartError> {
         let mut options = StandardOptions::new(informers.client().clone());
+        options.metrics.clone_from(&self.measurements);
         options.root_ca_pem = pki.map(|pki| pki.ca_pem().to_owned());
         if let Some(names) = &self.controllers {
             options.controllers.clone_from(names);

@@ -1,14 +1,24 @@
 //! What the standard controllers, the scheduler and the nodes make of workloads.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+};
 
 use k8s_openapi::api::{
     apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet},
+    autoscaling::v2::HorizontalPodAutoscaler,
     batch::v1::Job,
     core::v1::{Namespace, Pod},
 };
 use kube::{Api, ResourceExt, api::DeleteParams, runtime::wait::await_condition};
-use orch::Cluster;
+use orch::{
+    Cluster,
+    controllers::pod_autoscaler::metrics::{MetricName, Metrics, MetricsError, PodMeasurements},
+};
 use serde_json::json;
 
 use crate::world::{create, create_global, is_ready, node_of, seeded, template, until, workload};
@@ -51,7 +61,7 @@ async fn two_clusters_run_side_by_side() {
 async fn a_stateful_set_keeps_names_across_deletions() {
     let cluster = seeded(1).simulated_nodes(2).start().await.expect("it starts");
     create::<StatefulSet>(&cluster, workload("db", 3)).await;
-    let ordinals = |pods: &[std::sync::Arc<Pod>]| -> Vec<String> {
+    let ordinals = |pods: &[Arc<Pod>]| -> Vec<String> {
         pods.iter().filter(|pod| is_ready(pod)).map(|pod| pod.name_any()).collect()
     };
     until::<Pod>(&cluster, |pods| ordinals(pods) == ["db-0", "db-1", "db-2"]).await;
@@ -145,5 +155,48 @@ async fn a_deleted_pod_that_somebody_holds_causes_no_work() {
     let held = pods.get("held").await.expect("it is held").resource_version();
     tokio::time::sleep(std::time::Duration::from_secs(600)).await;
     assert_eq!(pods.get("held").await.expect("it is held").resource_version(), held);
+    cluster.shutdown().await;
+}
+
+/// Every pod uses so many thousandths of everything.
+struct Busy(Arc<AtomicI64>);
+
+#[async_trait::async_trait]
+impl Metrics for Busy {
+    async fn of_resource(
+        &self,
+        _namespace: &str,
+        _resource: &str,
+        _selector: &str,
+        _container: Option<&str>,
+    ) -> Result<PodMeasurements, MetricsError> {
+        Err(MetricsError("only pods are measured".to_owned()))
+    }
+
+    async fn external(&self, _: &str, metric: MetricName<'_>) -> Result<Vec<i64>, MetricsError> {
+        assert_eq!(metric.name, "requests");
+        Ok(vec![self.0.load(Ordering::Relaxed)])
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deployment_is_scaled_by_what_it_has_to_do() {
+    let load = Arc::new(AtomicI64::new(100_000));
+    let cluster = seeded(12).simulated_nodes(2).measurements(Busy(load.clone())).start().await;
+    let cluster = cluster.expect("it starts");
+    create::<Deployment>(&cluster, workload("web", 1)).await;
+    let scaler = json!({
+        "metadata": {"name": "web"},
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"},
+            "minReplicas": 1, "maxReplicas": 8,
+            "metrics": [{"type": "External", "external": {"metric": {"name": "requests"},
+                "target": {"type": "AverageValue", "averageValue": "25"}}}],
+        },
+    });
+    create::<HorizontalPodAutoscaler>(&cluster, scaler).await;
+    until::<Pod>(&cluster, |pods| pods.iter().filter(|pod| is_ready(pod)).count() == 4).await;
+    load.store(20_000, Ordering::Relaxed);
+    until::<Pod>(&cluster, |pods| pods.len() == 1).await;
     cluster.shutdown().await;
 }

@@ -1,0 +1,36 @@
+//! What a ControllerRevision keeps of a pod template.
+//!
+//! Source: `k8s.io/kubernetes/pkg/controller/history`.
+
+use std::sync::Arc;
+
+use k8s_openapi::{
+    api::{apps::v1::ControllerRevision, core::v1::PodTemplateSpec},
+    apimachinery::pkg::runtime::RawExtension,
+};
+use serde_json::json;
+
+/// A patch that brings the owner back to this template.
+pub(crate) fn data(template: &PodTemplateSpec) -> RawExtension {
+    let mut template = serde_json::to_value(template).unwrap_or_default();
+    template["$patch"] = json!("replace");
+    RawExtension(json!({"spec": {"template": template}}))
+}
+
+/// The template that a revision keeps.
+pub(crate) fn template_of(revision: &ControllerRevision) -> Option<PodTemplateSpec> {
+    let template = revision.data.as_ref()?.0.pointer("/spec/template")?.clone();
+    serde_json::from_value(template).ok()
+}
+
+pub(crate) fn name(revision: &ControllerRevision) -> &str {
+    revision.metadata.name.as_deref().unwrap_or_default()
+}
+
+/// The newest of these revisions that keeps this template.
+pub(crate) fn newest_of<'a>(
+    known: &'a [Arc<ControllerRevision>],
+    template: &PodTemplateSpec,
+) -> Option<&'a Arc<ControllerRevision>> {
+    known.iter().rev().find(|revision| template_of(revision).as_ref() == Some(template))
+}
