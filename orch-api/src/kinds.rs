@@ -15,11 +15,14 @@ pub(crate) use field::{Field, child, default_to, spec_of};
 pub(crate) use service::{has_cluster_ip, has_node_ports};
 
 mod access;
+mod autoscaler;
 mod cluster;
 mod config;
 mod cron_job;
+mod csi;
 mod event;
 mod field;
+mod flow_control;
 mod job;
 pub(crate) mod metadata;
 mod namespace;
@@ -131,6 +134,7 @@ fn rbac(plural: &str) -> &'static dyn Strategy {
 
 fn storage(plural: &str) -> &'static dyn Strategy {
     match plural {
+        "csistoragecapacities" => &cluster::CSI_CAPACITIES,
         "csidrivers" => &cluster::CSI_DRIVERS,
         "csinodes" => &cluster::CSI_NODES,
         "storageclasses" => &cluster::STORAGE_CLASSES,
