@@ -16,11 +16,14 @@ pub(crate) use service::{has_cluster_ip, has_node_ports};
 
 mod access;
 mod api_service;
+mod autoscaler;
 mod cluster;
 mod config;
 mod cron_job;
+mod csi;
 mod event;
 mod field;
+mod flow_control;
 mod job;
 pub(crate) mod metadata;
 mod namespace;
@@ -133,6 +136,7 @@ fn rbac(plural: &str) -> &'static dyn Strategy {
 
 fn storage(plural: &str) -> &'static dyn Strategy {
     match plural {
+        "csistoragecapacities" => &cluster::CSI_CAPACITIES,
         "csidrivers" => &cluster::CSI_DRIVERS,
         "csinodes" => &cluster::CSI_NODES,
         "storageclasses" => &cluster::STORAGE_CLASSES,

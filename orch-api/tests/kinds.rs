@@ -4,6 +4,8 @@
 mod defaults;
 #[path = "kinds/manifests.rs"]
 mod manifests;
+#[path = "kinds/rules.rs"]
+mod rules;
 #[path = "kinds/server.rs"]
 mod server;
 #[path = "kinds/service_network.rs"]

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use async_trait::async_trait;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use orch_core::{ApiError, status::FieldError};
 use serde_json::{Value, json};
 
@@ -202,21 +203,28 @@ impl Strategy for CertificateSigningRequest {
 
     fn prepare_for_status_update(&self, new: &mut Value, old: &Value) {
         carry(new, old, "spec");
+        keep_verdicts(new, old);
+    }
+
+    fn validate_status_update(&self, new: &Value, old: &Value) -> Errors {
+        conditions(new, old)
+    }
+
+    fn validate_subresource_update(&self, _name: &str, new: &Value, old: &Value) -> Errors {
+        conditions(new, old)
     }
 
     fn validate(&self, object: &Value) -> Errors {
         let mut errors = Vec::new();
         let spec = Field::root(object).get("spec");
-        if spec.str("request").is_empty() {
+        if !is_request(spec.str("request")) {
             errors.push(spec.invalid("request", "PEM block type must be CERTIFICATE REQUEST"));
         }
-        if spec.len("usages") == 0 {
-            errors.push(spec.required("usages", "usages must be specified"));
-        }
+        usages(&spec, &mut errors);
         let signer = spec.str("signerName");
         if signer.is_empty() {
             errors.push(spec.required("signerName", ""));
-        } else if !signer.contains('/') {
+        } else if !is_signer(signer) {
             let why =
                 "must be a fully qualified domain and path of the form 'example.com/signer-name'";
             errors.push(spec.invalid("signerName", why));
@@ -243,6 +251,141 @@ impl Strategy for CertificateSigningRequest {
     fn row(&self, object: &Value, now: jiff::Timestamp) -> Vec<Value> {
         printers::policy::certificate_request(object, now)
     }
+}
+
+/// What a certificate may be used for.
+const USAGES: [&str; 23] = [
+    "any",
+    "cert sign",
+    "client auth",
+    "code signing",
+    "content commitment",
+    "crl sign",
+    "data encipherment",
+    "decipher only",
+    "digital signature",
+    "email protection",
+    "encipher only",
+    "ipsec end system",
+    "ipsec tunnel",
+    "ipsec user",
+    "key agreement",
+    "key encipherment",
+    "microsoft sgc",
+    "netscape sgc",
+    "ocsp signing",
+    "s/mime",
+    "server auth",
+    "signing",
+    "timestamping",
+];
+
+fn usages(spec: &Field<'_>, errors: &mut Errors) {
+    if spec.len("usages") == 0 {
+        errors.push(spec.required("usages", "usages must be specified"));
+    }
+    let mut seen = Vec::new();
+    for (at, usage) in spec.strs("usages").enumerate() {
+        let path = format!("{}[{at}]", spec.at("usages"));
+        if !USAGES.contains(&usage) {
+            errors.push(FieldError::not_supported(path, usage, &USAGES));
+        } else if seen.contains(&usage) {
+            errors.push(FieldError::duplicate(path, usage));
+        }
+        seen.push(usage);
+    }
+}
+
+/// Whether a text is a request for a certificate: PEM, encoded once more.
+fn is_request(text: &str) -> bool {
+    let Ok(pem) = STANDARD.decode(text) else { return false };
+    x509_parser::pem::parse_x509_pem(&pem).is_ok_and(|(_, pem)| pem.label == "CERTIFICATE REQUEST")
+}
+
+/// A signer is a domain and a path of one segment behind it.
+fn is_signer(name: &str) -> bool {
+    name.split_once('/').is_some_and(|(domain, path)| {
+        domain.contains('.')
+            && names::dns_subdomain(domain).is_empty()
+            && path.split('.').all(|part| names::dns_subdomain(part).is_empty())
+    })
+}
+
+/// The conditions that decide, of which a status has its own and an approval others.
+const VERDICTS: [&str; 2] = ["Approved", "Denied"];
+
+fn is_verdict(condition: &Value) -> bool {
+    condition["type"].as_str().is_some_and(|kind| VERDICTS.contains(&kind))
+}
+
+fn conditions_of(object: &Value) -> Vec<Value> {
+    object["status"]["conditions"].as_array().cloned().unwrap_or_default()
+}
+
+/// Whoever writes the status neither approves nor denies, and takes no verdict back.
+fn keep_verdicts(new: &mut Value, old: &Value) {
+    let mut before: Vec<Value> = conditions_of(old).into_iter().filter(is_verdict).collect();
+    let mut after = Vec::new();
+    for condition in conditions_of(new) {
+        let same = |one: &Value| one["type"] == condition["type"];
+        match before.iter().position(same) {
+            _ if !is_verdict(&condition) => after.push(condition),
+            Some(at) => after.push(before.remove(at)),
+            None => {}
+        }
+    }
+    after.append(&mut before);
+    if let Some(status) = new.get_mut("status").and_then(Value::as_object_mut) {
+        if after.is_empty() {
+            status.remove("conditions");
+        } else {
+            status.insert("conditions".into(), after.into());
+        }
+    }
+}
+
+/// Checks the conditions of a request, of which verdicts and failures are final.
+///
+/// Source: `pkg/apis/certificates/validation`.
+fn conditions(new: &Value, old: &Value) -> Errors {
+    let mut errors = Vec::new();
+    let status = Field::new(&new["status"], "status");
+    let mut seen: Vec<&str> = Vec::new();
+    for condition in status.items("conditions") {
+        let kind = condition.str("type");
+        condition.not_empty("type", &mut errors);
+        let verdict = VERDICTS.contains(&kind) || kind == "Failed";
+        match condition.str("status") {
+            "" => errors.push(condition.required("status", "")),
+            "True" => {}
+            other if verdict => {
+                let path = condition.at("status");
+                errors.push(FieldError::not_supported(path, other, &["True"]));
+            }
+            other => {
+                if !matches!(other, "False" | "Unknown") {
+                    let known = ["True", "False", "Unknown"];
+                    errors.push(FieldError::not_supported(condition.at("status"), other, &known));
+                }
+            }
+        }
+        let opposite = |one: &&str| VERDICTS.contains(one) && **one != *kind;
+        if VERDICTS.contains(&kind) && seen.iter().any(opposite) {
+            let why = "Approved and Denied conditions are mutually exclusive";
+            errors.push(condition.invalid("type", why));
+        }
+        if seen.contains(&kind) {
+            errors.push(FieldError::duplicate(condition.at("type"), kind));
+        }
+        seen.push(kind);
+    }
+    for kind in ["Approved", "Denied", "Failed"] {
+        if conditions_of(old).iter().any(|one| one["type"] == kind) && !seen.contains(&kind) {
+            let why = format!("updates may not remove a condition of type {kind:?}");
+            errors.push(status.forbidden("conditions", why));
+        }
+    }
+    errors
 }
 
 /// Writes into a new CertificateSigningRequest who asks. Install it as the hook of

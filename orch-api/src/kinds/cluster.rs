@@ -5,7 +5,9 @@ use orch_core::status::FieldError;
 use serde_json::{Map, Value, json};
 
 use super::{
+    autoscaler, csi,
     field::{Errors, Field, child, child_opt, children, default_to, same, spec_of},
+    flow_control, metadata,
     plain::{Plain, empty_status},
     pod_spec::{self, named, resources},
 };
@@ -60,6 +62,8 @@ pub(super) static CSI_DRIVERS: Plain = Plain {
             default_to(spec, name, false);
         }
     },
+    validate: csi::driver,
+    update: csi::driver_update,
     generation: true,
     columns: &printers::storage::DRIVERS,
     row: printers::storage::driver,
@@ -67,20 +71,17 @@ pub(super) static CSI_DRIVERS: Plain = Plain {
 };
 
 pub(super) static CSI_NODES: Plain = Plain {
+    validate: csi::node,
     columns: &printers::storage::DRIVER_NODES,
     row: printers::storage::driver_node,
     ..Plain::DATA
 };
 
+pub(super) static CSI_CAPACITIES: Plain =
+    Plain { validate: csi::capacity, update: csi::capacity_update, ..Plain::DATA };
+
 pub(super) static VOLUME_ATTACHMENTS: Plain = Plain {
-    validate: |object| {
-        let mut errors = Vec::new();
-        let spec = Field::root(object).get("spec");
-        for name in ["attacher", "nodeName"] {
-            spec.not_empty(name, &mut errors);
-        }
-        errors
-    },
+    validate: csi::attachment,
     update: |new, old| {
         let mut errors = Vec::new();
         if !same(&new["spec"], &old["spec"]) {
@@ -100,6 +101,11 @@ pub(super) static RUNTIME_CLASSES: Plain = Plain {
         let mut errors = Vec::new();
         let class = Field::root(object);
         named(&class, "handler", names::dns_label, &mut errors);
+        let fixed = class.get("overhead");
+        for (name, value) in fixed.entries("podFixed") {
+            resources::quantity(&fixed.at_key("podFixed", name), name, value, &mut errors);
+        }
+        metadata::labels(&class.get("scheduling"), "nodeSelector", &mut errors);
         errors
     },
     update: |new, old| {
@@ -171,6 +177,10 @@ pub(super) static LEASES: Plain = Plain {
             errors.push(spec.invalid("leaseDurationSeconds", "must be greater than 0"));
         }
         spec.non_negative("leaseTransitions", &mut errors);
+        if !spec.str("preferredHolder").is_empty() && spec.str("strategy").is_empty() {
+            let why = "may only be specified if `strategy` is defined";
+            errors.push(spec.forbidden("preferredHolder", why));
+        }
         errors
     },
     create_on_update: true,
@@ -380,26 +390,7 @@ pub(super) static AUTOSCALERS: Plain = Plain {
             behavior_defaults(behavior);
         }
     },
-    validate: |object| {
-        let mut errors = Vec::new();
-        let spec = Field::root(object).get("spec");
-        let (min, max) = (spec.int("minReplicas"), spec.int("maxReplicas").unwrap_or_default());
-        if min.is_some_and(|min| min < 1) {
-            errors.push(spec.invalid("minReplicas", "must be greater than or equal to 1"));
-        }
-        if max < 1 {
-            errors.push(FieldError::invalid(spec.at("maxReplicas"), max, "must be greater than 0"));
-        }
-        if min.is_some_and(|min| min > max) {
-            let why = "must be greater than or equal to `minReplicas`";
-            errors.push(FieldError::invalid(spec.at("maxReplicas"), max, why));
-        }
-        let target = spec.get("scaleTargetRef");
-        for name in ["kind", "name"] {
-            target.not_empty(name, &mut errors);
-        }
-        errors
-    },
+    validate: autoscaler::autoscaler,
     status: Some(|| json!({"desiredReplicas": 0, "currentMetrics": null})),
     generation: false,
     columns: &printers::policy::AUTOSCALERS,
@@ -430,17 +421,7 @@ pub(super) static FLOW_SCHEMAS: Plain = Plain {
             default_to(spec, "matchingPrecedence", 1000);
         }
     },
-    validate: |object| {
-        let mut errors = Vec::new();
-        let spec = Field::root(object).get("spec");
-        if spec.get("priorityLevelConfiguration").str("name").is_empty() {
-            errors.push(FieldError::required(
-                "spec.priorityLevelConfiguration.name",
-                "must reference a priority level",
-            ));
-        }
-        errors
-    },
+    validate: flow_control::flow_schema,
     status: Some(empty_status),
     columns: &printers::policy::FLOW_SCHEMAS,
     row: printers::policy::flow_schema,
@@ -468,15 +449,7 @@ pub(super) static PRIORITY_LEVELS: Plain = Plain {
             }
         }
     },
-    validate: |object| {
-        let mut errors = Vec::new();
-        let spec = Field::root(object).get("spec");
-        spec.one_of("type", &["Exempt", "Limited"], false, &mut errors);
-        if spec.str("type") == "Limited" && !spec.has("limited") {
-            errors.push(spec.required("limited", "must not be empty when type is Limited"));
-        }
-        errors
-    },
+    validate: flow_control::priority_level,
     status: Some(empty_status),
     columns: &printers::policy::PRIORITY_LEVELS,
     row: printers::policy::priority_level,

@@ -331,14 +331,16 @@ fn network_policy(object: &Value) -> Errors {
         for rule in spec.items(direction) {
             for port in rule.items("ports") {
                 port.one_of("protocol", &["SCTP", "TCP", "UDP"], true, &mut errors);
-                if port.has("port") {
-                    metadata::port_number_or_name(&port, "port", &mut errors);
-                }
+                policy_port(&port, &mut errors);
             }
             for peer in rule.items(peers) {
                 policy_peer(&peer, &mut errors);
             }
         }
+    }
+    if spec.len("policyTypes") > 2 {
+        errors.push(spec.invalid("policyTypes", "may not specify more than two policyTypes"));
+        return errors;
     }
     for (i, kind) in spec.strs("policyTypes").enumerate() {
         if !matches!(kind, "Ingress" | "Egress") {
@@ -347,6 +349,22 @@ fn network_policy(object: &Value) -> Errors {
         }
     }
     errors
+}
+
+fn policy_port(port: &Field<'_>, errors: &mut Errors) {
+    if port.has("port") {
+        metadata::port_number_or_name(port, "port", errors);
+    }
+    let Some(end) = port.int("endPort") else { return };
+    let why = match port.raw("port") {
+        Value::Null => "may not be specified when `port` is not specified",
+        Value::String(_) => "may not be specified when `port` is non-numeric",
+        _ if port.int("port").is_some_and(|first| end < first) => {
+            "must be greater than or equal to `port`"
+        }
+        _ => return metadata::port_number(port, "endPort", errors),
+    };
+    errors.push(port.invalid("endPort", why));
 }
 
 fn policy_peer(peer: &Field<'_>, errors: &mut Errors) {
@@ -368,6 +386,22 @@ fn policy_peer(peer: &Field<'_>, errors: &mut Errors) {
                 errors.push(block.required("cidr", ""));
             } else {
                 named(&block, "cidr", names::cidr, errors);
+            }
+            let whole = block.str("cidr").parse::<ipnet::IpNet>().ok();
+            for (i, except) in block.strs("except").enumerate() {
+                let path = format!("{}[{i}]", block.at("except"));
+                match (whole, except.parse::<ipnet::IpNet>()) {
+                    (_, Err(_)) => errors.extend(
+                        names::cidr(except)
+                            .into_iter()
+                            .map(|w| FieldError::invalid(&path, except, w)),
+                    ),
+                    (Some(whole), Ok(part)) if !whole.contains(&part) || whole == part => {
+                        let why = "must be a strict subset of `cidr`";
+                        errors.push(FieldError::invalid(path, except, why));
+                    }
+                    _ => {}
+                }
             }
         }
     }

@@ -62,6 +62,43 @@ async fn documents_equal_upstreams() {
     assert!(compared > 50, "only {compared} documents were compared");
 }
 
+/// Where kubectl looks first for a resource that two groups have is decided by this order.
+#[tokio::test]
+async fn groups_and_versions_come_in_upstreams_order() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/upstream/discovery");
+    if !folder.exists() {
+        eprintln!("skipped: {} is not here to compare with", folder.display());
+        return;
+    }
+    let options = ServerOptions { api_versions: ApiVersions::All, ..ServerOptions::default() };
+    let server = ApiServer::builder(Arc::new(MemoryStore::default())).options(options).build();
+    let expected: Value =
+        serde_json::from_slice(&fs::read(folder.join("apis.json")).unwrap()).unwrap();
+    let found = json(&server, "GET", "/apis", None).await.1;
+    let order = |list: &Value| -> Vec<String> {
+        let groups = list["groups"].as_array().unwrap();
+        let versions = groups.iter().flat_map(|group| group["versions"].as_array().unwrap());
+        versions.map(|one| one["groupVersion"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(order(&found), order(&expected));
+    let aggregated = fs::read(folder.join("aggregated_v2.json")).unwrap();
+    let expected: Value = serde_json::from_slice(&aggregated).unwrap();
+    let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+    let (_, _, body) = call(&server, "GET", "/apis", &[("accept", accept)], "").await;
+    let found: Value = serde_json::from_slice(&body).unwrap();
+    let order = |list: &Value| -> Vec<String> {
+        let items = list["items"].as_array().unwrap();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let of = |item: &Value| {
+            let group = text(&item["metadata"]["name"]);
+            let versions = item["versions"].as_array().unwrap();
+            versions.iter().map(|v| format!("{group}/{}", text(&v["version"]))).collect::<Vec<_>>()
+        };
+        items.iter().flat_map(of).collect()
+    };
+    assert_eq!(order(&found), order(&expected));
+}
+
 #[tokio::test]
 async fn only_stable_versions_are_served_by_default() {
     let server = server();
