@@ -1,6 +1,6 @@
 //! The client in the server's own process.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, LazyLock, Weak};
 
 use async_trait::async_trait;
 use orch_core::{
@@ -55,6 +55,10 @@ impl Client for LocalClient {
     }
 }
 
+/// Whom the server acts as.
+static ITSELF: LazyLock<Arc<UserInfo>> =
+    LazyLock::new(|| Arc::new(UserInfo::master("system:apiserver")));
+
 /// The server's own client, with all rights. It does not keep the server alive, because the
 /// server holds what holds it.
 #[derive(Clone)]
@@ -73,7 +77,7 @@ impl std::fmt::Debug for OwnClient {
 impl OwnClient {
     fn client(&self) -> Result<LocalClient, ClientError> {
         let server = self.0.upgrade().ok_or_else(|| ClientError::Transport(Box::new(Gone)))?;
-        Ok(LocalClient::new(server, UserInfo::master("system:apiserver")))
+        Ok(LocalClient { server, user: ITSELF.clone() })
     }
 }
 

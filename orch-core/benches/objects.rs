@@ -2,6 +2,7 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use orch_core::{
+    Object, cbor,
     patch::{self, FieldSet, Writer},
     protobuf, schema,
 };
@@ -62,12 +63,38 @@ fn bench(c: &mut Criterion) {
         let live = patch::apply(definition, None, &config, &writer("me"), false).expect("applies");
         b.iter(|| patch::apply(definition, Some(&live), &config, &writer("me"), false));
     });
+    group.bench_function("apply_changed", |b| {
+        let live = patch::apply(definition, None, &pod(), &writer("me"), false).expect("applies");
+        let mut config = pod();
+        config["spec"]["containers"][1]["image"] = "registry/web:2".into();
+        b.iter(|| patch::apply(definition, Some(&live), &config, &writer("me"), false));
+    });
+    group.bench_function("apply_conflicting", |b| {
+        let live = patch::apply(definition, None, &pod(), &writer("me"), false).expect("applies");
+        let mut config = pod();
+        config["spec"]["containers"][1]["image"] = "registry/web:2".into();
+        b.iter(|| patch::apply(definition, Some(&live), &config, &writer("you"), false));
+    });
     group.throughput(Throughput::Bytes(u64::try_from(bytes.len()).unwrap_or(u64::MAX)));
     group.bench_function("protobuf_decode", |b| b.iter(|| protobuf::decode(&bytes)));
     group.bench_function("protobuf_encode", |b| {
         let pod = pod();
         b.iter(|| protobuf::encode(&pod));
     });
+    let packed = cbor::encode(&pod());
+    group.throughput(Throughput::Bytes(u64::try_from(packed.len()).unwrap_or(u64::MAX)));
+    group.bench_function("cbor_decode", |b| b.iter(|| cbor::decode(&packed)));
+    group.bench_function("cbor_encode", |b| {
+        let pod = pod();
+        b.iter(|| cbor::encode(&pod));
+    });
+    let stored = Object::encode_for_store(&mut pod()).expect("a pod");
+    group.throughput(Throughput::Bytes(u64::try_from(stored.len()).unwrap_or(u64::MAX)));
+    group.bench_function("encode_for_store", |b| {
+        let mut pod = pod();
+        b.iter(|| Object::encode_for_store(&mut pod));
+    });
+    group.bench_function("from_stored", |b| b.iter(|| Object::from_stored(stored.clone(), 7)));
     group.finish();
 }
 

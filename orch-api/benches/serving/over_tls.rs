@@ -146,6 +146,13 @@ pub(crate) async fn list_length(connector: &Connector) -> f64 {
     send(&mut sender, request(COLLECTION, None), StatusCode::OK).await as f64
 }
 
+/// Leaves the server alone for a second, and then asks it a little.
+pub(crate) async fn rest(connector: &Connector) {
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    let one: Make = Arc::new(|| request(&format!("{COLLECTION}/bench-1"), None));
+    load(connector, StatusCode::OK, one, |start| start.elapsed() > PERIOD / 8).await;
+}
+
 fn report(what: &str, rounds: &[(f64, Vec<f64>)]) {
     let of = |percent| median(rounds.iter().map(|(_, all)| percentile(all, percent)).collect());
     let rate = median(rounds.iter().map(|(rate, _)| *rate).collect());

@@ -52,7 +52,10 @@ pub(crate) fn idle() {
 
 pub(crate) fn run() {
     let own = std::env::current_exe().expect("this program");
-    let output = Command::new(own).arg("--idle").stderr(Stdio::inherit()).output();
+    // One huge page is more than a server needs; programs with another allocator have none.
+    let mut idle = Command::new(own);
+    idle.arg("--idle").env("MIMALLOC_ALLOW_THP", "0").stderr(Stdio::inherit());
+    let output = idle.output();
     print!("{}", String::from_utf8_lossy(&output.expect("it runs").stdout));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let times: Vec<f64> = runtime.expect("a runtime").block_on(async {

@@ -296,7 +296,11 @@ async fn load(store: Arc<dyn Store>, loading: Loading) {
             }
         };
         revision.get_or_insert(page.revision);
-        for entry in page.entries {
+        // Every second one first: what is inserted in order leaves the leaves of the map half
+        // empty, and the others then fill them.
+        let (first, second): (Vec<_>, Vec<_>) =
+            page.entries.into_iter().enumerate().partition(|(at, _)| at % 2 == 0);
+        for (_, entry) in first.into_iter().chain(second) {
             if let Some(object) = decode(&entry.key, &entry.value, entry.mod_revision) {
                 objects.insert(entry.key, loading.item(object));
             }

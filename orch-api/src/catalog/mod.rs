@@ -232,7 +232,7 @@ impl GroupVersion {
 pub(crate) struct Catalog {
     group_versions: Vec<GroupVersion>,
     /// The few resources of each plural name, for look-ups that own nothing.
-    by_plural: HashMap<String, Vec<Arc<Resource>>>,
+    by_plural: HashMap<String, Vec<Arc<Resource>>, foldhash::fast::RandomState>,
 }
 
 static STABLE: LazyLock<Arc<Catalog>> = LazyLock::new(|| Arc::new(Catalog::read(false)));
@@ -258,7 +258,7 @@ impl Catalog {
     }
 
     fn of(group_versions: Vec<GroupVersion>) -> Self {
-        let mut by_plural: HashMap<String, Vec<Arc<Resource>>> = HashMap::new();
+        let mut by_plural: HashMap<String, Vec<Arc<Resource>>, _> = HashMap::default();
         for resource in group_versions.iter().flat_map(|gv| &gv.resources) {
             by_plural.entry(resource.of.plural.to_string()).or_default().push(resource.clone());
         }

@@ -338,3 +338,29 @@ async fn requests_take_a_limited_time() {
     let why = "invalid timeout specified in the request URL - time: missing unit in duration \"5\"";
     assert_eq!((code, message), (400, json!(why)));
 }
+
+#[tokio::test]
+async fn a_document_that_explodes_is_refused() {
+    let server = with_namespace().await;
+    let mut bomb = String::from("metadata: {name: bomb}\na0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+    for level in 1..10 {
+        let below = vec![format!("*a{}", level - 1); 10].join(", ");
+        bomb.push_str(&format!("a{level}: &a{level} [{below}]\n"));
+    }
+    let yaml = [("content-type", "application/yaml")];
+    let (code, _, body) = call(&server, "POST", MAPS, &yaml, bomb.clone()).await;
+    assert_eq!(code, 400, "{}", String::from_utf8_lossy(&body));
+    let apply = [("content-type", "application/apply-patch+yaml")];
+    let path = format!("{MAPS}/bomb?fieldManager=me");
+    assert_eq!(call(&server, "PATCH", &path, &apply, bomb).await.0, 400);
+    let operations = vec![r#"{"op":"test","path":"/kind","value":"ConfigMap"}"#; 10_001];
+    create(&server, "a").await;
+    let patch = [("content-type", "application/json-patch+json")];
+    let path = format!("{MAPS}/a");
+    let body = format!("[{}]", operations.join(","));
+    let (code, _, answer) = call(&server, "PATCH", &path, &patch, body).await;
+    let status: Value = serde_json::from_slice(&answer).unwrap();
+    assert_eq!((code, &status["reason"]), (413, &json!("RequestEntityTooLarge")));
+    let why = "The allowed maximum operations in a JSON patch is 10000, got 10001";
+    assert!(status["message"].as_str().unwrap().ends_with(why), "{}", status["message"]);
+}

@@ -6,6 +6,8 @@
 //! Differs: managers of another API version of the same kind are compared in the version at hand,
 //! since no kind served here renames its fields between versions.
 
+use std::sync::LazyLock;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use serde_json::{Map, Value, json};
@@ -151,9 +153,8 @@ pub(super) fn unmanaged(object: &Value) -> Value {
     object
 }
 
-/// What nobody owns: the object's identity and what the server alone writes.
-pub(super) fn stripped(fields: &FieldSet) -> FieldSet {
-    fields.difference(&FieldSet::of_names(&[
+static NOBODYS: LazyLock<FieldSet> = LazyLock::new(|| {
+    FieldSet::of_names(&[
         "apiVersion",
         "kind",
         "metadata",
@@ -166,7 +167,12 @@ pub(super) fn stripped(fields: &FieldSet) -> FieldSet {
         "metadata.generation",
         "metadata.managedFields",
         "metadata.resourceVersion",
-    ]))
+    ])
+});
+
+/// Without what nobody owns: the object's identity and what the server alone writes.
+pub(super) fn stripped(fields: &FieldSet) -> FieldSet {
+    fields.difference(&NOBODYS)
 }
 
 /// An object of that kind before anybody wrote a field of it.

@@ -385,9 +385,17 @@ fn delta_of_fields(
 }
 
 fn put(all: &mut Delta, element: &str, delta: Delta) {
-    all.removed.children.put(element.to_owned(), delta.removed);
-    all.modified.children.put(element.to_owned(), delta.modified);
-    all.added.children.put(element.to_owned(), delta.added);
+    let parts = [
+        (&mut all.removed, delta.removed),
+        (&mut all.modified, delta.modified),
+        (&mut all.added, delta.added),
+    ];
+    for (all, part) in parts {
+        // Most fields are in one of them at most.
+        if !part.is_empty() {
+            all.children.put(element.to_owned(), part);
+        }
+    }
 }
 
 /// A list's elements by their path elements; more than one where a key comes twice.
