@@ -31,6 +31,7 @@ mod persistent_volume_claim;
 mod plain;
 mod pod;
 mod pod_spec;
+mod policies;
 mod service;
 pub(crate) mod webhooks;
 mod workloads;
@@ -90,10 +91,10 @@ fn apps(plural: &str) -> &'static dyn Strategy {
 
 fn admission(plural: &str) -> &'static dyn Strategy {
     match plural {
-        "mutatingadmissionpolicies" | "validatingadmissionpolicies" => &cluster::ADMISSION_POLICIES,
-        "mutatingadmissionpolicybindings" | "validatingadmissionpolicybindings" => {
-            &cluster::ADMISSION_BINDINGS
-        }
+        "mutatingadmissionpolicies" => &policies::MUTATING_POLICIES,
+        "mutatingadmissionpolicybindings" => &policies::MUTATING_BINDINGS,
+        "validatingadmissionpolicies" => &policies::VALIDATING_POLICIES,
+        "validatingadmissionpolicybindings" => &policies::VALIDATING_BINDINGS,
         "mutatingwebhookconfigurations" => &webhooks::MUTATING_WEBHOOKS,
         "validatingwebhookconfigurations" => &webhooks::VALIDATING_WEBHOOKS,
         _ => &ANY,

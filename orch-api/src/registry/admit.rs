@@ -57,12 +57,12 @@ impl Inner {
         }
     }
 
-    /// The mutating half. If a webhook changed the object, everybody may look at it once more.
+    /// The mutating half. If a webhook or a policy changed the object, everybody may look at it once more.
     pub(super) async fn mutate(&self, request: &mut AdmissionRequest) -> Result<(), ApiError> {
         for plugin in &self.admission {
             plugin.mutate(request).await?;
         }
-        if request.origin.webhooks.begin_again() {
+        if request.origin.begin_again() {
             for plugin in &self.admission {
                 plugin.mutate(request).await?;
             }
