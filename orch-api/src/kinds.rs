@@ -35,6 +35,7 @@ mod plain;
 mod pod;
 mod pod_spec;
 mod resource;
+mod policies;
 mod service;
 mod service_network;
 pub(crate) mod webhooks;
@@ -95,10 +96,10 @@ fn apps(plural: &str) -> &'static dyn Strategy {
 
 fn admission(plural: &str) -> &'static dyn Strategy {
     match plural {
-        "mutatingadmissionpolicies" | "validatingadmissionpolicies" => &cluster::ADMISSION_POLICIES,
-        "mutatingadmissionpolicybindings" | "validatingadmissionpolicybindings" => {
-            &cluster::ADMISSION_BINDINGS
-        }
+        "mutatingadmissionpolicies" => &policies::MUTATING_POLICIES,
+        "mutatingadmissionpolicybindings" => &policies::MUTATING_BINDINGS,
+        "validatingadmissionpolicies" => &policies::VALIDATING_POLICIES,
+        "validatingadmissionpolicybindings" => &policies::VALIDATING_BINDINGS,
         "mutatingwebhookconfigurations" => &webhooks::MUTATING_WEBHOOKS,
         "validatingwebhookconfigurations" => &webhooks::VALIDATING_WEBHOOKS,
         _ => &ANY,

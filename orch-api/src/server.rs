@@ -11,7 +11,7 @@ use orch_store::Store;
 use parking_lot::Mutex;
 
 use crate::{
-    admission::{Admission, LateClient, webhook::Webhooks},
+    admission::{Admission, LateClient, policy::Policies, webhook::Webhooks},
     aggregation::Aggregated,
     allocator::{ServiceAllocator, ServiceCidrs, ServiceRanges},
     auth::{
@@ -62,6 +62,8 @@ pub(crate) struct Inner {
     pub(crate) admission: Vec<Arc<dyn Admission>>,
     /// The webhooks of admission, as they are configured now.
     pub(crate) webhooks: Webhooks,
+    /// The policies of admission, as they are written now.
+    pub(crate) policies: Policies,
     pub(crate) outbound: Arc<dyn Outbound>,
     /// The servers behind this one.
     pub(crate) aggregated: Aggregated,
@@ -368,6 +370,7 @@ impl ApiServerBuilder {
                 authorizers: self.authorizers,
                 admission,
                 webhooks: Webhooks::default(),
+                policies: Policies::default(),
                 outbound,
                 aggregated: Aggregated::default(),
                 connector: self.connector,

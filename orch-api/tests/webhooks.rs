@@ -1,4 +1,4 @@
-//! Webhooks of admission and conversion, and aggregated API servers, in process: upstream's conformance behaviours, each under
+//! Webhooks, admission policies and aggregated API servers, in process: upstream's conformance behaviours, each under
 //! the title of its test, and what those leave out.
 
 mod webhooks {
@@ -7,6 +7,9 @@ mod webhooks {
     mod conversion;
     mod custom_resources;
     mod https;
+    mod match_conditions;
+    mod policies;
+    mod policy_operations;
     mod reviews;
     mod support;
 }

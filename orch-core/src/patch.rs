@@ -16,6 +16,7 @@ mod apply;
 mod fields;
 mod json;
 mod managed;
+mod merge;
 mod strategic;
 mod typed;
 
@@ -25,6 +26,7 @@ pub use apply::{ApplyError, Conflict, apply, check_declared};
 pub use fields::FieldSet;
 pub use json::{json_patch, merge_patch};
 pub use managed::{Writer, update};
+pub use merge::merge_configuration;
 pub use strategic::strategic_merge_patch;
 
 use crate::status::{ApiError, Reason};

@@ -11,6 +11,7 @@ mod notes;
 mod options;
 mod pod_security;
 mod pod_shape;
+pub(crate) mod policy;
 mod priority;
 mod resource_quota;
 mod runtime_class;
@@ -41,6 +42,7 @@ pub use node_restriction::NodeRestriction;
 pub use notes::{AuditAnnotations, Notes};
 pub use options::RequestOptions;
 pub use pod_security::PodSecurity;
+pub use policy::{MutatingAdmissionPolicy, ValidatingAdmissionPolicy};
 pub use priority::{Priority, create_system_classes};
 pub use resource_quota::ResourceQuota;
 pub use runtime_class::RuntimeClass;
@@ -96,6 +98,17 @@ pub struct Origin {
     pub(crate) resource: Option<Arc<Resource>>,
     /// What is remembered between the two times that the mutating half may run.
     pub(crate) webhooks: webhook::Rounds,
+    pub(crate) policies: webhook::Rounds,
+}
+
+impl Origin {
+    /// Begins the second round of the mutating half, if somebody changed the object.
+    pub(crate) fn begin_again(&mut self) -> bool {
+        let wanted = self.webhooks.wanted() || self.policies.wanted();
+        self.webhooks.begin(wanted);
+        self.policies.begin(wanted);
+        wanted
+    }
 }
 
 impl fmt::Debug for Origin {
@@ -148,7 +161,7 @@ impl AdmissionRequest {
 
 /// One step of the admission chain. Both methods default to letting everything pass.
 ///
-/// `mutate` runs first for every plugin in order (twice, if a webhook changed the object: the
+/// `mutate` runs first for every plugin in order (twice, if a webhook or a policy changed the object: the
 /// others may have something to say to that), then defaulting and the kind's own validation,
 /// then `validate` for every plugin. Both must be idempotent: a request that loses an optimistic
 /// race is admitted again against the newer object. Object-safe.
@@ -172,7 +185,7 @@ pub trait Admission: Send + Sync + fmt::Debug + 'static {
 /// cluster with all rights; a [`LateClient`] solves that the server which the plugins are for is
 /// not there yet.
 ///
-/// `Differs:` policies and certificate plugins are not among them;
+/// `Differs:` the certificate plugins are not among them;
 /// `StorageObjectInUseProtection` is left out where nobody takes its finalizers away again: add
 /// [`StorageObjectInUseProtection`] along with its controllers.
 pub fn defaults(client: &Arc<dyn Client>, environment: &Environment) -> Vec<Arc<dyn Admission>> {
@@ -190,7 +203,9 @@ pub fn defaults(client: &Arc<dyn Client>, environment: &Environment) -> Vec<Arc<
         Arc::new(RuntimeClass::new(client())),
         Arc::new(DefaultStorageClass::new(client())),
         Arc::new(DefaultIngressClass::new(client())),
+        Arc::new(MutatingAdmissionPolicy),
         Arc::new(MutatingAdmissionWebhook),
+        Arc::new(ValidatingAdmissionPolicy),
         Arc::new(ValidatingAdmissionWebhook),
         Arc::new(ResourceQuota::new(client(), environment.clone())),
     ]

@@ -281,6 +281,12 @@ impl Catalog {
         of_the_name.filter(move |other| other.prefix == resource.prefix)
     }
 
+    /// The resource of a kind.
+    pub(crate) fn of_kind(&self, api_version: &str, kind: &str) -> Option<&Arc<Resource>> {
+        let gv = self.group_versions.iter().find(|gv| gv.name() == api_version)?;
+        gv.resources.iter().find(|resource| resource.of.kind == kind)
+    }
+
     /// Whether a group version is served.
     pub(crate) fn has_version(&self, group: &str, version: &str) -> bool {
         self.group_versions.iter().any(|gv| gv.group == group && gv.version == version)

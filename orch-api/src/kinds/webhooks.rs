@@ -13,8 +13,9 @@ use super::{
     field::{Errors, child, child_opt, children, default_to},
     metadata,
     plain::Plain,
+    policies::match_conditions,
 };
-use crate::{names, printers};
+use crate::{admission::policy::expression::Uses, names, printers};
 
 const FORM: &str = "; desired format: https://host[/path]";
 /// The versions of reviews that the server speaks.
@@ -95,7 +96,7 @@ fn check_hook(hook: &Field<'_>, mutating: bool, errors: &mut Errors) {
         hook.one_of("reinvocationPolicy", &["IfNeeded", "Never"], true, errors);
     }
     client_config(hook, "clientConfig", errors);
-    match_conditions(hook, errors);
+    match_conditions(hook, Uses { authorizer: true, ..Uses::default() }, errors);
     let required = "must specify one of v1, v1beta1";
     review_versions(hook, "admissionReviewVersions", required, errors);
 }
@@ -110,14 +111,6 @@ fn check_name(hook: &Field<'_>, errors: &mut Errors) {
     } else if name.split('.').count() < 3 {
         let why = "should be a domain with at least three segments separated by dots";
         errors.push(hook.invalid("name", why));
-    }
-}
-
-/// Nothing evaluates conditions yet.
-fn match_conditions(hook: &Field<'_>, errors: &mut Errors) {
-    if hook.len("matchConditions") > 0 {
-        let why = "match conditions are not supported by this server yet";
-        errors.push(hook.forbidden("matchConditions", why));
     }
 }
 

@@ -57,11 +57,12 @@ impl Inner {
         }
     }
 
-    /// The mutating half. If a webhook changed the object, everybody may look at it once more.
+    /// The mutating half. If a webhook or a policy changed the object, everybody may look at it
+    /// once more.
     pub(super) async fn mutate(&self, request: &mut AdmissionRequest) -> Result<(), ApiError> {
         let step = Step::begin(self.metrics.as_ref(), "admit", request.operation);
         let mut admitted = self.mutate_once(request).await;
-        if admitted.is_ok() && request.origin.webhooks.begin_again() {
+        if admitted.is_ok() && request.origin.begin_again() {
             admitted = self.mutate_once(request).await;
         }
         step.end(None, admitted)

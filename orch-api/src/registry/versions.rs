@@ -31,6 +31,7 @@ enum Shape {
 }
 
 /// The objects of a request in one version.
+#[derive(Debug)]
 pub(crate) struct Versioned {
     /// Group, version and kind of the objects.
     pub(crate) kind: (String, String, String),

@@ -224,6 +224,36 @@ fn entry_of(node: Node<'_>, value: &Value) -> Result<Entry, String> {
     }
 }
 
+/// Where a value has lists, maps and objects that the schema says are owned as a whole.
+pub(super) fn atomics(node: Node<'_>, value: &Value, path: &mut String, found: &mut Vec<String>) {
+    let known = node.definition.is_some() || node.ty.is_some() || node.custom.is_some();
+    let length = path.len();
+    if known && !path.is_empty() && matches!(node.rule(value), Rule::Leaf) {
+        found.extend((value.is_object() || value.is_array()).then(|| path.clone()));
+    }
+    match value {
+        Value::Object(map) => {
+            for (key, value) in map {
+                let (child, named) = node.child(key);
+                if named.is_known() {
+                    path.push('.');
+                    path.push_str(key);
+                    atomics(child, value, path, found);
+                    path.truncate(length);
+                }
+            }
+        }
+        Value::Array(items) => {
+            for (at, item) in items.iter().enumerate() {
+                path.push_str(&format!("[{at}]"));
+                atomics(node.item(), item, path, found);
+                path.truncate(length);
+            }
+        }
+        _ => {}
+    }
+}
+
 /// Says where a value has a field that its schema lacks, or a key that is missing.
 pub(super) fn undeclared(node: Node<'_>, value: &Value, path: &mut String) -> Option<String> {
     let (rule, length) = (node.rule(value), path.len());

@@ -9,7 +9,10 @@ use orch_core::{ApiError, Object, ResourceType, Scope};
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::super::matching::{Rule, Selectors};
+use super::super::{
+    matching::{Rule, Selectors},
+    policy::{conditions::Conditions, expression::Uses},
+};
 use crate::{outbound::Endpoint, server::Inner};
 
 const GROUP: &str = "admissionregistration.k8s.io";
@@ -49,10 +52,19 @@ pub(super) struct Hook {
     pub(super) review: Option<&'static str>,
     /// It may be asked again after others changed the object.
     pub(super) reinvoked: bool,
+    pub(super) conditions: Conditions,
 }
 
 fn text<'a>(value: &'a Value, field: &str) -> &'a str {
     value.get(field).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn conditions(list: &Value) -> Conditions {
+    if list.is_null() {
+        return Conditions::default();
+    }
+    let uses = Uses { authorizer: true, ..Uses::default() };
+    Conditions::of(&uses.environment(), list)
 }
 
 impl Hook {
@@ -78,6 +90,7 @@ impl Hook {
             dry_runs: matches!(text(hook, "sideEffects"), "None" | "NoneOnDryRun"),
             review: reviews.into_iter().find_map(known),
             reinvoked: text(hook, "reinvocationPolicy") == "IfNeeded",
+            conditions: conditions(&hook["matchConditions"]),
         }
     }
 }

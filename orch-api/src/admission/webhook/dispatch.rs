@@ -3,9 +3,18 @@
 use std::sync::Arc;
 
 use orch_core::ApiError;
+use serde_json::Value;
 
 use super::{
-    super::{AdmissionRequest, matching::picked},
+    super::{
+        AdmissionRequest,
+        matching::picked,
+        policy::{
+            Asked,
+            authorize::{Answers, settled},
+            expression::Scope,
+        },
+    },
     config::Hook,
     review::{self, Answer},
 };
@@ -48,7 +57,19 @@ pub(super) async fn asked(
     {
         return Ok(None);
     }
-    Ok(Some(seen_as))
+    if hook.conditions.is_empty() {
+        return Ok(Some(seen_as));
+    }
+    let asked = Asked::of(server, request, &seen_as, false).await?;
+    let work = |answers: &Answers| {
+        let scope = Scope::new(asked.inputs(&Value::Null), None, answers);
+        hook.conditions.hold(&scope, !hook.ignores_failures)
+    };
+    match settled(server, &request.user, work).await {
+        Ok(true) => Ok(Some(seen_as)),
+        Ok(false) => Ok(None),
+        Err(why) => Err(request.refuse(&why)),
+    }
 }
 
 /// Asks a webhook, and notes what it tells besides.

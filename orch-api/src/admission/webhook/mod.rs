@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use orch_core::ApiError;
 
 pub(crate) use config::Webhooks;
+pub(crate) use review::request_fields;
 pub(crate) use rounds::Rounds;
 
 use super::{Admission, AdmissionRequest};

@@ -42,18 +42,16 @@ fn kind((group, version, kind): &(String, String, String)) -> Value {
     json!({"group": group, "version": version, "kind": kind})
 }
 
-/// The question, in a version of reviews. `seen_as` is what the webhook takes the resource for.
-pub(super) fn question(
-    version: &str,
-    uid: &str,
+/// What a webhook or an expression is told of a request, without the objects. `seen_as` is what
+/// its rules take the resource for.
+pub(crate) fn request_fields(
     request: &AdmissionRequest,
     (seen_as, versioned): (&ResourceType, &Versioned),
-) -> Value {
+) -> Map<String, Value> {
     let subresource = request.target.subresource.as_deref().unwrap_or_default();
     let own = request.origin.resource.as_ref();
     let requested = own.map(|own| own.kind_of(request.target.subresource.as_deref()));
     let mut body = Map::new();
-    body.insert("uid".into(), uid.into());
     body.insert("kind".into(), kind(&versioned.kind));
     body.insert("resource".into(), resource(seen_as));
     put(&mut body, "subResource", subresource);
@@ -64,10 +62,22 @@ pub(super) fn question(
     put(&mut body, "namespace", &request.namespace_attribute());
     body.insert("operation".into(), request.operation.as_str().into());
     body.insert("userInfo".into(), user(&request.user));
-    body.insert("object".into(), versioned.object.clone());
-    body.insert("oldObject".into(), versioned.old.clone());
     body.insert("dryRun".into(), request.dry_run.into());
     body.insert("options".into(), request.options.to_value(request.operation));
+    body
+}
+
+/// The question, in a version of reviews.
+pub(super) fn question(
+    version: &str,
+    uid: &str,
+    request: &AdmissionRequest,
+    (seen_as, versioned): (&ResourceType, &Versioned),
+) -> Value {
+    let mut body = request_fields(request, (seen_as, versioned));
+    body.insert("uid".into(), uid.into());
+    body.insert("object".into(), versioned.object.clone());
+    body.insert("oldObject".into(), versioned.old.clone());
     json!({
         "kind": "AdmissionReview", "apiVersion": format!("admission.k8s.io/{version}"),
         "request": body,

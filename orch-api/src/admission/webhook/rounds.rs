@@ -22,10 +22,14 @@ pub(crate) struct Rounds {
 }
 
 impl Rounds {
-    /// Begins the second round, if there is need of one.
-    pub(crate) fn begin_again(&mut self) -> bool {
-        self.second = self.wanted;
-        self.second
+    /// Whether there is need of a second round.
+    pub(crate) fn wanted(&self) -> bool {
+        self.wanted
+    }
+
+    /// Begins the second round.
+    pub(crate) fn begin(&mut self, second: bool) {
+        self.second = second;
     }
 
     /// 0 in the first round, 1 in the second.
@@ -83,7 +87,8 @@ mod tests {
         }
         let object = json!({"a": 1});
         rounds.leave(Some(&object));
-        assert!(rounds.begin_again());
+        assert!(rounds.wanted());
+        rounds.begin(true);
         rounds.enter(Some(&object));
         assert!(rounds.asks("a") && !rounds.asks("b") && !rounds.asks("c"));
     }
@@ -93,11 +98,12 @@ mod tests {
         let mut rounds = Rounds::default();
         rounds.note("a", true, true);
         rounds.leave(Some(&json!({"a": 1})));
-        assert!(rounds.begin_again());
+        assert!(rounds.wanted());
+        rounds.begin(true);
         rounds.enter(Some(&json!({"a": 2})));
         assert!(rounds.asks("a") && !rounds.asks("never"));
         let mut quiet = Rounds::default();
         quiet.note("a", false, true);
-        assert!(!quiet.begin_again());
+        assert!(!quiet.wanted());
     }
 }
