@@ -4,12 +4,14 @@
 
 pub mod admission;
 pub mod allocator;
+pub mod audit;
 pub mod auth;
 mod bootstrap;
 mod cache;
 mod catalog;
 pub mod connect;
 mod custom;
+pub mod flow;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 pub mod health;

@@ -72,6 +72,8 @@ pub struct AdmissionRequest {
     pub dry_run: bool,
     /// Warnings for the client.
     pub warnings: Vec<String>,
+    /// Remarks for the audit, by keys such as `pod-security.kubernetes.io/enforce-policy`.
+    pub annotations: Vec<(String, String)>,
 }
 
 impl AdmissionRequest {

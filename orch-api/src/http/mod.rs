@@ -16,7 +16,9 @@ use orch_core::{ApiError, status::Reason};
 use parking_lot::Mutex;
 
 mod accept;
+mod audit;
 mod documents;
+mod flow;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod health;
@@ -31,6 +33,7 @@ mod table;
 mod watch;
 
 use crate::{
+    audit::{Record, Stage},
     auth::{
         AlwaysAllow, Attributes, Authorizers, GROUP_AUTHENTICATED, UserInfo,
         impersonation::{impersonated, impersonates},
@@ -82,29 +85,84 @@ pub(crate) struct Exchange {
 async fn serve(server: Arc<Inner>, request: Request<BoxBody>) -> Response<BoxBody> {
     let (parts, body) = request.into_parts();
     let route = route::of(parts.uri.path());
-    let Some(metrics) = &server.metrics else { return answer(server, parts, body, route).await };
+    let metrics = server.metrics.clone();
+    if metrics.is_none() && server.audit.is_none() && server.flow.is_none() {
+        return answer(server, parts, body, route, None).await;
+    }
     let info = RequestInfo::of(&parts, route.as_ref().ok());
-    let observed = Observed::begin(metrics, &info);
-    let response = answer(server.clone(), parts, body, route).await;
-    observed.end(&server, &info, response)
+    let observed = metrics.map(|metrics| Observed::begin(&metrics, &info));
+    let response = answer(server.clone(), parts, body, route, Some(&info)).await;
+    match observed {
+        Some(observed) => observed.end(&server, &info, response),
+        None => response,
+    }
 }
 
+/// Finds out who asks, and has the request answered. `info` is what it is about, where somebody
+/// wants to know.
 async fn answer(
     server: Arc<Inner>,
     parts: Parts,
     body: BoxBody,
     route: Result<Route, ApiError>,
+    info: Option<&RequestInfo>,
 ) -> Response<BoxBody> {
     let user = match authenticate(&server, &parts).await {
         Ok(user) => Arc::new(user),
-        Err(error) => return respond::error(&error),
+        Err(error) => {
+            let response = respond::error(&error);
+            let Some(info) = info else { return response };
+            return audit::not_authenticated(&server, &parts, info, response).await;
+        }
     };
+    let audited = info.zip(server.audit.as_ref());
+    let Some((info, record)) = audited
+        .and_then(|(info, audit)| Some((info, audit::begin(&server, audit, &parts, info, &user)?)))
+    else {
+        return handle(server, parts, body, (route, info), user, None).await;
+    };
+    record.reach(Stage::RequestReceived).await;
+    let handled = handle(server, parts, body, (route, Some(info)), user, Some(record.clone()));
+    match AssertUnwindSafe(handled).catch_unwind().await {
+        Ok(response) => audit::finish(record, info, response).await,
+        Err(panic) => {
+            record.panicked();
+            record.reach(Stage::Panic).await;
+            std::panic::resume_unwind(panic)
+        }
+    }
+}
+
+/// Has the request of somebody who is known answered.
+async fn handle(
+    server: Arc<Inner>,
+    parts: Parts,
+    body: BoxBody,
+    (route, info): (Result<Route, ApiError>, Option<&RequestInfo>),
+    user: Arc<UserInfo>,
+    record: Option<Arc<Record>>,
+) -> Response<BoxBody> {
+    let asker = user.clone();
     let user = match impersonate(&server, &parts, user).await {
         Ok(user) => user,
         Err(error) => return respond::error(&error),
     };
+    if let Some(record) = record.as_ref().filter(|_| !Arc::ptr_eq(&asker, &user)) {
+        record.impersonates(&user);
+    }
+    let admitted = match (info, &server.flow) {
+        (Some(info), Some(control)) => {
+            let query = options::Query::of(&parts.uri);
+            match flow::admit(&server, control, info, &query, &user).await {
+                Ok(admitted) => admitted,
+                Err(response) => return response,
+            }
+        }
+        _ => None,
+    };
     let manager = manager_of(&parts);
-    let caller = Caller::new(user, manager);
+    let mut caller = Caller::new(user, manager);
+    caller.record = record;
     let head = parts.method == Method::HEAD;
     let exchange = Exchange { server, caller, parts, body: Mutex::new(body) };
     let answer = match route {
@@ -112,7 +170,10 @@ async fn answer(
         Ok(Route::Path) => paths(exchange).await,
         Err(error) => Err(error),
     };
-    let answer = answer.unwrap_or_else(|error| respond::error(&error));
+    let mut answer = answer.unwrap_or_else(|error| respond::error(&error));
+    if let Some(admitted) = admitted {
+        admitted.mark(&mut answer);
+    }
     if head { answer.map(|_| respond::empty()) } else { answer }
 }
 
@@ -178,6 +239,6 @@ async fn paths(exchange: Exchange) -> Result<Response<BoxBody>, ApiError> {
         path: path.clone(),
         ..Attributes::default()
     };
-    exchange.server.authorize_attributes(&attributes).await?;
+    exchange.server.authorize_attributes(&exchange.caller, &attributes).await?;
     documents::serve(&exchange, &path).await
 }

@@ -191,6 +191,7 @@ impl Inner {
             old: None,
             dry_run,
             warnings: Vec::new(),
+            annotations: Vec::new(),
         }
     }
 
@@ -202,8 +203,9 @@ impl Inner {
         let step = Step::begin(self.metrics.as_ref(), "admit", request.operation);
         for plugin in &self.admission {
             let one = Step::begin(self.metrics.as_ref(), "admit", request.operation);
-            one.end(Some(plugin.name()), plugin.mutate(request).await)
-                .or_else(|error| step.end(None, Err(error)))?;
+            let admitted = plugin.mutate(request).await;
+            note(caller, request);
+            one.end(Some(plugin.name()), admitted).or_else(|error| step.end(None, Err(error)))?;
         }
         step.end(None, Ok(()))?;
         for warning in std::mem::take(&mut request.warnings) {
@@ -220,8 +222,9 @@ impl Inner {
         let step = Step::begin(self.metrics.as_ref(), "validate", request.operation);
         for plugin in &self.admission {
             let one = Step::begin(self.metrics.as_ref(), "validate", request.operation);
-            one.end(Some(plugin.name()), plugin.validate(request).await)
-                .or_else(|error| step.end(None, Err(error)))?;
+            let admitted = plugin.validate(request).await;
+            note(caller, request);
+            one.end(Some(plugin.name()), admitted).or_else(|error| step.end(None, Err(error)))?;
         }
         step.end(None, Ok(()))?;
         for warning in std::mem::take(&mut request.warnings) {
@@ -244,6 +247,7 @@ impl Inner {
             old: None,
             dry_run: false,
             warnings: Vec::new(),
+            annotations: Vec::new(),
         };
         self.mutate(caller, &mut request).await?;
         self.validate(caller, &mut request).await
@@ -370,6 +374,13 @@ impl Inner {
             }
         }
         Err(of.stale())
+    }
+}
+
+/// Hands what admission remarks on to the audit.
+fn note(caller: &Caller, request: &mut AdmissionRequest) {
+    for (key, value) in std::mem::take(&mut request.annotations) {
+        caller.annotate(&key, &value);
     }
 }
 

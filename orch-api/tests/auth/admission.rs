@@ -56,6 +56,7 @@ where
         old: None,
         dry_run: false,
         warnings: Vec::new(),
+        annotations: Vec::new(),
     }
 }
 

@@ -284,6 +284,7 @@ async fn nobody_grants_what_they_do_not_have() {
         old: None,
         dry_run: false,
         warnings: Vec::new(),
+        annotations: Vec::new(),
     };
     let role = |resource: &str| {
         let rules = json!([{"verbs": ["get"], "apiGroups": [""], "resources": [resource]}]);

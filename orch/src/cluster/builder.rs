@@ -4,9 +4,10 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
 use orch_api::{
     ApiServer, Bootstrap, ServerOptions,
-    admission::StorageObjectInUseProtection,
+    admission::{LateClient, StorageObjectInUseProtection},
     allocator::ServiceRanges,
     auth::UserInfo,
+    flow::{FlowControl, FlowOptions},
     metrics::Metrics,
     proxy::NodeConnector,
     serve::{Listener, Pki},
@@ -42,6 +43,7 @@ pub struct ClusterBuilder {
     network: NetworkSetup,
     volumes: Option<PathBuf>,
     metrics: Option<Metrics>,
+    flow: Option<FlowOptions>,
 }
 
 impl ClusterBuilder {
@@ -124,6 +126,14 @@ impl ClusterBuilder {
     #[must_use]
     pub fn metrics(mut self, metrics: Metrics) -> Self {
         self.metrics = Some(metrics);
+        self
+    }
+
+    /// Lets requests wait their turn when there are more than the API server takes at once, by
+    /// upstream's priority and fairness. Default: all are taken at once.
+    #[must_use]
+    pub fn flow_control(mut self, options: FlowOptions) -> Self {
+        self.flow = Some(options);
         self
     }
 
@@ -220,6 +230,12 @@ impl ClusterBuilder {
         let mut builder = security::secure(builder, pki, environment)?;
         if let Some(metrics) = &self.metrics {
             builder = builder.metrics(metrics.clone());
+        }
+        if let Some(options) = self.flow {
+            let late = LateClient::new();
+            let informers = Informers::new(late.clone(), environment.clone());
+            let flow = FlowControl::new(&informers, options);
+            builder = builder.late_client(late).flow_control(flow);
         }
         if self.protects_storage() {
             builder = builder.admission(Arc::new(StorageObjectInUseProtection));
