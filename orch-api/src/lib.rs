@@ -5,12 +5,14 @@
 pub mod admission;
 mod aggregation;
 pub mod allocator;
+pub mod audit;
 pub mod auth;
 mod bootstrap;
 mod cache;
 mod catalog;
 pub mod connect;
 mod custom;
+pub mod flow;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 pub mod health;

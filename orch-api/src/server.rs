@@ -14,6 +14,7 @@ use crate::{
     admission::{Admission, LateClient, policy::Policies, webhook::Webhooks},
     aggregation::Aggregated,
     allocator::{ServiceAllocator, ServiceCidrs, ServiceRanges},
+    audit::Audit,
     auth::{
         AlwaysAllow, Authenticator, Authenticators, Authorizer, Authorizers, UserInfo,
         access_control::AccessControl,
@@ -24,6 +25,7 @@ use crate::{
     catalog::{ApiVersions, Catalog},
     connect::Connector,
     custom::{Customs, SettleNames},
+    flow::FlowControl,
     health::{Checks, HealthCheck},
     http::Frames,
     kinds::Requester,
@@ -71,6 +73,8 @@ pub(crate) struct Inner {
     pub(crate) options: ServerOptions,
     pub(crate) health: Checks,
     pub(crate) metrics: Option<Metrics>,
+    pub(crate) audit: Option<Audit>,
+    pub(crate) flow: Option<FlowControl>,
     /// What is served at paths that are no resources, besides the server's own.
     pub(crate) documents: Vec<(&'static str, serde_json::Value)>,
     /// The OpenAPI documents, of the resources that were served when they were made.
@@ -156,6 +160,8 @@ pub struct ApiServerBuilder {
     tokens: Option<ServiceAccountTokens>,
     health: Checks,
     metrics: Option<Metrics>,
+    audit: Option<Audit>,
+    flow: Option<FlowControl>,
 }
 
 impl fmt::Debug for ApiServerBuilder {
@@ -185,6 +191,8 @@ impl ApiServer {
             tokens: None,
             health: Checks::default(),
             metrics: None,
+            audit: None,
+            flow: None,
         }
     }
 
@@ -333,6 +341,20 @@ impl ApiServerBuilder {
         self
     }
 
+    /// Sets what is noted of requests, and where. Default: nothing.
+    #[must_use]
+    pub fn audit(mut self, audit: Audit) -> Self {
+        self.audit = Some(audit);
+        self
+    }
+
+    /// Sets who decides when a request is worked on. Default: nobody, and all are at once.
+    #[must_use]
+    pub fn flow_control(mut self, flow: FlowControl) -> Self {
+        self.flow = Some(flow);
+        self
+    }
+
     /// Sets the options.
     #[must_use]
     pub fn options(mut self, options: ServerOptions) -> Self {
@@ -377,6 +399,8 @@ impl ApiServerBuilder {
                 options: self.options,
                 health: self.health,
                 metrics: self.metrics,
+                audit: self.audit,
+                flow: self.flow,
                 documents: self.documents,
                 openapi: Mutex::new(None),
                 frames: Frames::default(),

@@ -1,5 +1,9 @@
 //! What those who run a server need: health, metrics, audit, fairness.
 
+#[path = "ops/audit.rs"]
+mod audit;
+#[path = "ops/flow.rs"]
+mod flow;
 #[path = "ops/health.rs"]
 mod health;
 #[path = "ops/metrics.rs"]

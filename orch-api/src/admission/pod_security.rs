@@ -87,7 +87,10 @@ impl Admission for PodSecurity {
         let namespaces: Resources<Namespace> = Resources::all(self.client.clone());
         let found = namespaces.get_opt(request.namespace()).await.map_err(into_api_error)?;
         let Some(namespace) = found else { return Ok(()) };
-        if let Some((level, title)) = level(&namespace, "enforce")
+        let enforced = level(&namespace, "enforce");
+        let told = enforced.as_ref().map_or("privileged:latest", |(_, title)| title);
+        request.notes.annotate(format!("{PREFIX}enforce-policy"), told);
+        if let Some((level, title)) = enforced
             && let Some(violations) = violations(pod, level)
         {
             return Err(request.refuse(&format!("violates PodSecurity \"{title}\": {violations}")));

@@ -128,7 +128,7 @@ pub(crate) fn serve(
 ) -> BoxFuture<'static, Result<Response<BoxBody>, ApiError>> {
     async move {
         let attributes = attributes(&exchange, route)?;
-        exchange.server.authorize_attributes(&attributes).await?;
+        exchange.server.authorize_attributes(&exchange.caller, &attributes).await?;
         if !remote.available {
             return Ok(plain(StatusCode::SERVICE_UNAVAILABLE, "service unavailable"));
         }

@@ -3,7 +3,10 @@
 use std::{
     convert::Infallible,
     panic::AssertUnwindSafe,
-    sync::Arc,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::{Context, Poll},
 };
 
@@ -16,8 +19,10 @@ use orch_core::{ApiError, status::Reason};
 use parking_lot::Mutex;
 
 mod accept;
+mod audit;
 mod deadline;
 mod documents;
+mod flow;
 mod frames;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
@@ -38,6 +43,7 @@ pub(crate) use frames::Frames;
 use crate::{
     admission::Notes,
     aggregation,
+    audit::{Record, Stage},
     auth::{
         AlwaysAllow, Attributes, Authorizers, GROUP_AUTHENTICATED, UserInfo,
         impersonation::{impersonated, impersonates},
@@ -77,36 +83,97 @@ async fn answer(server: Arc<Inner>, request: Request<BoxBody>) -> Response<BoxBo
     let route = route::of(request.uri().path());
     let query = Query::of(request.uri());
     let max = server.options.request_timeout;
-    let notes = Notes::default();
     let limit = deadline::of(route.as_ref().ok(), request.method(), &query, max);
     let (parts, body) = request.into_parts();
-    let info = server.metrics.as_ref().map(|_| RequestInfo::of(&parts, route.as_ref().ok()));
-    let observed = server.metrics.as_ref().zip(info.as_ref());
+    let side = Arc::new(Side::of(&server, &parts, route.as_ref().ok()));
+    let observed = server.metrics.as_ref().zip(side.info.as_ref());
     let observed = observed.map(|(metrics, info)| Observed::begin(metrics, info));
     let request = Request::from_parts(parts, body);
     let answer = match limit {
         Ok(limit) => {
-            let work = AssertUnwindSafe(serve(server.clone(), request, route, notes.clone()))
+            let work = AssertUnwindSafe(serve(server.clone(), request, route, side.clone()))
                 .catch_unwind();
             match deadline::within(&*server.environment.clock, limit, work.boxed()).await {
                 Some(Ok(answer)) => answer,
-                Some(Err(_)) => Err(ApiError::internal("the handler of this request panicked")),
+                Some(Err(_)) => Err(side.panicked().await),
                 None => Err(deadline::exceeded()),
             }
         }
         Err(error) => Err(error),
     };
-    let mut answer = answer.unwrap_or_else(|error| wanted.error(&server, &error));
-    respond::warn(&mut answer, &notes.take_warnings());
-    let annotations = notes.annotations();
-    if !annotations.0.is_empty() {
-        answer.extensions_mut().insert(annotations);
-    }
-    let answer = match observed.zip(info) {
-        Some((observed, info)) => observed.end(&server, &info, answer),
+    let answer = answer.unwrap_or_else(|error| wanted.error(&server, &error));
+    let answer = side.tell(answer).await;
+    let answer = match observed.zip(side.info.as_ref()) {
+        Some((observed, info)) => observed.end(&server, info, answer),
         None => answer,
     };
     if head { answer.map(|_| respond::empty()) } else { answer }
+}
+
+/// What goes on beside the answer to a request: who watches, waits and writes down.
+struct Side {
+    /// What the request is about, where somebody wants to know.
+    info: Option<RequestInfo>,
+    notes: Notes,
+    record: OnceLock<Arc<Record>>,
+    /// Nobody knows who asked.
+    refused: AtomicBool,
+    /// The audit has its last word already.
+    ended: AtomicBool,
+    /// The seats that the request takes as long as it is worked on.
+    admitted: OnceLock<flow::Admitted>,
+}
+
+impl Side {
+    fn of(server: &Inner, parts: &Parts, route: Option<&Route>) -> Self {
+        let wanted = server.metrics.is_some() || server.audit.is_some() || server.flow.is_some();
+        Self {
+            info: wanted.then(|| RequestInfo::of(parts, route)),
+            notes: Notes::default(),
+            record: OnceLock::new(),
+            refused: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            admitted: OnceLock::new(),
+        }
+    }
+
+    fn begin_record(&self, server: &Inner, parts: &Parts, user: &UserInfo) {
+        let Some((info, audit)) = self.info.as_ref().zip(server.audit.as_ref()) else { return };
+        if let Some(record) = audit::begin(server, audit, parts, info, user) {
+            self.record.get_or_init(|| record);
+        }
+    }
+
+    async fn panicked(&self) -> ApiError {
+        if let Some(record) = self.record.get() {
+            record.panicked();
+            record.reach(Stage::Panic).await;
+            self.ended.store(true, Relaxed);
+        }
+        ApiError::internal("the handler of this request panicked")
+    }
+
+    /// Puts into the answer what is told besides, and ends the record.
+    async fn tell(&self, mut answer: Response<BoxBody>) -> Response<BoxBody> {
+        respond::warn(&mut answer, &self.notes.take_warnings());
+        let annotations = self.notes.annotations();
+        if let Some(admitted) = self.admitted.get() {
+            admitted.mark(&mut answer);
+        }
+        let ended = self.ended.load(Relaxed);
+        if let Some((record, info)) = self.record.get().zip(self.info.as_ref()).filter(|_| !ended) {
+            annotations.0.iter().for_each(|(key, value)| record.annotate(key, value));
+            answer = if self.refused.load(Relaxed) {
+                audit::not_authenticated(record, answer).await
+            } else {
+                audit::finish(record.clone(), info, answer).await
+            };
+        }
+        if !annotations.0.is_empty() {
+            answer.extensions_mut().insert(annotations);
+        }
+        answer
+    }
 }
 
 /// What is kept of a request in case that it fails: how the error is to be told.
@@ -147,14 +214,36 @@ async fn serve(
     server: Arc<Inner>,
     request: Request<BoxBody>,
     route: Result<Route, ApiError>,
-    notes: Notes,
+    side: Arc<Side>,
 ) -> Result<Response<BoxBody>, ApiError> {
     let (parts, body) = request.into_parts();
-    let user = Arc::new(authenticate(&server, &parts).await?);
+    let user = match authenticate(&server, &parts).await {
+        Ok(user) => Arc::new(user),
+        Err(error) => {
+            side.refused.store(true, Relaxed);
+            side.begin_record(&server, &parts, &UserInfo::default());
+            return Err(error);
+        }
+    };
+    side.begin_record(&server, &parts, &user);
+    if let Some(record) = side.record.get() {
+        record.reach(Stage::RequestReceived).await;
+    }
+    let asker = user.clone();
     let user = impersonate(&server, &parts, user).await?;
+    if let Some(record) = side.record.get().filter(|_| !Arc::ptr_eq(&asker, &user)) {
+        record.impersonates(&user);
+    }
+    if let (Some(info), Some(control)) = (&side.info, &server.flow) {
+        match flow::admit(&server, control, info, &Query::of(&parts.uri), &user).await {
+            Ok(admitted) => admitted.into_iter().for_each(|seats| drop(side.admitted.set(seats))),
+            Err(response) => return Ok(response),
+        }
+    }
     let manager = manager_of(&parts);
     let mut caller = Caller::new(user, manager);
-    caller.notes = notes;
+    caller.notes = side.notes.clone();
+    caller.record = side.record.get().cloned();
     let exchange = Exchange { server, caller, parts, body: Mutex::new(body) };
     let remote = exchange.server.remote_of(exchange.parts.uri.path()).await?;
     match (route?, remote) {
@@ -226,6 +315,6 @@ async fn paths(exchange: Exchange) -> Result<Response<BoxBody>, ApiError> {
         path: path.clone(),
         ..Attributes::default()
     };
-    exchange.server.authorize_attributes(&attributes).await?;
+    exchange.server.authorize_attributes(&exchange.caller, &attributes).await?;
     documents::serve(&exchange, &path).await
 }

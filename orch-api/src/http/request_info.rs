@@ -28,7 +28,7 @@ pub(crate) struct RequestInfo {
     pub(crate) name: String,
     pub(crate) path: String,
     pub(crate) dry_run: bool,
-    applies: bool,
+    pub(crate) applies: bool,
 }
 
 impl RequestInfo {

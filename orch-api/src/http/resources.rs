@@ -124,12 +124,18 @@ fn write_of<'a>(
             Method::PATCH if named => {
                 let options = query.write("PatchOptions")?;
                 let (how, body) = exchange.patch(offers).await?;
-                let body = noted(exchange, &kind, Some(body))?;
-                Ok(Write::Patch(target, how, body, options))
+                exchange.caller.duplicates = body.duplicates;
+                if let Some(record) = &exchange.caller.record {
+                    record.sent_patch(&body.value);
+                }
+                Ok(Write::Patch(target, how, body.value, options))
             }
             Method::DELETE => {
                 let body =
                     exchange.object("DeleteOptions", offers).await?.map(|decoded| decoded.value);
+                if let (Some(record), Some(options)) = (&exchange.caller.record, &body) {
+                    record.sent(options);
+                }
                 let options = query.delete(body.as_ref())?;
                 if named {
                     Ok(Write::Delete(target, options))
@@ -151,6 +157,9 @@ fn noted(
 ) -> Result<serde_json::Value, ApiError> {
     let decoded = body.ok_or_else(|| no_body(kind))?;
     exchange.caller.duplicates = decoded.duplicates;
+    if let Some(record) = &exchange.caller.record {
+        record.sent(&decoded.value);
+    }
     Ok(decoded.value)
 }
 

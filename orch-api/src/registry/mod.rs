@@ -37,11 +37,18 @@ pub(crate) use versions::Versioned;
 use crate::{
     admission::Notes,
     aggregation::API_SERVICES,
+    audit::Record,
     auth::{Attributes, Decision, GROUP_MASTERS, UserInfo},
     catalog::{Behaviour, Resource, Subresource},
     custom::DEFINITIONS,
     server::Inner,
 };
+
+/// What the audit is told of authorization.
+///
+/// Source: `k8s.io/apiserver/pkg/endpoints/filters/authorization.go`.
+const DECISION: &str = "authorization.k8s.io/decision";
+const REASON: &str = "authorization.k8s.io/reason";
 
 /// Who makes a call, and what it should be told besides the answer.
 #[derive(Debug)]
@@ -55,6 +62,8 @@ pub(crate) struct Caller {
     pub(crate) duplicates: Vec<String>,
     /// What the caller and the audit log are told besides.
     pub(crate) notes: Notes,
+    /// What is noted of the request, if it is audited.
+    pub(crate) record: Option<Arc<Record>>,
 }
 
 impl Caller {
@@ -65,6 +74,7 @@ impl Caller {
             unchecked: false,
             duplicates: Vec::new(),
             notes: Notes::default(),
+            record: None,
         }
     }
 
@@ -72,6 +82,13 @@ impl Caller {
     pub(crate) fn unchecked(manager: &str) -> Self {
         let user = Arc::new(UserInfo::master(manager));
         Self { unchecked: true, ..Self::new(user, manager) }
+    }
+
+    /// Notes something for the audit.
+    pub(crate) fn annotate(&self, key: &str, value: &str) {
+        if let Some(record) = &self.record {
+            record.annotate(key, value);
+        }
     }
 
     pub(crate) fn warn(&self, warning: impl Into<String>) {
@@ -163,7 +180,7 @@ impl Inner {
         target: &Target,
         verb: &str,
     ) -> Result<(), ApiError> {
-        if self.authorizers.is_empty() || caller.user.in_group(GROUP_MASTERS) {
+        if self.lets_everything(caller) {
             return Ok(());
         }
         let attributes = Attributes {
@@ -173,28 +190,57 @@ impl Inner {
             version: target.resource.version.to_string(),
             resource: target.resource.plural.to_string(),
             subresource: target.subresource.as_deref().unwrap_or_default().to_owned(),
-            namespace: target.namespace.clone().unwrap_or_default(),
+            // A namespace itself lies in itself.
+            namespace: match (&*target.resource.group, &*target.resource.plural) {
+                ("", "namespaces") => target.name.clone().unwrap_or_default(),
+                _ => target.namespace.clone().unwrap_or_default(),
+            },
             name: target.name.clone().unwrap_or_default(),
             path: target.path(),
         };
-        self.authorize_attributes(&attributes).await
+        self.authorize_attributes(caller, &attributes).await
     }
 
-    pub(crate) async fn authorize_attributes(&self, what: &Attributes) -> Result<(), ApiError> {
-        if self.authorizers.is_empty() || what.user.in_group(GROUP_MASTERS) {
+    /// Whether nobody need be asked. The audit is told all the same.
+    fn lets_everything(&self, caller: &Caller) -> bool {
+        let lets = self.authorizers.is_empty() || caller.user.in_group(GROUP_MASTERS);
+        if lets {
+            caller.annotate(DECISION, "allow");
+            caller.annotate(REASON, "");
+        }
+        lets
+    }
+
+    pub(crate) async fn authorize_attributes(
+        &self,
+        caller: &Caller,
+        what: &Attributes,
+    ) -> Result<(), ApiError> {
+        if self.lets_everything(caller) {
             return Ok(());
         }
         let mut reasons = Vec::new();
+        let mut denied = None;
         for authorizer in &self.authorizers {
             match authorizer.authorize(what).await {
-                Ok(Decision::Allow { .. }) => return Ok(()),
-                Ok(Decision::Deny { reason }) => return Err(what.refusal(&reason)),
+                Ok(Decision::Allow { reason }) => {
+                    caller.annotate(DECISION, "allow");
+                    caller.annotate(REASON, &reason);
+                    return Ok(());
+                }
+                Ok(Decision::Deny { reason }) => {
+                    denied = Some(reason);
+                    break;
+                }
                 Ok(Decision::NoOpinion { reason }) => reasons.push(reason),
                 Err(error) => reasons.push(error.to_string()),
             }
         }
         reasons.retain(|reason| !reason.is_empty());
-        Err(what.refusal(&reasons.join(", ")))
+        let reason = denied.unwrap_or_else(|| reasons.join(", "));
+        caller.annotate(DECISION, "forbid");
+        caller.annotate(REASON, &reason);
+        Err(what.refusal(&reason))
     }
 
     /// Answers a read.

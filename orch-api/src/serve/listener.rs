@@ -71,6 +71,10 @@ impl Default for ListenerOptions {
 #[derive(Clone, Debug)]
 pub struct ShutdownSignal(pub CancellationToken);
 
+/// Put into every request's extensions: where the connection came from.
+#[derive(Clone, Copy, Debug)]
+pub struct PeerAddress(pub SocketAddr);
+
 /// Put into every request's extensions: cancelled as soon as the shutdown was asked for, before
 /// [`ListenerOptions::shutdown_delay`].
 #[derive(Clone, Debug)]
@@ -193,8 +197,9 @@ async fn connect<S, B>(
     // Small frames of watches and exec sessions must not wait for more; where the option cannot
     // be set, the connection works all the same.
     let _ = stream.set_nodelay(true);
+    let address = stream.peer_addr().ok();
     let Some(acceptor) = acceptor else {
-        http(stream, None, service, options, (draining, shutdown)).await;
+        http(stream, (None, address), service, options, (draining, shutdown)).await;
         return;
     };
     let handshake = timeout(options.handshake_timeout, acceptor.accept(stream));
@@ -208,7 +213,7 @@ async fn connect<S, B>(
             let peer = chain.map(|chain| {
                 PeerCertificates(chain.iter().map(|der| der.as_ref().to_vec()).collect())
             });
-            http(stream, peer, service, options, (draining, shutdown)).await;
+            http(stream, (peer, address), service, options, (draining, shutdown)).await;
         }
         Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
         Err(_elapsed) => tracing::debug!("TLS handshake took too long"),
@@ -217,7 +222,7 @@ async fn connect<S, B>(
 
 async fn http<I, S, B>(
     io: I,
-    peer: Option<PeerCertificates>,
+    (peer, address): (Option<PeerCertificates>, Option<SocketAddr>),
     service: S,
     options: &ListenerOptions,
     (draining, shutdown): (Draining, CancellationToken),
@@ -239,6 +244,9 @@ async fn http<I, S, B>(
         }
         request.extensions_mut().insert(signal.clone());
         request.extensions_mut().insert(draining.clone());
+        if let Some(address) = address {
+            request.extensions_mut().insert(PeerAddress(address));
+        }
         service.clone().oneshot(request)
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());

@@ -6,6 +6,7 @@ use clap::Args;
 use orch::{
     Cluster, StartError,
     api::{
+        flow::FlowOptions,
         metrics::Metrics,
         serve::{KubeconfigEntry, Pki, write_kubeconfig},
     },
@@ -75,8 +76,11 @@ async fn up(arguments: UpArguments) -> Result<(), Failure> {
     let environment = Environment::system();
     let store = store::open(&arguments.store, &machine.folder, &environment).await?;
     let pki = machine.pki(&arguments, &environment)?;
-    let builder =
-        Cluster::builder().environment(environment.clone()).store(store).metrics(Metrics::new());
+    let builder = Cluster::builder()
+        .environment(environment.clone())
+        .store(store)
+        .metrics(Metrics::new())
+        .flow_control(FlowOptions::default());
     let builder = machine.assemble(builder, &arguments, pki.clone(), &environment)?;
     let cluster = tokio::select! {
         cluster = builder.start() => cluster.map_err(|error| not_started(&error))?,

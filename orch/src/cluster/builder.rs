@@ -4,9 +4,10 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
 use orch_api::{
     ApiServer, Bootstrap, ServerOptions,
-    admission::StorageObjectInUseProtection,
+    admission::{LateClient, StorageObjectInUseProtection},
     allocator::ServiceRanges,
     auth::UserInfo,
+    flow::{FlowControl, FlowOptions},
     metrics::Metrics,
     proxy::NodeConnector,
     serve::{Listener, Pki},
@@ -44,6 +45,7 @@ pub struct ClusterBuilder {
     volumes: Option<PathBuf>,
     metrics: Option<Metrics>,
     measurements: Option<Arc<dyn Measurements>>,
+    flow: Option<FlowOptions>,
 }
 
 impl ClusterBuilder {
@@ -134,6 +136,14 @@ impl ClusterBuilder {
     #[must_use]
     pub fn measurements(mut self, measurements: impl Measurements) -> Self {
         self.measurements = Some(Arc::new(measurements));
+        self
+    }
+
+    /// Lets requests wait their turn when there are more than the API server takes at once, by
+    /// upstream's priority and fairness. Default: all are taken at once.
+    #[must_use]
+    pub fn flow_control(mut self, options: FlowOptions) -> Self {
+        self.flow = Some(options);
         self
     }
 
@@ -230,6 +240,12 @@ impl ClusterBuilder {
         let mut builder = security::secure(builder, pki, environment)?;
         if let Some(metrics) = &self.metrics {
             builder = builder.metrics(metrics.clone());
+        }
+        if let Some(options) = self.flow {
+            let late = LateClient::new();
+            let informers = Informers::new(late.clone(), environment.clone());
+            let flow = FlowControl::new(&informers, options);
+            builder = builder.late_client(late).flow_control(flow);
         }
         if self.protects_storage() {
             builder = builder.admission(Arc::new(StorageObjectInUseProtection));
