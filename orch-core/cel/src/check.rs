@@ -26,6 +26,8 @@ pub(crate) struct Scope {
     pub(crate) computed: HashMap<Arc<str>, BTreeMap<String, Type>>,
     /// Whether `Object{...}` and `JSONPatch{...}` can be built.
     pub(crate) patches: bool,
+    /// Whether values can be given names.
+    pub(crate) bindings: bool,
 }
 
 /// The type of the objects that build a patch, as `Object.spec.template`.

@@ -46,7 +46,9 @@ struct Stopped;
 type Parsed<T> = Result<T, Stopped>;
 
 /// Parses an expression and expands its macros.
-pub(crate) fn parse(source: &str, issues: &mut Issues) -> Option<Ast> {
+///
+/// `bindings` says whether `cel.bind` is one.
+pub(crate) fn parse(source: &str, bindings: bool, issues: &mut Issues) -> Option<Ast> {
     let text: Vec<char> = source.chars().collect();
     if text.len() > LENGTH_MAX {
         let size = text.len();
@@ -57,7 +59,7 @@ pub(crate) fn parse(source: &str, issues: &mut Issues) -> Option<Ast> {
     }
     let lexemes = tokens(&text, issues);
     let nodes = Nodes::default();
-    let mut parser = Parser { text: &text, lexemes, at: 0, nodes, depth: 0, issues };
+    let mut parser = Parser { text: &text, lexemes, at: 0, nodes, depth: 0, bindings, issues };
     let root = parser.whole().ok()?;
     let offsets = parser.nodes.into_offsets();
     issues.is_empty().then_some(Ast { root, offsets })
@@ -69,6 +71,7 @@ struct Parser<'t> {
     at: usize,
     nodes: Nodes,
     depth: usize,
+    bindings: bool,
     issues: &'t mut Issues,
 }
 
@@ -301,6 +304,12 @@ impl Parser<'_> {
         target: Expr,
         args: Vec<Expr>,
     ) -> Parsed<Expr> {
+        let is_cel = matches!(&target.kind, Kind::Ident(name) if name == "cel");
+        if self.bindings && is_cel && function == "bind" && args.len() == 3 {
+            let mut maker = Maker { nodes: &mut self.nodes, offset };
+            let expanded = macros::bind(&mut maker, args);
+            return self.expanded(expanded);
+        }
         let Some(expand) = macros::of_receiver(function, args.len()) else {
             let (target, function) = (Some(Box::new(target)), function.to_owned());
             return self.node(offset, Kind::Call { target, function, args });

@@ -243,7 +243,7 @@ fn fields_can_be_computed_when_they_are_asked_for() {
     let mut variables: Vec<(String, Program)> = Vec::new();
     for (name, source) in [("double", "x * 2"), ("more", "[variables.double, 2]"), ("bad", "1/0")] {
         let program = environment.compile(source).expect("it compiles");
-        let field = (name.to_owned(), program.result_type().clone());
+        let field = (name.to_owned(), program.result_type().simplified());
         environment =
             environment.extend().computed("variables", "kubernetes.variables", [field]).build();
         variables.push((name.to_owned(), program));
@@ -263,4 +263,82 @@ fn fields_can_be_computed_when_they_are_asked_for() {
     let wrong = value("variables.more == 'a'").expect_err("a list is no string");
     assert!(wrong.contains("'(list(int), string)'"), "{wrong}");
     assert!(value("variables.nothing").expect_err("unknown").contains("undefined field 'nothing'"));
+}
+
+/// What a selector of a device looks like to an expression.
+#[test]
+fn devices_are_selected() {
+    use orch_cel::library::{quantity, quantity_type, semver};
+    use orch_cel::{Map, Type, Value};
+
+    let domains = |of: Type| Type::map(Type::String, Type::map(Type::String, of));
+    let fields = [
+        ("driver".to_owned(), Type::String),
+        ("attributes".to_owned(), domains(Type::Dyn)),
+        ("capacity".to_owned(), domains(quantity_type())),
+    ];
+    let environment =
+        Environment::kubernetes().bindings().computed("device", "DRADevice", fields).build();
+    let map = |entries: Vec<(&'static str, Value<'static>)>| {
+        let entries = entries.into_iter().map(|(key, value)| (Value::text(key), value));
+        Map::of(entries).expect("the keys are strings")
+    };
+    let domain = |entries| {
+        let nothing = Value::Map(map(Vec::new()));
+        Value::Map(map(vec![("gpu.example.com", Value::Map(map(entries)))]).with_default(nothing))
+    };
+    let memory = quantity("80Gi").expect("a quantity");
+    let device = map(vec![
+        ("driver", Value::text("gpu.example.com")),
+        ("attributes", domain(vec![("version", semver("1.2.3").expect("a version"))])),
+        ("capacity", domain(vec![("memory", memory)])),
+    ]);
+    let variables = Variables::new().with("device", Value::Map(device));
+    for source in [
+        "device.driver == 'gpu.example.com'",
+        "device.capacity['gpu.example.com'].memory.compareTo(quantity('40Gi')) >= 0",
+        "!has(device.attributes['other'].version) && size(device.attributes) == 1",
+        "cel.bind(d, device.attributes['gpu.example.com'], d.version.isGreaterThan(semver('1.0.0')))",
+    ] {
+        let value = environment
+            .compile(source)
+            .map_err(|error| error.to_string())
+            .and_then(|program| {
+                let value = program.evaluate(&variables, &mut Budget::default());
+                value.map_err(|error| error.to_string())
+            })
+            .map(|value| value.as_bool());
+        assert_eq!(value, Ok(Some(true)), "{source}");
+    }
+}
+
+#[test]
+fn a_variable_may_have_a_dotted_name() {
+    use orch_cel::Value;
+    use orch_cel::library::{ResourceCheck, resource_check_type};
+
+    let environment = Environment::kubernetes()
+        .variable("authorizer", authorizer_type())
+        .variable("authorizer.requestResource", resource_check_type())
+        .build();
+    let source = "authorizer.requestResource.check('get').reason()";
+    let program = environment.compile(source).expect("it compiles");
+    let check = ResourceCheck { resource: "pods".to_owned(), ..ResourceCheck::default() };
+    let variables = Variables::new().with("authorizer.requestResource", Value::opaque(check));
+    let answer = |query: &Query| {
+        let Target::Resource(check) = &query.target else { return None };
+        Some(Decision { reason: check.resource.clone(), ..Decision::default() })
+    };
+    let value = program.evaluate_authorized(&variables, Some(&answer), &mut Budget::default());
+    assert_eq!(value.expect("it was answered").as_str(), Some("pods"));
+}
+
+#[test]
+fn what_is_shared_between_threads_can_be() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Environment>();
+    shared::<orch_cel::Program>();
+    shared::<orch_cel::Value<'_>>();
+    shared::<orch_cel::Declared>();
+    shared::<Error>();
 }
