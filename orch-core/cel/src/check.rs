@@ -57,10 +57,11 @@ impl Scope {
             return Some(Some(Type::Dyn));
         }
         if self.patches && object == JSON_PATCH {
-            return Some(Some(match field {
-                "op" | "from" | "path" => Type::String,
-                _ => Type::Dyn,
-            }));
+            return Some(match field {
+                "op" | "from" | "path" => Some(Type::String),
+                "value" => Some(Type::Dyn),
+                _ => None,
+            });
         }
         if let Some(fields) = self.computed.get(object) {
             return Some(fields.get(field).cloned());
