@@ -146,6 +146,27 @@ fn fields_of_declared_objects() {
     }
 }
 
+/// The stack of a thread is enough for whatever is accepted.
+#[test]
+fn expressions_as_deep_as_may_be_are_evaluated() {
+    let nested = |open: &str, inner: &str, close: &str, times: usize| {
+        format!("{}{inner}{}", open.repeat(times), close.repeat(times))
+    };
+    for source in [
+        format!("1{} == 240", " + 1".repeat(239)),
+        nested("size([", "1", "])", 120) + " == 1",
+        nested("!(", "true", ")", 240),
+        nested("[", "", "]", 240) + " != []",
+        nested("[1].all(i, ", "true", ")", 80),
+        nested("optional.of(1).optMap(v, ", "v", ")", 40) + ".hasValue()",
+        nested("(x.a == 1 ? ", "true", " : false)", 240),
+        format!("true{}", " && true || false".repeat(500)),
+    ] {
+        let start = source.chars().take(40).collect::<String>();
+        assert_eq!(super::evaluated(&source), Ok(true.into()), "{start}");
+    }
+}
+
 #[test]
 fn deep_and_large_expressions_are_refused() {
     let too_deep = |source: String| {
