@@ -32,7 +32,8 @@ fn syntax() {
     check(
         "a | b",
         "ERROR: <input>:1:3: Syntax error: token recognition error at: '| '\n | a | b\n | ..^\n\
-         ERROR: <input>:1:5: Syntax error: extraneous input 'b' expecting <EOF>\n | a | b\n | ....^",
+         ERROR: <input>:1:5: Syntax error: extraneous input 'b' expecting <EOF>\n | a | b\n | \
+         ....^",
     );
     check(
         "1 + 2\n3 +",

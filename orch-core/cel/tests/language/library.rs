@@ -98,8 +98,10 @@ fn addresses() {
         "ip('224.0.0.9').isLinkLocalMulticast() && ip('169.254.0.1').isLinkLocalUnicast()",
         "ip.isCanonical('2001:db8::1') && !ip.isCanonical('2001:DB8::1')",
         "ip('0.0.0.0').isUnspecified() && string(ip('1.2.3.4')) == '1.2.3.4'",
-        "cidr('10.0.0.0/8').containsIP('10.1.2.3') && cidr('10.0.0.0/8').containsCIDR('10.1.0.0/16')",
-        "!cidr('10.1.0.0/16').containsCIDR('10.0.0.0/8') && cidr('10.1.2.3/8').masked() == cidr('10.0.0.0/8')",
+        "cidr('10.0.0.0/8').containsIP('10.1.2.3')",
+        "cidr('10.0.0.0/8').containsCIDR('10.1.0.0/16')",
+        "!cidr('10.1.0.0/16').containsCIDR('10.0.0.0/8')",
+        "cidr('10.1.2.3/8').masked() == cidr('10.0.0.0/8')",
         "cidr('::/0').prefixLength() == 0 && cidr('10.0.0.1/8').ip() == ip('10.0.0.1')",
         "!isCIDR('10.0.0.0/33') && !isCIDR('10.0.0.0/08') && isCIDR('::/0')",
         "type(ip('::1')) == net.IP && string(cidr('10.0.0.0/8')) == '10.0.0.0/8'",
@@ -114,16 +116,21 @@ fn addresses() {
 fn quantities_and_versions() {
     check_true(&[
         "quantity('200M') == quantity('0.2G') && quantity('1Ki') == quantity('1024')",
-        "quantity('50M').isLessThan(quantity('50Mi')) && quantity('1').isGreaterThan(quantity('1m'))",
-        "quantity('50k').add(20) == quantity('50020') && quantity('1').sub(quantity('500m')) == quantity('0.5')",
-        "quantity('50k').isInteger() && !quantity('1500m').isInteger() && quantity('50k').asInteger() == 50000",
+        "quantity('50M').isLessThan(quantity('50Mi'))",
+        "quantity('1').isGreaterThan(quantity('1m'))",
+        "quantity('50k').add(20) == quantity('50020')",
+        "quantity('1').sub(quantity('500m')) == quantity('0.5')",
+        "quantity('50k').isInteger() && !quantity('1500m').isInteger()",
+        "quantity('50k').asInteger() == 50000",
         "sign(quantity('-1')) == -1 && quantity('1.5').asApproximateFloat() == 1.5",
         "isQuantity('1e3') && !isQuantity('1x') && !isQuantity('') && !isQuantity('1.1.1')",
         "quantity('9999999999999999999999999999999999999G').isInteger() == false",
         "semver('1.2.3').major() == 1 && semver('1.2.3').patch() == 3",
         "semver('1.0.0-alpha.1').isLessThan(semver('1.0.0-alpha.beta'))",
-        "semver('1.0.0-rc.1').compareTo(semver('1.0.0')) == -1 && semver('v1', true) == semver('1.0.0')",
-        "isSemver('1.0.0+build') && !isSemver('01.0.0') && !isSemver('1.0') && isSemver('01.0', true)",
+        "semver('1.0.0-rc.1').compareTo(semver('1.0.0')) == -1",
+        "semver('v1', true) == semver('1.0.0')",
+        "isSemver('1.0.0+build') && !isSemver('01.0.0')",
+        "!isSemver('1.0') && isSemver('01.0', true)",
     ]);
     check_failing(&[
         ("quantity(x.s)", {
@@ -147,9 +154,12 @@ fn urls_and_formats() {
         "format.dns1123Label().validate('a.b').value() == ['must not contain dots']",
         "format.named('uuid').value().validate('x').value() == ['does not match the UUID format']",
         "!format.named('nothing').hasValue() && !format.date().validate('2026-01-01').hasValue()",
-        "format.datetime().validate('2026-01-01').hasValue() && !format.byte().validate('aGk=').hasValue()",
-        "!format.qualifiedName().validate('a.b/C').hasValue() && format.labelValue().validate('-').hasValue()",
-        "!format.dns1123LabelPrefix().validate('a-').hasValue() && format.uri().validate('x').hasValue()",
+        "format.datetime().validate('2026-01-01').hasValue()",
+        "!format.byte().validate('aGk=').hasValue()",
+        "!format.qualifiedName().validate('a.b/C').hasValue()",
+        "format.labelValue().validate('-').hasValue()",
+        "!format.dns1123LabelPrefix().validate('a-').hasValue()",
+        "format.uri().validate('x').hasValue()",
     ]);
 }
 
@@ -298,7 +308,7 @@ fn devices_are_selected() {
         "device.driver == 'gpu.example.com'",
         "device.capacity['gpu.example.com'].memory.compareTo(quantity('40Gi')) >= 0",
         "!has(device.attributes['other'].version) && size(device.attributes) == 1",
-        "cel.bind(d, device.attributes['gpu.example.com'], d.version.isGreaterThan(semver('1.0.0')))",
+        "cel.bind(d, device.attributes['gpu.example.com'], d.version.major() == 1)",
     ] {
         let value = environment
             .compile(source)
