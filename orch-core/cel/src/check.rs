@@ -26,6 +26,8 @@ pub(crate) struct Scope {
     pub(crate) computed: HashMap<Arc<str>, BTreeMap<String, Type>>,
     /// Whether `Object{...}` and `JSONPatch{...}` can be built.
     pub(crate) patches: bool,
+    /// Whether values can be given names.
+    pub(crate) bindings: bool,
 }
 
 /// The type of the objects that build a patch, as `Object.spec.template`.
@@ -55,10 +57,11 @@ impl Scope {
             return Some(Some(Type::Dyn));
         }
         if self.patches && object == JSON_PATCH {
-            return Some(Some(match field {
-                "op" | "from" | "path" => Type::String,
-                _ => Type::Dyn,
-            }));
+            return Some(match field {
+                "op" | "from" | "path" => Some(Type::String),
+                "value" => Some(Type::Dyn),
+                _ => None,
+            });
         }
         if let Some(fields) = self.computed.get(object) {
             return Some(fields.get(field).cloned());

@@ -15,7 +15,7 @@ use std::sync::Arc;
 pub use escape::escape;
 pub(crate) use escape::unescape;
 pub use kubernetes::{admission_request, namespace};
-pub use schema::{REQUEST_BYTES_MAX, RequestSizes};
+pub use schema::REQUEST_BYTES_MAX;
 
 use crate::types::Type;
 use crate::value::ListKind;

@@ -53,7 +53,9 @@ impl Environment {
     /// [`CompileError::Instantiation`] if what is constant in it fails.
     pub fn compile(&self, source: &str) -> Result<Program, CompileError> {
         let mut issues = Issues::new(source);
-        let Some(ast) = parse(source, &mut issues) else { return Err(failed(issues)) };
+        let Some(ast) = parse(source, self.scope.bindings, &mut issues) else {
+            return Err(failed(issues));
+        };
         let checked = check(&ast, &self.scope, &mut issues);
         if issues.is_empty() {
             check_literals(&ast, &checked, &mut issues);
@@ -85,11 +87,9 @@ impl EnvironmentBuilder {
         self
     }
 
-    /// Adds a variable whose fields are computed one by one, as `variables` of policies are: the
-    /// bindings are asked for each of them ([`Bindings::field`]). `of` names its type. Of the types
-    /// of the fields, what is neither simple nor a list or a map becomes `dyn`, as upstream has it.
-    ///
-    /// Source: `k8s.io/apiserver/pkg/admission/plugin/cel/composition.go`.
+    /// Adds a variable whose fields are known by their types only, and may be computed one by one
+    /// ([`Bindings::field`]), as those of `variables` of policies are. `of` names its type. Fields
+    /// of more calls add up.
     #[must_use]
     pub fn computed(
         mut self,
@@ -97,7 +97,6 @@ impl EnvironmentBuilder {
         of: &str,
         fields: impl IntoIterator<Item = (String, Type)>,
     ) -> Self {
-        let fields = fields.into_iter().map(|(field, of)| (field, simplified(&of)));
         self.scope.computed.entry(of.into()).or_default().extend(fields);
         self.variable(name, Type::object(of))
     }
@@ -122,6 +121,14 @@ impl EnvironmentBuilder {
         self.library(&crate::library::install_patches)
     }
 
+    /// Lets expressions give values names with `cel.bind(name, value, expression)`, as selectors of
+    /// devices may.
+    #[must_use]
+    pub fn bindings(mut self) -> Self {
+        self.scope.bindings = true;
+        self
+    }
+
     /// Adds functions.
     #[must_use]
     pub fn library(mut self, library: &dyn Library) -> Self {
@@ -132,17 +139,6 @@ impl EnvironmentBuilder {
     /// The environment.
     pub fn build(self) -> Environment {
         Environment { scope: Arc::new(self.scope) }
-    }
-}
-
-fn simplified(of: &Type) -> Type {
-    match of {
-        Type::List(of) => Type::list(simplified(of)),
-        Type::Map(keys, values) => Type::map(simplified(keys), simplified(values)),
-        Type::Object(_) | Type::Opaque(..) | Type::Type(_) | Type::Param(_) | Type::Error => {
-            Type::Dyn
-        }
-        simple => simple.clone(),
     }
 }
 

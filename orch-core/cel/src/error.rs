@@ -17,7 +17,8 @@ pub enum Error {
     CostLimit,
     /// The expression cost more than was left of the budget that it shares with others.
     #[error(
-        "validation failed due to running out of cost budget, no further validation rules will be run"
+        "validation failed due to running out of cost budget, no further validation rules will be \
+         run"
     )]
     OutOfBudget,
     /// An answer of the authorizer is needed that it does not have at hand. Whoever evaluates

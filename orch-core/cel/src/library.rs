@@ -34,6 +34,8 @@ pub(crate) use formats::{FORMAT_SIZE_MAX, Format, PATTERN_SIZE_MAX};
 pub(crate) use formatting::check as check_format;
 pub use patches::mismatched_type_names;
 pub(crate) use pattern::compile as compile_pattern;
+pub use quantity::{quantity, quantity_type};
+pub use semver::{semver, semver_type};
 
 use crate::function::Functions;
 

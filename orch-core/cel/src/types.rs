@@ -85,6 +85,22 @@ impl Type {
         Self::Type(Some(Arc::new(inner)))
     }
 
+    /// The type that a policy's variable has for the expressions that use it: what is neither
+    /// simple nor a list or a map becomes `dyn`.
+    ///
+    /// Source: `k8s.io/apiserver/pkg/admission/plugin/cel/composition.go`.
+    #[must_use]
+    pub fn simplified(&self) -> Self {
+        match self {
+            Self::List(of) => Self::list(of.simplified()),
+            Self::Map(keys, values) => Self::map(keys.simplified(), values.simplified()),
+            Self::Object(_) | Self::Opaque(..) | Self::Type(_) | Self::Param(_) | Self::Error => {
+                Self::Dyn
+            }
+            simple => simple.clone(),
+        }
+    }
+
     /// The name of the type without its parameters, as `type(x)` shows it.
     pub fn name(&self) -> &str {
         match self {

@@ -9,7 +9,7 @@ use crate::types::{OPTIONAL, Type};
 
 /// The steps that one check may take. Types may hold each other twice and again, so that a short
 /// expression can have types without end.
-const STEPS_MAX: u64 = 5_000_000;
+const STEPS_MAX: u64 = 2_000_000;
 
 /// What the parameters stand for, so far.
 #[derive(Debug)]

@@ -18,21 +18,6 @@ const DATE_TIME_BYTES_MIN: u64 = 21;
 const DURATION_BYTES_MIN: u64 = 3;
 const STRING_BYTES_MIN: u64 = 2;
 
-/// How many values may be in one request.
-pub trait RequestSizes {
-    /// How often at most the value can be in a list or map of a request without bounds.
-    ///
-    /// Source: `k8s.io/apiextensions-apiserver/pkg/apiserver/schema/cel/compilation.go`
-    /// (`maxCardinality`).
-    fn cardinality_max(&self) -> u64;
-}
-
-impl RequestSizes for Declared {
-    fn cardinality_max(&self) -> u64 {
-        REQUEST_BYTES_MAX / (self.bytes_min() + 1)
-    }
-}
-
 impl Declared {
     /// The declaration of what an `openAPIV3Schema` describes, or `None` if expressions cannot see
     /// it: unknown fields are not visible, and neither are lists and maps of them. The root of a
@@ -51,6 +36,14 @@ impl Declared {
         let declared = of_schema(schema, resource_root)?;
         let nullable = schema.get("nullable").and_then(Json::as_bool).unwrap_or_default();
         Some(if nullable { declared.or_null() } else { declared })
+    }
+
+    /// How often at most the value can be in a list or map of a request without bounds.
+    ///
+    /// Source: `k8s.io/apiextensions-apiserver/pkg/apiserver/schema/cel/compilation.go`
+    /// (`maxCardinality`).
+    pub fn cardinality_max(&self) -> u64 {
+        REQUEST_BYTES_MAX / (self.bytes_min() + 1)
     }
 }
 

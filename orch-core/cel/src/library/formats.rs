@@ -196,7 +196,8 @@ fn label(text: &str) -> Vec<String> {
             "must not contain dots".to_owned()
         } else {
             let message = "a lowercase RFC 1123 label must consist of lower case alphanumeric \
-                           characters or '-', and must start and end with an alphanumeric character";
+                           characters or '-', and must start and end with an alphanumeric \
+                            character";
             explained(message, LABEL, &["my-name", "123-abc"])
         });
     }

@@ -298,6 +298,11 @@ mod tests {
         check(r"\bfoo\b", "a foo b", true);
         check(r"^[]a]$", "]", true);
         check(r"^.$", "\u{1f600}", true);
+        check(r"a\Bb", "ab", true);
+        check(r"^a\B", "a", false);
+        check(r"-\B-", "--", true);
+        check(r"(?i:A)b", "ab", true);
+        check(r"(a|(?:b))+", "ab", true);
     }
 
     #[test]

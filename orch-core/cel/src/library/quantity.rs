@@ -29,7 +29,8 @@ struct Quantity {
     fast: Option<(i64, i32)>,
 }
 
-fn quantity_type() -> Type {
+/// The type of quantities.
+pub fn quantity_type() -> Type {
     Type::object("kubernetes.Quantity")
 }
 
@@ -241,6 +242,15 @@ pub(super) fn install(functions: &mut Functions) {
     }
 }
 
+/// A quantity as a value, to be bound to a variable.
+///
+/// # Errors
+///
+/// [`Error::Failed`] if the text is none.
+pub fn quantity(text: &str) -> Result<Value<'static>, Error> {
+    parse(text).map(Value::opaque).map_err(Error::failed)
+}
+
 fn text_of<'v>(args: &'v [Value<'_>]) -> Result<&'v str, Error> {
     args.first().and_then(Value::as_str).ok_or_else(Error::no_such_overload)
 }
@@ -255,7 +265,7 @@ fn given(args: &[Value<'_>], at: usize) -> Result<Quantity, Error> {
 }
 
 fn of_text<'a>(_: &mut Context<'_>, args: &[Value<'a>]) -> Outcome<'a> {
-    parse(text_of(args)?).map(Value::opaque).map_err(Error::failed)
+    quantity(text_of(args)?)
 }
 
 fn is_quantity<'a>(_: &mut Context<'_>, args: &[Value<'a>]) -> Outcome<'a> {

@@ -27,7 +27,8 @@ enum Identifier {
     Text(String),
 }
 
-fn semver_type() -> Type {
+/// The type of versions.
+pub fn semver_type() -> Type {
     Type::object("kubernetes.Semver")
 }
 
@@ -64,8 +65,8 @@ pub(super) fn install(functions: &mut Functions) {
     type Body = for<'a> fn(&mut Context<'_>, &[Value<'a>]) -> Outcome<'a>;
     functions.add_type("kubernetes.Semver", semver_type());
     let forms: [(&'static str, &'static str, Vec<Type>, Type, Body); 4] = [
-        ("semver", "string_to_semver", vec![Type::String], semver_type(), semver),
-        ("semver", "string_bool_to_semver", vec![Type::String, Type::Bool], semver_type(), semver),
+        ("semver", "string_to_semver", vec![Type::String], semver_type(), of_text),
+        ("semver", "string_bool_to_semver", vec![Type::String, Type::Bool], semver_type(), of_text),
         ("isSemver", "is_semver_string", vec![Type::String], Type::Bool, is_semver),
         ("isSemver", "is_semver_string_bool", vec![Type::String, Type::Bool], Type::Bool, {
             is_semver
@@ -89,6 +90,15 @@ pub(super) fn install(functions: &mut Functions) {
     }
 }
 
+/// A version as a value, to be bound to a variable.
+///
+/// # Errors
+///
+/// [`Error::Failed`] if the text is none.
+pub fn semver(text: &str) -> Result<Value<'static>, Error> {
+    parse(text).map(Value::opaque).map_err(Error::failed)
+}
+
 fn read(args: &[Value<'_>]) -> Result<Result<Semver, String>, Error> {
     match args {
         [Value::String(text)] | [Value::String(text), Value::Bool(false)] => Ok(parse(text)),
@@ -97,7 +107,7 @@ fn read(args: &[Value<'_>]) -> Result<Result<Semver, String>, Error> {
     }
 }
 
-fn semver<'a>(_: &mut Context<'_>, args: &[Value<'a>]) -> Outcome<'a> {
+fn of_text<'a>(_: &mut Context<'_>, args: &[Value<'a>]) -> Outcome<'a> {
     read(args)?.map(Value::opaque).map_err(Error::failed)
 }
 

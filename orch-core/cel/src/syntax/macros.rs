@@ -1,6 +1,6 @@
 //! The macros: what `has`, `all`, `map` and their kin become.
 //!
-//! Source: cel-go `parser/macro.go`, `ext/comprehensions.go`, `ext/lists.go` (`sortBy`) and
+//! Source: cel-go `parser/macro.go`, `ext/comprehensions.go`, `ext/bindings.go`, `ext/lists.go` and
 //! `cel/library.go` (`optMap`).
 
 use super::ast::{Element, Entry, Expr, Field, Fold, Id, Kind, Literal, Nodes};
@@ -128,6 +128,31 @@ pub(super) fn of_receiver(function: &str, count: usize) -> Option<Expansion> {
         ("sortBy", 2) => sort_by,
         _ => return None,
     })
+}
+
+/// `cel.bind(name, value, expression)`, where an environment has it.
+pub(super) fn bind(maker: &mut Maker<'_>, mut args: Vec<Expr>) -> Result<Expr, Refusal> {
+    let (result, start) = (args.remove(2), args.remove(1));
+    let Kind::Ident(name) = &args[0].kind else {
+        let message = "cel.bind() variable names must be simple identifiers";
+        return Err((args[0].id, message.to_owned()));
+    };
+    Ok(binding(maker, name, start, result))
+}
+
+/// A fold over nothing gives a value a name.
+fn binding(maker: &mut Maker<'_>, name: &str, start: Expr, result: Expr) -> Expr {
+    let fold = Fold {
+        range: maker.list(Vec::new()),
+        variable: UNUSED.to_owned(),
+        second: None,
+        accumulator: name.to_owned(),
+        start,
+        condition: maker.literal(Literal::Bool(false)),
+        step: maker.ident(name),
+        result,
+    };
+    maker.node(Kind::Fold(Box::new(fold)))
 }
 
 /// `has(a.b)`, the only macro without a receiver.
@@ -277,7 +302,7 @@ fn transformation(
     Ok(collecting(maker, range, names, (start, filter, step)))
 }
 
-/// `optMap` and `optFlatMap`: a fold over nothing gives the value its name.
+/// `optMap` and `optFlatMap`.
 fn optional(
     maker: &mut Maker<'_>,
     function: &str,
@@ -291,17 +316,8 @@ fn optional(
     };
     let copy = maker.copy(&target);
     let present = maker.member("hasValue", target);
-    let fold = Fold {
-        range: maker.list(Vec::new()),
-        variable: UNUSED.to_owned(),
-        second: None,
-        accumulator: name.clone(),
-        start: maker.member("value", copy),
-        condition: maker.literal(Literal::Bool(false)),
-        step: maker.ident(name),
-        result: mapped,
-    };
-    let mut value = maker.node(Kind::Fold(Box::new(fold)));
+    let (name, start) = (name.clone(), maker.member("value", copy));
+    let mut value = binding(maker, &name, start, mapped);
     if function == "optMap" {
         value = maker.call("optional.of", vec![value]);
     }
@@ -324,15 +340,6 @@ fn sort_by(maker: &mut Maker<'_>, _: &str, target: Expr, args: Vec<Expr>) -> Res
         function: "@sortByAssociatedKeys".to_owned(),
         args: vec![keys],
     };
-    let fold = Fold {
-        range: maker.list(Vec::new()),
-        variable: UNUSED.to_owned(),
-        second: None,
-        accumulator: SORTED.to_owned(),
-        start: target,
-        condition: maker.literal(Literal::Bool(false)),
-        step: maker.ident(SORTED),
-        result: maker.node(call),
-    };
-    Ok(maker.node(Kind::Fold(Box::new(fold))))
+    let result = maker.node(call);
+    Ok(binding(maker, SORTED, target, result))
 }

@@ -26,6 +26,8 @@ enum Entries<'a> {
     /// JSON with declared fields.
     Object(&'a JsonMap<String, Json>, &'a ObjectType),
     Owned(Arc<BTreeMap<Key<'a>, (Value<'a>, Value<'a>)>>),
+    /// A map that has a value for every string that is no key of it.
+    Defaulted(Arc<(Map<'a>, Value<'a>)>),
     /// An object that an expression built: its type and fields.
     Built(Arc<str>, Arc<BTreeMap<Arc<str>, Value<'a>>>),
 }
@@ -148,6 +150,13 @@ impl<'a> Map<'a> {
         Ok(map)
     }
 
+    /// The same, but every string that is no key has this value, if it is asked for. It is in no
+    /// list of keys and does not count. The domains of the attributes of devices are so.
+    #[must_use]
+    pub fn with_default(self, value: Value<'a>) -> Self {
+        Self(Entries::Defaulted(Arc::new((self, value))))
+    }
+
     pub(crate) fn empty() -> Self {
         Self(Entries::Owned(Arc::default()))
     }
@@ -219,6 +228,7 @@ impl<'a> Map<'a> {
             Entries::Json(fields, _) | Entries::Object(fields, _) => fields.len(),
             Entries::Owned(entries) => entries.len(),
             Entries::Built(_, fields) => fields.len(),
+            Entries::Defaulted(map) => map.0.len(),
         }
     }
 
@@ -239,6 +249,7 @@ impl<'a> Map<'a> {
                 Ok(Key::of(key).and_then(|key| lookup(entries, key.key())))
             }
             (_, Value::String(name)) => self.field(name),
+            (Entries::Defaulted(map), key) => map.0.find(key),
             (Entries::Json(_, None) | Entries::Built(..), _) => Ok(None),
             _ => Err(Error::no_such_overload()),
         }
@@ -265,6 +276,9 @@ impl<'a> Map<'a> {
             }
             Entries::Owned(entries) => Ok(lookup(entries, KeyRef::String(name))),
             Entries::Built(_, fields) => Ok(fields.get(name).cloned()),
+            Entries::Defaulted(map) => {
+                map.0.field(name).map(|found| found.or_else(|| Some(map.1.clone())))
+            }
         }
     }
 
@@ -279,6 +293,7 @@ impl<'a> Map<'a> {
             Entries::Built(_, fields) => {
                 fields.keys().map(|name| Value::String(Text::Owned(name.clone()))).collect()
             }
+            Entries::Defaulted(map) => map.0.keys(),
         }
     }
 

@@ -32,7 +32,8 @@ fn syntax() {
     check(
         "a | b",
         "ERROR: <input>:1:3: Syntax error: token recognition error at: '| '\n | a | b\n | ..^\n\
-         ERROR: <input>:1:5: Syntax error: extraneous input 'b' expecting <EOF>\n | a | b\n | ....^",
+         ERROR: <input>:1:5: Syntax error: extraneous input 'b' expecting <EOF>\n | a | b\n | \
+         ....^",
     );
     check(
         "1 + 2\n3 +",
@@ -143,6 +144,27 @@ fn fields_of_declared_objects() {
     ];
     for (source, expected) in wrong {
         assert_eq!(environment.compile(source).expect_err(source).to_string(), expected);
+    }
+}
+
+/// The stack of a thread is enough for whatever is accepted.
+#[test]
+fn expressions_as_deep_as_may_be_are_evaluated() {
+    let nested = |open: &str, inner: &str, close: &str, times: usize| {
+        format!("{}{inner}{}", open.repeat(times), close.repeat(times))
+    };
+    for source in [
+        format!("1{} == 240", " + 1".repeat(239)),
+        nested("size([", "1", "])", 120) + " == 1",
+        nested("!(", "true", ")", 240),
+        nested("[", "", "]", 240) + " != []",
+        nested("[1].all(i, ", "true", ")", 80),
+        nested("optional.of(1).optMap(v, ", "v", ")", 40) + ".hasValue()",
+        nested("(x.a == 1 ? ", "true", " : false)", 240),
+        format!("true{}", " && true || false".repeat(500)),
+    ] {
+        let start = source.chars().take(40).collect::<String>();
+        assert_eq!(super::evaluated(&source), Ok(true.into()), "{start}");
     }
 }
 
