@@ -364,3 +364,90 @@ async fn a_document_that_explodes_is_refused() {
     let why = "The allowed maximum operations in a JSON patch is 10000, got 10001";
     assert!(status["message"].as_str().unwrap().ends_with(why), "{}", status["message"]);
 }
+
+/// Without what an encoding may leave out: zeros, and what is empty.
+fn essence(value: &Value) -> Value {
+    let is_nothing = |value: &Value| match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        Value::Bool(true) => false,
+    };
+    match value {
+        Value::Array(list) => list.iter().map(essence).collect(),
+        Value::Object(map) => {
+            let fields = map.iter().map(|(key, value)| (key.clone(), essence(value)));
+            fields.filter(|(_, value)| !is_nothing(value)).collect()
+        }
+        other => other.clone(),
+    }
+}
+
+#[tokio::test]
+async fn what_is_served_has_a_protobuf_form() {
+    let server = with_namespace().await;
+    let template = json!({
+        "metadata": {"labels": {"app": "web"}},
+        "spec": {
+            "containers": [{
+                "name": "c", "image": "nginx", "ports": [{"containerPort": 80}],
+                "env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+                "resources": {"limits": {"cpu": "1.5", "memory": "1Gi"}},
+                "livenessProbe": {"httpGet": {"path": "/", "port": "http"}},
+                "readinessProbe": {"tcpSocket": {"port": 80}},
+                "securityContext": {"runAsUser": 0, "capabilities": {"drop": ["ALL"]}},
+            }],
+            "tolerations": [{"operator": "Exists", "tolerationSeconds": 0, "effect": "NoExecute"}],
+            "volumes": [{"name": "v", "projected": {"sources": [{"configMap": {"name": "m"}}]}}],
+        },
+    });
+    let apps = "/apis/apps/v1/namespaces/default/deployments";
+    let deployment = json!({
+        "metadata": {"name": "a"},
+        "spec": {
+            "replicas": 0, "selector": {"matchLabels": {"app": "web"}}, "template": template,
+            "strategy": {"rollingUpdate": {"maxSurge": "25%", "maxUnavailable": 1}},
+        },
+    });
+    let service = json!({
+        "metadata": {"name": "a"}, "spec": {"ports": [{"port": 80, "targetPort": "web"}]},
+    });
+    let definition = json!({
+        "metadata": {"name": "things.example.com"},
+        "spec": {
+            "group": "example.com", "scope": "Namespaced",
+            "names": {"plural": "things", "singular": "thing", "kind": "Thing"},
+            "versions": [{
+                "name": "v1", "served": true, "storage": true,
+                "schema": {"openAPIV3Schema": {"type": "object", "properties": {
+                    "spec": {"type": "object", "additionalProperties": {"type": "integer"},
+                        "default": {"a": 1}},
+                }}},
+            }],
+        },
+    });
+    let secret = json!({"metadata": {"name": "a"}, "stringData": {"k": "v"}});
+    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let mut pod = template.clone();
+    pod["metadata"]["name"] = "a".into();
+    for (collection, body) in [
+        ("/api/v1/namespaces/default/pods", pod),
+        ("/api/v1/namespaces/default/services", service),
+        ("/api/v1/namespaces/default/secrets", secret),
+        (apps, deployment),
+        (definitions, definition),
+    ] {
+        let (code, created) = json(&server, "POST", collection, Some(body)).await;
+        assert_eq!(code, 201, "{created}");
+        let path = format!("{collection}/{}", created["metadata"]["name"].as_str().unwrap());
+        let (_, _, packed) = get(&server, &path, PROTOBUF).await;
+        let unpacked = protobuf::decode(&packed).unwrap();
+        let (_, served) = json(&server, "GET", &path, None).await;
+        assert_eq!(essence(&unpacked), essence(&served), "{path}");
+        let (_, _, list) = get(&server, collection, PROTOBUF).await;
+        let list = protobuf::decode(&list).unwrap();
+        assert_eq!(list["items"][0]["metadata"], unpacked["metadata"], "{path}");
+    }
+}
