@@ -13,7 +13,8 @@ use orch_core::{
 use serde_json::{Value, json};
 
 use crate::{
-    admission, allocator::DEFAULT_SERVICE_CIDR, auth::rbac, registry::Caller, server::ApiServer,
+    admission, aggregation::register_built_in, allocator::DEFAULT_SERVICE_CIDR, auth::rbac,
+    registry::Caller, server::ApiServer,
 };
 
 const SERVICES: ResourceType =
@@ -36,6 +37,9 @@ const SERVICE_CIDRS: ResourceType =
 pub struct Bootstrap {
     /// Create upstream's default roles and bindings. Default: not.
     pub roles: bool,
+    /// Create the APIServices of the built-in group versions. Default: not. The server serves them
+    /// in any case.
+    pub api_services: bool,
     /// Where pods reach the server: makes the `kubernetes` Service and its endpoints. Default:
     /// none, and there is no such Service.
     pub address: Option<SocketAddr>,
@@ -53,6 +57,9 @@ impl ApiServer {
         self.default_service_cidr().await?;
         if what.roles {
             rbac::bootstrap::reconcile(&client).await?;
+        }
+        if what.api_services {
+            register_built_in(&client, &self.inner.built_in).await?;
         }
         if let Some(address) = what.address {
             self.kubernetes_service(address).await?;

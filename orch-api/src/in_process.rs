@@ -19,7 +19,7 @@ use crate::{
     auth::UserInfo,
     catalog::{Catalog, Resource},
     connect::BoxBody,
-    server::ApiServer,
+    server::{ApiServer, Inner},
 };
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -39,8 +39,7 @@ impl ApiServer {
     /// # Errors
     /// What the store's failure is to a client.
     pub async fn newest_resource_types(&self) -> Result<Vec<ResourceType>, ApiError> {
-        let catalog = self.inner.newest_catalog().await?;
-        Ok(types(&catalog))
+        self.inner.newest_resource_types().await
     }
 
     /// A `kube::Client` that calls this server directly, as `user`. Call it inside a tokio
@@ -48,6 +47,13 @@ impl ApiServer {
     /// memory.
     pub fn kube_client(&self, user: UserInfo, default_namespace: &str) -> kube::Client {
         kube::Client::new(InProcess { server: self.clone(), user }, default_namespace)
+    }
+}
+
+impl Inner {
+    pub(crate) async fn newest_resource_types(&self) -> Result<Vec<ResourceType>, ApiError> {
+        let catalog = self.newest_catalog().await?;
+        Ok(types(&catalog))
     }
 }
 

@@ -11,10 +11,11 @@ use serde_json::Value;
 
 use crate::strategy::Strategy;
 
-pub(crate) use field::{Field, child, default_to, spec_of};
+pub(crate) use field::{Field, child, child_opt, default_to, spec_of};
 pub(crate) use service::{has_cluster_ip, has_node_ports};
 
 mod access;
+mod api_service;
 mod autoscaler;
 mod cluster;
 mod config;
@@ -36,6 +37,7 @@ mod pod_spec;
 mod resource;
 mod service;
 mod service_network;
+pub(crate) mod webhooks;
 mod workloads;
 
 pub use access::Requester;
@@ -97,8 +99,8 @@ fn admission(plural: &str) -> &'static dyn Strategy {
         "mutatingadmissionpolicybindings" | "validatingadmissionpolicybindings" => {
             &cluster::ADMISSION_BINDINGS
         }
-        "mutatingwebhookconfigurations" => &cluster::MUTATING_WEBHOOKS,
-        "validatingwebhookconfigurations" => &cluster::VALIDATING_WEBHOOKS,
+        "mutatingwebhookconfigurations" => &webhooks::MUTATING_WEBHOOKS,
+        "validatingwebhookconfigurations" => &webhooks::VALIDATING_WEBHOOKS,
         _ => &ANY,
     }
 }
@@ -148,6 +150,7 @@ fn other(group: &str, plural: &str) -> &'static dyn Strategy {
         ("apiextensions.k8s.io", "customresourcedefinitions") => {
             &crate::custom::kind::CustomResourceDefinition
         }
+        ("apiregistration.k8s.io", "apiservices") => &api_service::ApiService,
         ("autoscaling", "horizontalpodautoscalers") => &cluster::AUTOSCALERS,
         ("batch", "cronjobs") => &cron_job::CronJob,
         ("batch", "jobs") => &job::Job,

@@ -3,6 +3,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod admission;
+mod aggregation;
 pub mod allocator;
 pub mod auth;
 mod bootstrap;
@@ -10,12 +11,17 @@ mod cache;
 mod catalog;
 pub mod connect;
 mod custom;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
+pub mod health;
 mod http;
 mod in_process;
 pub mod kinds;
 mod local;
+pub mod metrics;
 pub mod names;
 pub mod openapi;
+pub mod outbound;
 pub mod printers;
 pub mod proxy;
 mod registry;

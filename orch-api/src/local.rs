@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use orch_core::{
-    Client, ClientError, Target,
+    Client, ClientError, ResourceType, Target,
     client::{Read, ReadReply, WatchOptions, WatchStream, Write, WriteReply},
 };
 
@@ -49,6 +49,10 @@ impl Client for LocalClient {
     ) -> Result<WatchStream, ClientError> {
         Ok(self.server.watch(&self.caller(), target, options).await?)
     }
+
+    async fn resource_types(&self) -> Result<Vec<ResourceType>, ClientError> {
+        Ok(self.server.newest_resource_types().await?)
+    }
 }
 
 /// The server's own client, with all rights. It does not keep the server alive, because the
@@ -90,5 +94,9 @@ impl Client for OwnClient {
         options: WatchOptions,
     ) -> Result<WatchStream, ClientError> {
         self.client()?.watch(target, options).await
+    }
+
+    async fn resource_types(&self) -> Result<Vec<ResourceType>, ClientError> {
+        self.client()?.resource_types().await
     }
 }

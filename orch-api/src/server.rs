@@ -3,6 +3,7 @@
 use std::{
     fmt,
     sync::{Arc, Weak},
+    time::Duration,
 };
 
 use orch_core::{Client, Environment, ResourceType};
@@ -10,7 +11,8 @@ use orch_store::Store;
 use parking_lot::Mutex;
 
 use crate::{
-    admission::{Admission, LateClient},
+    admission::{Admission, LateClient, webhook::Webhooks},
+    aggregation::Aggregated,
     allocator::{ServiceAllocator, ServiceCidrs, ServiceRanges},
     auth::{
         AlwaysAllow, Authenticator, Authenticators, Authorizer, Authorizers, UserInfo,
@@ -22,9 +24,13 @@ use crate::{
     catalog::{ApiVersions, Catalog},
     connect::Connector,
     custom::{Customs, SettleNames},
+    health::{Checks, HealthCheck},
+    http::Frames,
     kinds::Requester,
     local::{LocalClient, OwnClient},
+    metrics::{MeteredStore, Metrics},
     openapi::OpenApi,
+    outbound::{Https, InProcess, InProcessFirst, Outbound},
     strategy::{Action, Hook, VirtualResource},
     subresources::{Binding, Eviction},
 };
@@ -54,12 +60,21 @@ pub(crate) struct Inner {
     pub(crate) authenticators: Vec<Arc<dyn Authenticator>>,
     pub(crate) authorizers: Vec<Arc<dyn Authorizer>>,
     pub(crate) admission: Vec<Arc<dyn Admission>>,
+    /// The webhooks of admission, as they are configured now.
+    pub(crate) webhooks: Webhooks,
+    pub(crate) outbound: Arc<dyn Outbound>,
+    /// The servers behind this one.
+    pub(crate) aggregated: Aggregated,
     pub(crate) connector: Option<Arc<dyn Connector>>,
     pub(crate) options: ServerOptions,
+    pub(crate) health: Checks,
+    pub(crate) metrics: Option<Metrics>,
     /// What is served at paths that are no resources, besides the server's own.
     pub(crate) documents: Vec<(&'static str, serde_json::Value)>,
     /// The OpenAPI documents, of the resources that were served when they were made.
     pub(crate) openapi: Mutex<Option<(Arc<Catalog>, Arc<OpenApi>)>>,
+    /// The events that were told over HTTP last, as bytes.
+    pub(crate) frames: Frames,
     pub(crate) services: Arc<ServiceAllocator>,
     pub(crate) service_cidrs: Arc<ServiceCidrs>,
     virtuals: Vec<Virtual>,
@@ -90,6 +105,12 @@ pub struct ServerOptions {
     pub advertise: String,
     /// The largest request body that is taken, in bytes. Default: 3 MiB.
     pub body_bytes_max: usize,
+    /// Whether bodies, answers and watches may be CBOR, as with upstream's feature gate
+    /// `CBORServingAndStorage`, which is off by default in 1.36. Default: no.
+    pub cbor: bool,
+    /// How long a request may take that is neither a watch nor a connection to a pod; a client
+    /// may ask for less with the parameter `timeout`. Default: 60 s.
+    pub request_timeout: Duration,
     /// The answer to `/version`'s `gitVersion`. Default: `v1.36.2+orch`.
     pub git_version: String,
     /// Whether writes keep `metadata.managedFields`. Default: yes. Without them writes are cheaper,
@@ -105,6 +126,8 @@ impl Default for ServerOptions {
             api_versions: ApiVersions::Stable,
             advertise: "127.0.0.1:6443".into(),
             body_bytes_max: 3 << 20,
+            cbor: false,
+            request_timeout: Duration::from_secs(60),
             git_version: "v1.36.2+orch".into(),
             managed_fields: true,
             service_ranges: ServiceRanges::default(),
@@ -119,6 +142,8 @@ pub struct ApiServerBuilder {
     authenticators: Vec<Arc<dyn Authenticator>>,
     authorizers: Vec<Arc<dyn Authorizer>>,
     admission: Vec<Arc<dyn Admission>>,
+    outbound: Option<Arc<dyn Outbound>>,
+    in_process: Option<Arc<InProcess>>,
     connector: Option<Arc<dyn Connector>>,
     options: ServerOptions,
     documents: Vec<(&'static str, serde_json::Value)>,
@@ -127,6 +152,8 @@ pub struct ApiServerBuilder {
     hooks: Vec<Installed>,
     default_admission: bool,
     tokens: Option<ServiceAccountTokens>,
+    health: Checks,
+    metrics: Option<Metrics>,
 }
 
 impl fmt::Debug for ApiServerBuilder {
@@ -144,6 +171,8 @@ impl ApiServer {
             authenticators: Vec::new(),
             authorizers: Vec::new(),
             admission: Vec::new(),
+            outbound: None,
+            in_process: None,
             connector: None,
             options: ServerOptions::default(),
             documents: Vec::new(),
@@ -152,6 +181,8 @@ impl ApiServer {
             hooks: Vec::new(),
             default_admission: false,
             tokens: None,
+            health: Checks::default(),
+            metrics: None,
         }
     }
 
@@ -221,6 +252,21 @@ impl ApiServerBuilder {
         self
     }
 
+    /// Sets how webhooks and aggregated API servers are reached. Default: [`Https`], over TCP.
+    #[must_use]
+    pub fn outbound(mut self, outbound: Arc<dyn Outbound>) -> Self {
+        self.outbound = Some(outbound);
+        self
+    }
+
+    /// Sets services of this process that are called directly, before anybody is looked for
+    /// outside. Default: none.
+    #[must_use]
+    pub fn in_process(mut self, services: Arc<InProcess>) -> Self {
+        self.in_process = Some(services);
+        self
+    }
+
     /// Sets who answers `exec`, `attach`, `portforward`, `log` and `proxy`. Default: nobody, and
     /// they are answered with an error.
     #[must_use]
@@ -263,6 +309,28 @@ impl ApiServerBuilder {
         self
     }
 
+    /// Adds a question about the server's health to `/healthz`, `/livez` and `/readyz`.
+    #[must_use]
+    pub fn health_check(mut self, check: Arc<dyn HealthCheck>) -> Self {
+        self.health.all.push(check);
+        self
+    }
+
+    /// Adds a question to `/readyz` alone: whether the server should get requests.
+    #[must_use]
+    pub fn readiness_check(mut self, check: Arc<dyn HealthCheck>) -> Self {
+        self.health.readiness.push(check);
+        self
+    }
+
+    /// Sets where the server counts what it does, which is then told at `/metrics`. Default:
+    /// nowhere.
+    #[must_use]
+    pub fn metrics(mut self, metrics: Metrics) -> Self {
+        self.metrics = Some(metrics);
+        self
+    }
+
     /// Sets the options.
     #[must_use]
     pub fn options(mut self, options: ServerOptions) -> Self {
@@ -284,7 +352,12 @@ impl ApiServerBuilder {
                 admission = crate::admission::defaults(&client, &environment);
             }
             admission.append(&mut self.admission);
+            let outbound = outbound(self.outbound, self.in_process, own, &environment);
             let built_in = Catalog::built_in(self.options.api_versions);
+            if let Some(metrics) = &self.metrics {
+                let metered = MeteredStore::new(self.store, metrics.clone(), &built_in);
+                self.store = Arc::new(metered);
+            }
             Inner {
                 customs: Customs::new(built_in.clone()),
                 built_in,
@@ -294,10 +367,16 @@ impl ApiServerBuilder {
                 authenticators: self.authenticators,
                 authorizers: self.authorizers,
                 admission,
+                webhooks: Webhooks::default(),
+                outbound,
+                aggregated: Aggregated::default(),
                 connector: self.connector,
                 options: self.options,
+                health: self.health,
+                metrics: self.metrics,
                 documents: self.documents,
                 openapi: Mutex::new(None),
+                frames: Frames::default(),
                 services,
                 service_cidrs,
                 virtuals: self.virtuals,
@@ -348,6 +427,23 @@ impl ApiServerBuilder {
         for ((group, plural), answers) in reviews::resources(&authorizer, reviews) {
             add(group, plural, None, answers);
         }
+    }
+}
+
+/// How others are reached: in this process first, then as was chosen.
+fn outbound(
+    chosen: Option<Arc<dyn Outbound>>,
+    in_process: Option<Arc<InProcess>>,
+    own: &Weak<Inner>,
+    environment: &Environment,
+) -> Arc<dyn Outbound> {
+    let otherwise = chosen.unwrap_or_else(|| {
+        let client: Arc<dyn Client> = Arc::new(OwnClient(own.clone()));
+        Arc::new(Https::new(client, environment.clone()))
+    });
+    match in_process {
+        Some(own) => Arc::new(InProcessFirst { own, otherwise }),
+        None => otherwise,
     }
 }
 

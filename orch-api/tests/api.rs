@@ -4,6 +4,7 @@ mod api {
     mod conformance;
     mod consistency;
     mod discovery;
+    mod forms;
     mod objects;
     mod refusals;
     mod support;

@@ -3,7 +3,9 @@
 //! Source: `k8s.io/kubernetes/pkg/controller/endpointslice` and `k8s.io/endpointslice`.
 //! Differs: gives no topology hints and no `last-change-trigger-time` annotation.
 
+mod mirroring;
 mod packing;
+mod writing;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -16,10 +18,11 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use orch_core::{
-    ClientError, Key,
-    client::DeleteOptions,
+    Key,
     informer::{Change, Informer, Informers},
 };
+
+pub use mirroring::endpoint_slice_mirroring;
 
 use crate::{
     Action, Controller, Expectations, Reconciler,
@@ -48,7 +51,7 @@ pub fn endpoint_slice(informers: &Informers) -> Controller {
     let services = ServicePods::new(&context);
     let slices = context.informer::<EndpointSlice>();
     slices.add_index(BY_SERVICE, |slice| {
-        service_of(slice).map(|key| key.to_string()).into_iter().collect()
+        service_of(slice, MANAGER).map(|key| key.to_string()).into_iter().collect()
     });
     let expectations = Arc::new(Expectations::default());
     let (mapping, seen) = (services.clone(), expectations.clone());
@@ -58,7 +61,7 @@ pub fn endpoint_slice(informers: &Informers) -> Controller {
         .reads::<Node>()
         .watches_own::<Service>()
         .watches::<EndpointSlice>(move |change| {
-            let key = service_of(change.object());
+            let key = service_of(change.object(), MANAGER);
             if let (Change::Added(_), Some(key)) = (change, &key) {
                 seen.creation_observed(key);
             }
@@ -68,9 +71,10 @@ pub fn endpoint_slice(informers: &Informers) -> Controller {
         .build(SliceReconciler { context, services, slices, nodes, expectations })
 }
 
-fn service_of(slice: &EndpointSlice) -> Option<Key> {
+/// The service of a slice that this manager makes.
+fn service_of(slice: &EndpointSlice, manager: &str) -> Option<Key> {
     let labels = slice.metadata.labels.as_ref()?;
-    let ours = labels.get(MANAGED_BY).is_some_and(|manager| manager == MANAGER);
+    let ours = labels.get(MANAGED_BY).is_some_and(|known| known == manager);
     let name = labels.get(SERVICE_NAME).filter(|_| ours)?;
     Some(Key::new(slice.metadata.namespace.clone().unwrap_or_default(), name.clone()))
 }
@@ -111,7 +115,7 @@ impl Reconciler for SliceReconciler {
             existing.iter().filter(|slice| !families.contains(&slice.address_type)).cloned(),
         );
         plan.relabel(&labels(&service));
-        self.carry_out(&key, plan).await?;
+        writing::carry_out(&self.context, &self.expectations, &key, plan).await?;
         Ok(Action::Done)
     }
 }
@@ -160,33 +164,6 @@ impl SliceReconciler {
             zone,
             ..Endpoint::default()
         }
-    }
-
-    async fn carry_out(&self, key: &Key, plan: packing::Plan) -> Result<(), ClientError> {
-        let resources = self.context.resources::<EndpointSlice>(&key.namespace);
-        for slice in plan.create {
-            self.expectations.expect_creations(key, 1);
-            if let Err(error) = resources.create(&slice).await {
-                self.expectations.creation_observed(key);
-                if pods::is_namespace_terminating(&error) {
-                    return Ok(());
-                }
-                return Err(error);
-            }
-        }
-        for slice in plan.update {
-            resources.update(&slice).await?;
-        }
-        for slice in plan.delete {
-            let name = slice.metadata.name.as_deref().unwrap_or_default();
-            let options =
-                DeleteOptions { uid: slice.metadata.uid.clone(), ..DeleteOptions::default() };
-            match resources.delete(name, options).await {
-                Err(error) if !error.is_not_found() => return Err(error),
-                _ => {}
-            }
-        }
-        Ok(())
     }
 }
 

@@ -7,6 +7,7 @@
 mod creation;
 mod failure_policy;
 mod indexes;
+mod orphans;
 mod status;
 mod tracking;
 
@@ -41,6 +42,7 @@ pub fn job(informers: &Informers) -> Controller {
     let context = Context::new(informers, "job-controller");
     let (jobs, pods) = (context.informer::<Job>(), context.informer::<Pod>());
     ownership::index_by_controller(&pods);
+    orphans::index(&pods);
     let expectations = Arc::new(Expectations::default());
     let source = PodSource {
         owners: jobs.clone(),
@@ -57,7 +59,11 @@ pub fn job(informers: &Informers) -> Controller {
             }
             vec![key]
         })
-        .watches::<Pod>(move |change| source.keys(change))
+        .watches::<Pod>(move |change| {
+            let mut keys = source.keys(change);
+            keys.extend(orphans::uncontrolled(change.object()));
+            keys
+        })
         .build(JobReconciler { context, jobs, pods, expectations })
 }
 
@@ -90,7 +96,9 @@ struct Run<'a> {
 #[async_trait]
 impl Reconciler for JobReconciler {
     async fn reconcile(&self, key: Key) -> Reconciled {
-        let Some(job) = self.jobs.get(&key) else { return Ok(Action::Done) };
+        let job = self.jobs.get(&key);
+        orphans::release(&self.context, &self.pods, &key, job.as_deref()).await?;
+        let Some(job) = job else { return Ok(Action::Done) };
         let Some(spec) = job.spec.clone() else { return Ok(Action::Done) };
         if spec.managed_by.as_deref().is_some_and(|manager| manager != MANAGER) {
             return Ok(Action::Done);

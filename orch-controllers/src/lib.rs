@@ -7,6 +7,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod controller;
+pub mod cron_job;
 pub mod daemon_set;
 pub mod deployment;
 pub mod disruption;
@@ -23,6 +24,8 @@ pub mod pod_gc;
 pub mod queue;
 pub mod reconciler;
 pub mod replicas;
+pub mod resource_quota;
+pub mod resource_types;
 pub mod service_account;
 pub mod standard;
 pub mod stateful_set;
@@ -32,6 +35,7 @@ pub mod volumes;
 
 mod context;
 mod dependents;
+mod follower;
 mod pods;
 
 pub use controller::{Controller, ControllerBuilder};

@@ -4,7 +4,7 @@
 
 mod conditions;
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{Namespace, NamespaceStatus, Pod};
@@ -19,51 +19,10 @@ use orch_core::{
 };
 use serde_json::json;
 
+pub use crate::resource_types::ResourceTypes;
 use crate::{Action, Controller, Reconciler, context::Context, reconciler::Reconciled};
 
 const FINALIZER: &str = "kubernetes";
-
-/// Which kinds of objects there are. Asked each time, so that kinds may come and go.
-///
-/// A list of [`ResourceType`]s is one, and so is a closure that gives one.
-#[async_trait]
-pub trait ResourceTypes: Send + Sync + 'static {
-    /// Every resource that can be listed and deleted, each in one version.
-    ///
-    /// # Errors
-    /// [`ClientError`] if that cannot be found out now.
-    async fn resource_types(&self) -> Result<Vec<ResourceType>, ClientError>;
-}
-
-#[async_trait]
-impl ResourceTypes for Vec<ResourceType> {
-    async fn resource_types(&self) -> Result<Vec<ResourceType>, ClientError> {
-        Ok(self.clone())
-    }
-}
-
-#[async_trait]
-impl<F> ResourceTypes for F
-where
-    F: Fn() -> Vec<ResourceType> + Send + Sync + 'static,
-{
-    async fn resource_types(&self) -> Result<Vec<ResourceType>, ClientError> {
-        Ok(self())
-    }
-}
-
-#[async_trait]
-impl ResourceTypes for Arc<dyn ResourceTypes> {
-    async fn resource_types(&self) -> Result<Vec<ResourceType>, ClientError> {
-        (**self).resource_types().await
-    }
-}
-
-impl fmt::Debug for dyn ResourceTypes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ResourceTypes")
-    }
-}
 
 /// The controller of Namespaces.
 pub fn namespace(informers: &Informers, types: Arc<dyn ResourceTypes>) -> Controller {

@@ -5,18 +5,21 @@ use std::{fmt, sync::Arc};
 use orch_core::informer::Informers;
 
 use crate::{
+    cron_job::cron_job,
     daemon_set::daemon_set,
     deployment::deployment,
     disruption::disruption,
-    endpoint_slice::endpoint_slice,
+    endpoint_slice::{endpoint_slice, endpoint_slice_mirroring},
     endpoints::endpoints,
     garbage::garbage_collector,
     job::job,
     manager::Runnable,
-    namespace::{ResourceTypes, namespace},
+    namespace::namespace,
     node_lifecycle::{NodeLifecycleOptions, node_lifecycle},
     pod_gc::{PodGcOptions, pod_garbage_collector},
     replicas::{replica_set, replication_controller},
+    resource_quota::resource_quota,
+    resource_types::ResourceTypes,
     service_account::{root_ca_publisher, service_account},
     stateful_set::stateful_set,
     taint_eviction::taint_eviction,
@@ -83,10 +86,17 @@ const CONTROLLERS: &[(&str, Build)] = &[
         Some(replication_controller(informers).into())
     }),
     ("job-controller", |informers, _| Some(job(informers).into())),
+    ("cronjob-controller", |informers, _| Some(cron_job(informers).into())),
     ("statefulset-controller", |informers, _| Some(stateful_set(informers).into())),
     ("daemonset-controller", |informers, _| Some(daemon_set(informers).into())),
     ("endpoints-controller", |informers, _| Some(endpoints(informers).into())),
     ("endpointslice-controller", |informers, _| Some(endpoint_slice(informers).into())),
+    ("endpointslice-mirroring-controller", |informers, _| {
+        Some(endpoint_slice_mirroring(informers).into())
+    }),
+    ("resourcequota-controller", |informers, options| {
+        Some(resource_quota(informers, options.types.clone()))
+    }),
     ("namespace-controller", |informers, options| {
         Some(namespace(informers, options.types.clone()).into())
     }),

@@ -1,5 +1,7 @@
 //! The controllers against a cluster in memory, in virtual time.
 
+#[path = "controllers/cron_jobs.rs"]
+mod cron_jobs;
 #[path = "controllers/deployments.rs"]
 mod deployments;
 #[path = "controllers/jobs.rs"]
@@ -10,6 +12,8 @@ mod lifecycle;
 mod nodes;
 #[path = "controllers/queue.rs"]
 mod queue;
+#[path = "controllers/quotas.rs"]
+mod quotas;
 #[path = "controllers/replicas.rs"]
 mod replicas;
 #[path = "controllers/services.rs"]

@@ -1,7 +1,7 @@
 //! The one way to talk to a cluster.
 //!
-//! [`Client`] is the contract: three methods over plain request values, so that a wrapper (faults,
-//! recording, counting) is three short functions. [`Resources`] is the comfortable, typed face of
+//! [`Client`] is the contract: three methods over plain request values, and what kinds there are, so
+//! that a wrapper (faults, recording, counting) is a few short functions. [`Resources`] is the comfortable, typed face of
 //! it. Two implementations exist: the in-process one of `orch-api`, which shares decoded objects by
 //! `Arc`, and [`kube::Client`](::kube::Client), which reaches any Kubernetes cluster.
 
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::{
     object::{DecodeError, Object},
-    resource::Target,
+    resource::{ResourceType, Target},
     status::{ApiError, Reason},
 };
 
@@ -314,6 +314,16 @@ pub trait Client: Send + Sync + 'static {
         target: Target,
         options: WatchOptions,
     ) -> Result<WatchStream, ClientError>;
+
+    /// Every resource that can be listed and deleted, custom ones included, each in one version:
+    /// what works on objects of all kinds goes through these. Asked again, it gives what there is
+    /// by then.
+    ///
+    /// A client need not know: by default the answer is that there is no such path. One that wraps
+    /// another passes the question on.
+    async fn resource_types(&self) -> Result<Vec<ResourceType>, ClientError> {
+        Err(ApiError::no_such_path().into())
+    }
 }
 
 /// What holds a client can be printed; the client itself (which may hold credentials) says no more
@@ -340,5 +350,9 @@ impl<C: Client + ?Sized> Client for Arc<C> {
         options: WatchOptions,
     ) -> Result<WatchStream, ClientError> {
         (**self).watch(target, options).await
+    }
+
+    async fn resource_types(&self) -> Result<Vec<ResourceType>, ClientError> {
+        (**self).resource_types().await
     }
 }

@@ -6,9 +6,11 @@
 //! | [`informer`] | a local copy of a collection that follows the cluster |
 //! | [`object`], [`resource`] | objects as bytes with typed views; names of things |
 //! | [`schema`] | every built-in definition: fields, merge rules, wire numbers, checks |
-//! | [`patch`], [`protobuf`] | changes to objects, who owns which field; the other encoding |
+//! | [`patch`] | changes to objects, who owns which field |
+//! | [`protobuf`], [`cbor`] | the encodings besides JSON |
 //! | [`status`] | API errors with upstream's reasons and words |
 //! | [`quantity`], [`selector`], [`names`] | amounts, label and field queries, legal names |
+//! | [`cron`], [`quota`] | when a schedule is due; what objects use of a namespace's quotas |
 //! | [`event`], [`lease`], [`owner`] | events, leader election, owner references |
 //! | [`environment`], [`clock`], [`random`] | time and randomness as contracts |
 //! | [`awaited`] | a value that tasks wait for, woken in order |
@@ -16,8 +18,10 @@
 //! | `testing` | a cluster in memory, faults on demand, the conformance suite (a feature) |
 
 pub mod awaited;
+pub mod cbor;
 pub mod client;
 pub mod clock;
+pub mod cron;
 pub mod environment;
 pub mod event;
 pub mod informer;
@@ -29,6 +33,7 @@ pub mod owner;
 pub mod patch;
 pub mod protobuf;
 pub mod quantity;
+pub mod quota;
 pub mod random;
 pub mod resource;
 pub mod schema;

@@ -1,5 +1,8 @@
 //! An object of the API: its own encoding first, typed views of it second.
 
+mod encoding;
+mod head;
+
 use std::{
     any::Any,
     fmt,
@@ -8,10 +11,11 @@ use std::{
 
 use bytes::{BufMut, Bytes, BytesMut};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::resource::Key;
+use head::{Head, METADATA_KEY, Meta, Place};
 
 /// The bytes are not a Kubernetes object.
 #[derive(Debug, thiserror::Error)]
@@ -29,35 +33,25 @@ pub enum DecodeError {
 ///
 /// The JSON encoding is the truth: what is read is served from these bytes, including fields that
 /// no typed struct knows. Typed structs are views, decoded at most once per `Object` and shared
-/// ([`Object::decode`]).
+/// ([`Object::decode`], [`Object::metadata`]). Names, kind and version are read from the bytes:
+/// an object that is only stored, listed and watched costs little more than its encoding.
 ///
 /// An object that comes from a store does not hold its `metadata.resourceVersion` in its bytes,
 /// because the store assigns it when it commits; it is spliced in when the bytes are written out.
 pub struct Object {
     json: Bytes,
-    /// Where in `json` the revision is spliced in, and the revision.
-    splice: Option<(usize, u64)>,
     head: Head,
+    /// Of an object whose bytes lack the resource version.
+    revision: u64,
+    views: OnceLock<Box<Views>>,
+}
+
+/// What is made of the bytes for those who ask. Most objects in a cache are never asked.
+#[derive(Default)]
+struct Views {
+    version: OnceLock<Box<str>>,
+    metadata: OnceLock<ObjectMeta>,
     typed: OnceLock<Arc<dyn Any + Send + Sync>>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default, rename_all = "camelCase")]
-struct Head {
-    api_version: String,
-    kind: String,
-    #[serde(deserialize_with = "metadata_without_managers")]
-    metadata: ObjectMeta,
-}
-
-/// `managedFields` is often half of an object and hardly ever read: it stays in the bytes.
-fn metadata_without_managers<'de, D>(deserializer: D) -> Result<ObjectMeta, D::Error>
-where
-    D: serde::Deserializer<'de>,
-{
-    let mut meta = ObjectMeta::deserialize(deserializer)?;
-    meta.managed_fields = None;
-    Ok(meta)
 }
 
 impl Object {
@@ -66,10 +60,27 @@ impl Object {
     /// # Errors
     /// [`DecodeError`] if the bytes are not an object with metadata.
     pub fn from_stored(json: Bytes, revision: u64) -> Result<Self, DecodeError> {
-        let mut head: Head = serde_json::from_slice(&json).map_err(DecodeError::Shape)?;
-        let at = metadata_start(&json).ok_or(DecodeError::NoMetadata)?;
-        head.metadata.resource_version = Some(revision.to_string());
-        Ok(Self { json, splice: Some((at, revision)), head, typed: OnceLock::new() })
+        // Decoded only to be sure that it can be: most objects are never asked for their metadata.
+        serde_json::from_slice::<Meta>(&json).map_err(DecodeError::Shape)?;
+        Self::spliced(json, revision)
+    }
+
+    /// An object in the bytes that [`Object::encode_for_store`] has made of a checked value: they
+    /// are not read again to be sure.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if the bytes are not an object with metadata.
+    pub fn from_encoded(json: Bytes, revision: u64) -> Result<Self, DecodeError> {
+        Self::spliced(json, revision)
+    }
+
+    fn spliced(json: Bytes, revision: u64) -> Result<Self, DecodeError> {
+        let mut head = Head::of_any(&json).map_err(DecodeError::Shape)?;
+        if head.metadata == 0 {
+            return Err(DecodeError::NoMetadata);
+        }
+        head.spliced = true;
+        Ok(Self { json, head, revision, views: OnceLock::new() })
     }
 
     /// The same object as it stands at another revision, for example that of its deletion.
@@ -77,10 +88,11 @@ impl Object {
     /// # Errors
     /// [`DecodeError`] if this object's bytes hold no metadata.
     pub fn at_revision(&self, revision: u64) -> Result<Self, DecodeError> {
-        if self.splice.is_some() {
-            return Self::from_stored(self.json.clone(), revision);
+        if self.head.spliced {
+            let (json, views) = (self.json.clone(), OnceLock::new());
+            return Ok(Self { json, head: self.head, revision, views });
         }
-        Self::from_stored(Self::encode_for_store(&mut self.to_value())?, revision)
+        Self::from_encoded(Self::encode_for_store(&mut self.to_value())?, revision)
     }
 
     /// An object as it came over the wire, its resource version (if any) inside.
@@ -88,8 +100,10 @@ impl Object {
     /// # Errors
     /// [`DecodeError::Shape`] if the bytes are not an object.
     pub fn from_json(json: Bytes) -> Result<Self, DecodeError> {
-        let head: Head = serde_json::from_slice(&json).map_err(DecodeError::Shape)?;
-        Ok(Self { json, splice: None, head, typed: OnceLock::new() })
+        let meta: Meta = serde_json::from_slice(&json).map_err(DecodeError::Shape)?;
+        let head = Head::of_any(&json).map_err(DecodeError::Shape)?;
+        let views = Views { metadata: OnceLock::from(meta.metadata), ..Views::default() };
+        Ok(Self { json, head, revision: 0, views: OnceLock::from(Box::new(views)) })
     }
 
     /// An object from a JSON value.
@@ -97,7 +111,7 @@ impl Object {
     /// # Errors
     /// [`DecodeError::Shape`] if the value is not an object.
     pub fn from_value(value: &Value) -> Result<Self, DecodeError> {
-        Self::from_json(Bytes::from(serde_json::to_vec(value).map_err(DecodeError::Shape)?))
+        Self::from_json(encoding::encode(value).map_err(DecodeError::Shape)?)
     }
 
     /// An object from its typed form.
@@ -108,60 +122,119 @@ impl Object {
         Self::from_json(Bytes::from(serde_json::to_vec(typed).map_err(DecodeError::Shape)?))
     }
 
-    /// The bytes that a store keeps for a value: its JSON without `metadata.resourceVersion`.
+    /// The bytes that a store keeps for a value: its JSON without `metadata.resourceVersion`, with
+    /// kind, version and names first.
     ///
     /// # Errors
     /// [`DecodeError::NoMetadata`] if the value has no `metadata` object.
     pub fn encode_for_store(value: &mut Value) -> Result<Bytes, DecodeError> {
         let meta = value.get_mut("metadata").and_then(Value::as_object_mut);
         meta.ok_or(DecodeError::NoMetadata)?.remove("resourceVersion");
-        Ok(Bytes::from(serde_json::to_vec(value).map_err(DecodeError::Shape)?))
+        encoding::encode(value).map_err(DecodeError::Shape)
     }
 
     /// `apiVersion`, for example `apps/v1`.
     pub fn api_version(&self) -> &str {
-        &self.head.api_version
+        self.head.text(Place::ApiVersion, &self.json)
     }
 
     /// `kind`.
     pub fn kind(&self) -> &str {
-        &self.head.kind
+        self.head.text(Place::Kind, &self.json)
     }
 
-    /// The metadata, with its resource version and without `managedFields`.
+    /// The name, empty if there is none.
+    pub fn name(&self) -> &str {
+        self.head.text(Place::Name, &self.json)
+    }
+
+    /// The namespace, empty if there is none.
+    pub fn namespace(&self) -> &str {
+        self.head.text(Place::Namespace, &self.json)
+    }
+
+    /// The metadata, with its resource version and without `managedFields`. Decoded on the first
+    /// call.
     pub fn metadata(&self) -> &ObjectMeta {
-        &self.head.metadata
+        self.views().metadata.get_or_init(|| {
+            let decoded = serde_json::from_slice::<Meta>(&self.json);
+            let mut meta = decoded.map(|head| head.metadata).unwrap_or_else(|error| {
+                tracing::error!(object = ?self, %error, "metadata that was checked is malformed");
+                ObjectMeta {
+                    name: Some(self.name().to_owned()),
+                    namespace: Some(self.namespace().to_owned()),
+                    ..ObjectMeta::default()
+                }
+            });
+            if let Some(revision) = self.revision() {
+                meta.resource_version = Some(revision.to_string());
+            }
+            meta
+        })
+    }
+
+    fn views(&self) -> &Views {
+        self.views.get_or_init(Box::default)
     }
 
     /// Namespace and name.
     pub fn key(&self) -> Key {
-        Key::of(&self.head.metadata)
+        Key::new(self.namespace(), self.name())
     }
 
     /// The resource version, empty if there is none.
     pub fn resource_version(&self) -> &str {
-        self.head.metadata.resource_version.as_deref().unwrap_or_default()
+        match self.revision() {
+            Some(revision) => {
+                self.views().version.get_or_init(|| revision.to_string().into_boxed_str())
+            }
+            None => self.metadata().resource_version.as_deref().unwrap_or_default(),
+        }
     }
 
     /// The store's revision of this object, where it came from a store.
     pub fn revision(&self) -> Option<u64> {
-        self.splice.map(|(_, revision)| revision)
+        self.head.spliced.then_some(self.revision)
     }
 
     /// How many bytes [`Object::write_json`] writes at most.
     pub fn encoded_len(&self) -> usize {
-        self.json.len() + if self.splice.is_some() { 44 } else { 0 }
+        self.json.len() + if self.revision().is_some() { 44 } else { 0 }
     }
 
     /// Appends the object's JSON, resource version included.
     pub fn write_json(&self, out: &mut impl BufMut) {
-        let Some((at, revision)) = self.splice else {
-            out.put_slice(&self.json);
+        self.write_from(0, out);
+    }
+
+    /// Appends the object's JSON without `kind` and `apiVersion`, resource version included: an
+    /// item of a list whose kind says what its items are.
+    ///
+    /// Source: `k8s.io/apimachinery/pkg/runtime`, whose lists decode items without their types.
+    pub fn write_untyped_json(&self, out: &mut impl BufMut) {
+        if self.head.ordered {
+            out.put_u8(b'{');
+            self.write_from(self.head.metadata as usize - METADATA_KEY, out);
             return;
-        };
-        out.put_slice(&self.json[..at]);
+        }
+        let mut value = self.to_value();
+        if let Some(object) = value.as_object_mut() {
+            object.remove("kind");
+            object.remove("apiVersion");
+        }
+        out.put_slice(value.to_string().as_bytes());
+    }
+
+    /// Appends the bytes from `start` on, which is no further than the metadata.
+    fn write_from(&self, start: usize, out: &mut impl BufMut) {
+        if !self.head.spliced {
+            out.put_slice(&self.json[start..]);
+            return;
+        }
+        let at = self.head.metadata as usize;
+        out.put_slice(&self.json[start..at]);
         out.put_slice(b"\"resourceVersion\":\"");
-        out.put_slice(revision.to_string().as_bytes());
+        put_number(self.revision, out);
         let empty = self.json[at..].iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'}');
         out.put_slice(if empty { b"\"" } else { b"\"," });
         out.put_slice(&self.json[at..]);
@@ -174,7 +247,7 @@ impl Object {
 
     /// The object's JSON, resource version included.
     pub fn to_json(&self) -> Bytes {
-        if self.splice.is_none() {
+        if self.revision().is_none() {
             return self.json.clone();
         }
         let mut out = BytesMut::with_capacity(self.encoded_len());
@@ -185,8 +258,8 @@ impl Object {
     /// The object as a JSON value, resource version included.
     pub fn to_value(&self) -> Value {
         let mut value: Value = serde_json::from_slice(&self.json).unwrap_or(Value::Null);
-        if let (Some((_, revision)), Some(meta)) =
-            (self.splice, value.get_mut("metadata").and_then(Value::as_object_mut))
+        if let (Some(revision), Some(meta)) =
+            (self.revision(), value.get_mut("metadata").and_then(Value::as_object_mut))
         {
             meta.insert("resourceVersion".into(), Value::String(revision.to_string()));
         }
@@ -202,56 +275,32 @@ impl Object {
     where
         K: DeserializeOwned + Send + Sync + 'static,
     {
-        if let Some(typed) = self.typed.get()
+        if let Some(typed) = self.views().typed.get()
             && let Ok(typed) = Arc::clone(typed).downcast::<K>()
         {
             return Ok(typed);
         }
         let typed: Arc<K> =
             Arc::new(serde_json::from_slice(&self.to_json()).map_err(DecodeError::Shape)?);
-        let _first_type_wins = self.typed.set(typed.clone());
+        let _first_type_wins = self.views().typed.set(typed.clone());
         Ok(typed)
     }
+}
+
+/// Writes a number without making a string of it.
+fn put_number(number: u64, out: &mut impl BufMut) {
+    let (mut digits, mut start, mut left) = ([0u8; 20], 20, number);
+    while left > 0 || start == 20 {
+        start -= 1;
+        digits[start] = b'0' + (left % 10).to_le_bytes()[0];
+        left /= 10;
+    }
+    out.put_slice(&digits[start..]);
 }
 
 impl fmt::Debug for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} at {}", self.kind(), self.key(), self.resource_version())
-    }
-}
-
-/// The position behind the `{` of the top-level `metadata`. The bytes must be valid JSON.
-fn metadata_start(json: &[u8]) -> Option<usize> {
-    let (mut depth, mut at, mut key) = (0usize, 0usize, None);
-    while at < json.len() {
-        match json[at] {
-            b'"' => {
-                let end = string_end(json, at)?;
-                if depth == 1 && key.is_none() {
-                    key = Some(&json[at + 1..end]);
-                }
-                at = end;
-            }
-            b'{' if depth == 1 && key == Some(b"metadata") => return Some(at + 1),
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => depth = depth.checked_sub(1)?,
-            b',' if depth == 1 => key = None,
-            _ => {}
-        }
-        at += 1;
-    }
-    None
-}
-
-/// The position of the quote that ends the string which starts at `start`.
-fn string_end(json: &[u8], start: usize) -> Option<usize> {
-    let mut at = start + 1;
-    loop {
-        match json.get(at)? {
-            b'\\' => at += 2,
-            b'"' => return Some(at),
-            _ => at += 1,
-        }
     }
 }
 
@@ -280,7 +329,39 @@ mod tests {
             assert_eq!(serde_json::from_slice::<Value>(&object.to_json()).unwrap(), expected);
             assert_eq!(object.to_value(), expected);
             assert!(object.to_json().len() <= object.encoded_len());
+            let mut untyped = Vec::new();
+            object.write_untyped_json(&mut untyped);
+            let item = expected.as_object_mut().unwrap();
+            item.remove("kind");
+            item.remove("apiVersion");
+            assert_eq!(serde_json::from_slice::<Value>(&untyped).unwrap(), expected);
         }
+    }
+
+    #[test]
+    fn a_stored_object_begins_with_what_says_what_it_is() {
+        let mut value = json!({
+            "data": {"kind": "x"}, "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"annotations": {"a": "b"}, "namespace": "n", "name": "a",
+                "labels": {"l": "m"}, "resourceVersion": "7"},
+        });
+        let bytes = Object::encode_for_store(&mut value).unwrap();
+        let start =
+            r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"a","namespace":"n","#;
+        assert!(bytes.starts_with(start.as_bytes()), "{bytes:?}");
+        let object = Object::from_encoded(bytes, 0).unwrap();
+        assert_eq!((object.kind(), object.api_version()), ("ConfigMap", "v1"));
+        assert_eq!((object.namespace(), object.name()), ("n", "a"));
+        assert_eq!((object.resource_version(), object.revision()), ("0", Some(0)));
+        let last = object.at_revision(u64::MAX).unwrap();
+        assert_eq!(last.resource_version(), u64::MAX.to_string());
+        assert_eq!(last.to_value()["metadata"]["resourceVersion"], u64::MAX.to_string());
+        assert_eq!(object.to_value(), serde_json::from_slice::<Value>(&object.to_json()).unwrap());
+        assert_eq!(object.metadata().labels.as_ref().unwrap()["l"], "m");
+        let mut item = Vec::new();
+        object.write_untyped_json(&mut item);
+        let start = r#"{"metadata":{"resourceVersion":"0","name":"a","namespace":"n","#;
+        assert!(item.starts_with(start.as_bytes()));
     }
 
     #[test]
@@ -290,6 +371,11 @@ mod tests {
         let object = Object::from_stored(bytes, 9).unwrap();
         assert_eq!(object.to_value()["novel"], 1);
         assert_eq!(object.resource_version(), "9");
+    }
+
+    #[test]
+    fn an_object_that_nobody_asks_costs_little_besides_its_bytes() {
+        assert!(size_of::<Object>() <= 96, "{}", size_of::<Object>());
     }
 
     #[test]

@@ -17,13 +17,19 @@
 
 mod decode;
 mod encode;
+mod stream;
 mod wire;
+
+use std::cell::Cell;
 
 use serde_json::{Map, Value};
 
-use crate::schema;
+use decode::Limits;
+pub use stream::{ListEncoder, watch_frame};
 
-/// The media type.
+use crate::schema::{self, Definition};
+
+/// The media type. That of a watch has the parameter `stream=watch` besides.
 pub const CONTENT_TYPE: &str = "application/vnd.kubernetes.protobuf";
 
 const MAGIC: &[u8] = b"k8s\0";
@@ -31,6 +37,9 @@ const MAGIC: &[u8] = b"k8s\0";
 const BYTES_MAX: usize = 3 * 1024 * 1024;
 /// Messages inside messages; no built-in kind but a recursive JSON schema comes near it.
 const DEPTH_MAX: usize = 64;
+/// A message of a few bytes becomes an object of several hundred: as many as a full request of
+/// sensible ones has.
+const MESSAGES_MAX: usize = 250_000;
 
 /// Bytes that are no object, or an object that has no protobuf form.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +56,9 @@ pub enum ProtobufError {
     /// Too many messages inside each other.
     #[error("the message is nested more than {0} levels deep")]
     TooDeep(usize),
+    /// Too many messages, which would take too much memory.
+    #[error("the message consists of more than {0} messages")]
+    TooMany(usize),
     /// The bytes are no message.
     #[error("illegal protobuf message: {0}")]
     Malformed(&'static str),
@@ -84,10 +96,11 @@ pub fn decode(bytes: &[u8]) -> Result<Value, ProtobufError> {
     if bytes.len() > BYTES_MAX {
         return Err(ProtobufError::TooLarge(BYTES_MAX));
     }
-    decode_envelope(bytes, DEPTH_MAX)
+    let messages = Cell::new(MESSAGES_MAX);
+    decode_envelope(bytes, Limits { depth: DEPTH_MAX, messages: &messages })
 }
 
-fn decode_envelope(bytes: &[u8], depth: usize) -> Result<Value, ProtobufError> {
+fn decode_envelope(bytes: &[u8], limits: Limits<'_>) -> Result<Value, ProtobufError> {
     let envelope = Envelope::read(bytes.strip_prefix(MAGIC).ok_or(ProtobufError::NoMagic)?)?;
     if !envelope.content_encoding.is_empty() {
         return Err(ProtobufError::ContentEncoding(envelope.content_encoding.to_owned()));
@@ -96,13 +109,11 @@ fn decode_envelope(bytes: &[u8], depth: usize) -> Result<Value, ProtobufError> {
         return serde_json::from_slice(envelope.raw).map_err(ProtobufError::Json);
     }
     let (api_version, kind) = (envelope.api_version, envelope.kind);
-    let definition = schema::of_api_version(api_version, kind).ok_or_else(|| {
-        ProtobufError::UnknownKind { api_version: api_version.to_owned(), kind: kind.to_owned() }
-    })?;
+    let definition = of_kind(api_version, kind)?;
     let mut object = Map::new();
     object.insert("apiVersion".into(), Value::String(api_version.to_owned()));
     object.insert("kind".into(), Value::String(kind.to_owned()));
-    decode::message(definition, &mut object, envelope.raw, depth)?;
+    decode::message(definition, &mut object, envelope.raw, limits)?;
     Ok(Value::Object(object))
 }
 
@@ -113,20 +124,44 @@ fn decode_envelope(bytes: &[u8], depth: usize) -> Result<Value, ProtobufError> {
 pub fn encode(object: &Value) -> Result<Vec<u8>, ProtobufError> {
     let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default();
     let (api_version, kind) = (text("apiVersion"), text("kind"));
-    let definition = schema::of_api_version(api_version, kind).ok_or_else(|| {
-        ProtobufError::UnknownKind { api_version: api_version.to_owned(), kind: kind.to_owned() }
-    })?;
+    let definition = of_kind(api_version, kind)?;
     let map = object.as_object().ok_or(ProtobufError::WrongType("the object"))?;
-    let raw = encode::message(definition, map, DEPTH_MAX)?;
-    let mut type_meta = Vec::new();
+    Ok(envelope(api_version, kind, &encode::message(definition, map, DEPTH_MAX)?))
+}
+
+/// Whether a kind has a protobuf form: custom resources have none.
+pub fn has_form(api_version: &str, kind: &str) -> bool {
+    of_kind(api_version, kind).is_ok()
+}
+
+/// What has nothing but metadata in its message, and is in no OpenAPI document.
+const METADATA_ONLY: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.PartialObjectMetadata";
+
+fn of_kind(api_version: &str, kind: &str) -> Result<&'static Definition, ProtobufError> {
+    let found = match (api_version, kind) {
+        ("meta.k8s.io/v1" | "meta.k8s.io/v1beta1", "PartialObjectMetadata") => {
+            schema::definition(METADATA_ONLY)
+        }
+        _ => schema::of_api_version(api_version, kind),
+    };
+    found.ok_or_else(|| ProtobufError::UnknownKind {
+        api_version: api_version.to_owned(),
+        kind: kind.to_owned(),
+    })
+}
+
+/// Magic and envelope around a message.
+fn envelope(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
+    let mut type_meta = Vec::with_capacity(api_version.len() + kind.len() + 8);
     wire::put_bytes(&mut type_meta, 1, api_version.as_bytes());
     wire::put_bytes(&mut type_meta, 2, kind.as_bytes());
-    let mut bytes = MAGIC.to_vec();
+    let mut bytes = Vec::with_capacity(MAGIC.len() + type_meta.len() + raw.len() + 16);
+    bytes.extend_from_slice(MAGIC);
     wire::put_bytes(&mut bytes, 1, &type_meta);
-    wire::put_bytes(&mut bytes, 2, &raw);
+    wire::put_bytes(&mut bytes, 2, raw);
     wire::put_bytes(&mut bytes, 3, b"");
     wire::put_bytes(&mut bytes, 4, b"");
-    Ok(bytes)
+    bytes
 }
 
 /// `runtime.Unknown`.

@@ -99,6 +99,12 @@ impl Amount {
         Self { nano: div_away(self.nano, unit).saturating_mul(unit), format: self.format }
     }
 
+    /// The amount rounded away from zero to whole units.
+    #[must_use]
+    pub fn rounded_to_whole(self) -> Self {
+        Self { nano: div_away(self.nano, NANO).saturating_mul(NANO), format: self.format }
+    }
+
     /// The amount as a floating point number: for ratios, never for sums.
     pub fn as_f64(self) -> f64 {
         self.nano as f64 / NANO as f64

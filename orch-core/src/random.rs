@@ -45,8 +45,15 @@ pub trait Random: Send + Sync + fmt::Debug + 'static {
         self.fill(&mut bytes);
         bytes[6] = (bytes[6] & 0x0f) | 0x40;
         bytes[8] = (bytes[8] & 0x3f) | 0x80;
-        let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
-        format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+        let digit = |half: u8| char::from_digit(half.into(), 16).unwrap_or('0');
+        let mut text = String::with_capacity(36);
+        for (at, byte) in bytes.iter().enumerate() {
+            if matches!(at, 4 | 6 | 8 | 10) {
+                text.push('-');
+            }
+            text.extend([digit(byte >> 4), digit(byte & 15)]);
+        }
+        text
     }
 
     /// A suffix for generated names, from the letters that upstream uses (no vowels, no look-alikes).

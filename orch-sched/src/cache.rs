@@ -10,7 +10,7 @@ use std::{
 
 use k8s_openapi::api::core::v1::Node;
 
-use crate::{node_info::NodeInfo, pod_info::PodInfo, snapshot::Snapshot};
+use crate::{node_info::NodeInfo, nominations::Nominations, pod_info::PodInfo, snapshot::Snapshot};
 
 #[derive(Debug)]
 struct Assigned {
@@ -27,6 +27,8 @@ pub(crate) struct Cache {
     pods: HashMap<Arc<str>, Assigned>,
     /// In order, so that a seed gives the same snapshot every time.
     changed: BTreeSet<Arc<str>>,
+    /// Pods that have no place yet, but for which one is being made.
+    pub(crate) nominations: Nominations,
 }
 
 impl Cache {
@@ -77,6 +79,7 @@ impl Cache {
 
     fn place(&mut self, pod: Arc<PodInfo>, node: &str, assumed: bool) {
         self.remove_pod(pod.uid());
+        self.nominations.remove(pod.uid());
         let info = self.edit(node);
         info.add_pod(pod.clone());
         let node = info.name().clone();
@@ -111,6 +114,7 @@ impl Cache {
                 None => snapshot.remove(&name),
             }
         }
+        self.nominations.refresh(snapshot.nominated_mut());
     }
 }
 

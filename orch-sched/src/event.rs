@@ -24,6 +24,14 @@ pub enum EventResource {
     PersistentVolumeClaim,
     /// A StorageClass.
     StorageClass,
+    /// A CSINode.
+    CsiNode,
+    /// A CSIDriver.
+    CsiDriver,
+    /// A CSIStorageCapacity.
+    CsiStorageCapacity,
+    /// A VolumeAttachment.
+    VolumeAttachment,
     /// Anything else; nothing rules it out.
     Any,
 }

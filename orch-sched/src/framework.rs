@@ -19,7 +19,7 @@ use crate::{
     error::Fault,
     event::{ClusterChange, ClusterEvent, Hint},
     node_info::NodeInfo,
-    plugin::{Filter, Plugin, SCORE_MAX},
+    plugin::{Candidates, Filter, Nomination, Plugin, PostFiltered, SCORE_MAX},
     pod_info::PodInfo,
     queue::QueuedPod,
     snapshot::Snapshot,
@@ -28,6 +28,9 @@ use crate::{
 };
 
 mod decide;
+mod trial;
+
+pub use trial::Trial;
 
 /// A plugin as a profile has it.
 #[derive(Clone, Debug)]
@@ -89,6 +92,37 @@ pub struct Diagnosis {
     pub rejected_by: BTreeSet<Arc<str>>,
     /// How many nodes PreFilter left out, and the words for it.
     left_out: Option<(usize, String)>,
+    /// PreFilter's verdict on all nodes at once.
+    pre_filter_verdict: Option<Verdict>,
+    /// The plugins that have nothing to filter.
+    skipped: BTreeSet<Arc<str>>,
+}
+
+impl Diagnosis {
+    /// Why a pod does not fit these nodes, and the others for one reason.
+    pub fn of(total_nodes: usize, rejections: Vec<Rejection>, others: &str) -> Self {
+        let left_out = total_nodes.saturating_sub(rejections.len());
+        let left_out = (left_out > 0).then(|| (left_out, others.to_owned()));
+        Self { total_nodes, rejections, left_out, ..Self::default() }
+    }
+
+    /// The nodes that the pod would fit if other pods went away, as far as is known.
+    pub fn resolvable<'a>(&'a self, snapshot: &'a Snapshot) -> Vec<&'a Arc<NodeInfo>> {
+        match &self.pre_filter_verdict {
+            Some(Verdict::Unschedulable(_)) => return snapshot.nodes().iter().collect(),
+            Some(_) => return Vec::new(),
+            None => {}
+        }
+        let rejections = self.rejections.iter();
+        let may_help = rejections.filter(|one| matches!(one.verdict, Verdict::Unschedulable(_)));
+        may_help.filter_map(|one| snapshot.node(&one.node)).collect()
+    }
+
+    /// What was found out about a node.
+    pub fn verdict_on(&self, node: &str) -> Option<&Verdict> {
+        let one = self.rejections.iter().find(|one| *one.node == *node);
+        one.map(|one| &one.verdict).or(self.pre_filter_verdict.as_ref())
+    }
 }
 
 impl std::fmt::Display for Diagnosis {
@@ -130,8 +164,8 @@ pub(crate) enum Failure {
     Fault(String),
 }
 
-/// The plugins that have nothing to filter, and the names of the nodes that are left to look at.
-type Narrowed = (BTreeSet<Arc<str>>, Option<BTreeSet<String>>);
+/// The names of the nodes that are left to look at; `None` is all.
+type Narrowed = Option<BTreeSet<String>>;
 
 /// A fault, with the extension point and the plugin in which it happened.
 pub(crate) fn fault(point: &str, plugin: &str, error: &Fault) -> Failure {
@@ -210,27 +244,32 @@ impl Framework {
         state: &CycleState,
         pod: &PodInfo,
         snapshot: &Snapshot,
-        (skipped, narrowed): Narrowed,
+        narrowed: Option<&BTreeSet<String>>,
         mut diagnosis: Box<Diagnosis>,
     ) -> Result<Vec<Arc<NodeInfo>>, Failure> {
-        let mut search = Search::of(self.filters(&skipped));
-        let looked_at = match &narrowed {
+        let trial = self.trial(&diagnosis.skipped, snapshot);
+        let mut found = Found::default();
+        let looked_at = match narrowed {
             None => {
                 let (before, from) = snapshot.nodes().split_at(self.start(snapshot));
                 let enough = enough_of(snapshot.nodes().len(), self.percentage);
-                search.run(state, pod, from.iter().chain(before), enough)?
+                found.run(&trial, state, pod, from.iter().chain(before), enough)?
             }
             Some(names) => {
                 let nodes = names.iter().filter_map(|name| snapshot.node(name));
-                search.run(state, pod, nodes, enough_of(names.len(), self.percentage))?
+                found.run(&trial, state, pod, nodes, enough_of(names.len(), self.percentage))?
             }
         };
         self.next_start.fetch_add(looked_at, Relaxed);
-        if search.feasible.is_empty() {
-            diagnosis.reject(search.rejections);
+        if found.feasible.is_empty() {
+            diagnosis.reject(found.rejections);
             return Err(Failure::Unschedulable(diagnosis));
         }
-        Ok(search.feasible)
+        Ok(found.feasible)
+    }
+
+    fn trial<'a>(&'a self, skipped: &'a BTreeSet<Arc<str>>, snapshot: &'a Snapshot) -> Trial<'a> {
+        Trial::new(self, skipped, snapshot)
     }
 
     fn start(&self, snapshot: &Snapshot) -> usize {
@@ -247,7 +286,7 @@ impl Framework {
         enabled.filter_map(|one| Some((&one.name, one.plugin.as_filter()?))).collect()
     }
 
-    /// Which plugins have nothing to filter, and the nodes that are left to look at.
+    /// The nodes that are left to look at. The diagnosis learns which plugins have nothing to filter.
     fn pre_filter(
         &self,
         state: &mut CycleState,
@@ -255,8 +294,7 @@ impl Framework {
         snapshot: &Snapshot,
         diagnosis: &mut Diagnosis,
     ) -> Result<Narrowed, Failure> {
-        let mut skipped = BTreeSet::new();
-        let mut narrowed: Option<BTreeSet<String>> = None;
+        let mut narrowed: Narrowed = None;
         let mut narrowed_by = BTreeSet::new();
         for enabled in &self.plugins {
             let Some(pre_filter) = enabled.plugin.as_pre_filter() else { continue };
@@ -265,12 +303,17 @@ impl Framework {
             match outcome.verdict {
                 Verdict::Success => {}
                 Verdict::Skip => {
-                    skipped.insert(enabled.name.clone());
+                    diagnosis.skipped.insert(enabled.name.clone());
                 }
                 verdict if verdict.is_rejection() => {
+                    let for_good = matches!(verdict, Verdict::UnschedulableAndUnresolvable(_));
                     diagnosis.pre_filter_message = verdict.message();
+                    diagnosis.pre_filter_verdict = Some(verdict);
                     diagnosis.rejected_by.insert(enabled.name.clone());
-                    return Err(Failure::Unschedulable(Box::new(diagnosis.clone())));
+                    if for_good {
+                        break;
+                    }
+                    // Who makes room needs to know what the others have prepared.
                 }
                 verdict => return Err(illegal("PreFilter", &enabled.name, &verdict)),
             }
@@ -282,6 +325,9 @@ impl Framework {
                 });
             }
         }
+        if diagnosis.pre_filter_verdict.is_some() {
+            return Err(Failure::Unschedulable(Box::new(diagnosis.clone())));
+        }
         if let Some(nodes) = &mut narrowed {
             nodes.retain(|name| snapshot.node(name).is_some());
             let names: Vec<&str> = narrowed_by.iter().map(|name| &**name).collect();
@@ -289,7 +335,7 @@ impl Framework {
             diagnosis.left_out = Some((diagnosis.total_nodes - nodes.len(), words));
             diagnosis.rejected_by.extend(narrowed_by);
         }
-        Ok((skipped, narrowed))
+        Ok(narrowed)
     }
 
     /// The weighted sum of all plugins' scores, node by node.
@@ -300,7 +346,8 @@ impl Framework {
         nodes: &[Arc<NodeInfo>],
         snapshot: &Snapshot,
     ) -> Result<Vec<i64>, Failure> {
-        let skipped = self.pre_score(state, pod, nodes, snapshot)?;
+        let candidates = Candidates::each(nodes);
+        let skipped = self.pre_score(state, pod, &candidates, snapshot)?;
         let mut totals = vec![0i64; nodes.len()];
         for enabled in self.plugins.iter().filter(|enabled| !skipped.contains(&enabled.name)) {
             let Some(score) = enabled.plugin.as_score() else { continue };
@@ -320,29 +367,38 @@ impl Framework {
         Ok(totals)
     }
 
-    /// Tries to make room. The node on which that succeeds, if any.
+    /// Tries to make room: where, and whose.
     pub(crate) async fn post_filter(
         &self,
-        state: &mut CycleState,
+        state: &CycleState,
         pod: &PodInfo,
         snapshot: &Snapshot,
         diagnosis: &mut Diagnosis,
-    ) -> Result<Option<String>, Failure> {
+    ) -> Result<Room, Failure> {
         let mut messages = Vec::new();
+        let mut nomination = Nomination::Keep;
+        let trial = self.trial(&diagnosis.skipped, snapshot);
         for enabled in &self.plugins {
             let Some(post_filter) = enabled.plugin.as_post_filter() else { continue };
-            let outcome = post_filter.post_filter(state, pod, snapshot, diagnosis).await;
+            let outcome = post_filter.post_filter(&trial, state, pod, snapshot, diagnosis).await;
             let outcome = outcome.map_err(|error| fault("PostFilter", &enabled.name, &error))?;
-            if outcome.verdict == Verdict::Success {
-                return Ok(outcome.nominated_node);
+            let PostFiltered { verdict, nomination: own, victims } = outcome;
+            if verdict == Verdict::Success {
+                return Ok(Room { plugin: enabled.name.clone(), nomination: own, victims });
             }
-            let message = outcome.verdict.message();
+            if own != Nomination::Keep {
+                nomination = own;
+            }
+            let message = verdict.message();
             if !message.is_empty() {
                 messages.push(message);
             }
+            if matches!(verdict, Verdict::UnschedulableAndUnresolvable(_)) {
+                break;
+            }
         }
         diagnosis.post_filter_message = messages.join(", ");
-        Ok(None)
+        Ok(Room { plugin: "".into(), nomination, victims: Vec::new() })
     }
 
     /// Reserves with every plugin, or with none.
@@ -446,20 +502,27 @@ impl Framework {
     }
 }
 
-/// The search for nodes that a pod fits.
-struct Search<'a> {
-    filters: Vec<(&'a Arc<str>, &'a dyn Filter)>,
+/// What making room for a pod came to.
+#[derive(Debug)]
+pub(crate) struct Room {
+    /// The plugin that makes it.
+    pub(crate) plugin: Arc<str>,
+    pub(crate) nomination: Nomination,
+    pub(crate) victims: Vec<Arc<PodInfo>>,
+}
+
+/// Nodes that were looked at, by whether a pod fits them.
+#[derive(Default)]
+struct Found {
     feasible: Vec<Arc<NodeInfo>>,
     rejections: Vec<Rejection>,
 }
 
-impl<'a> Search<'a> {
-    fn of(filters: Vec<(&'a Arc<str>, &'a dyn Filter)>) -> Self {
-        Self { filters, feasible: Vec::new(), rejections: Vec::new() }
-    }
+impl Found {
     /// Looks at these nodes until enough fit. Gives how many it looked at.
     fn run<'n>(
         &mut self,
+        trial: &Trial<'_>,
         state: &CycleState,
         pod: &PodInfo,
         nodes: impl Iterator<Item = &'n Arc<NodeInfo>>,
@@ -469,12 +532,29 @@ impl<'a> Search<'a> {
             if self.feasible.len() == enough {
                 break;
             }
-            match self.rejection(state, pod, node)? {
+            match trial.rejection(state, pod, node)? {
                 None => self.feasible.push(node.clone()),
                 Some(rejection) => self.rejections.push(rejection),
             }
         }
         Ok(self.feasible.len() + self.rejections.len())
+    }
+}
+
+/// Filters that are asked one after the other.
+struct Search<'a> {
+    filters: Vec<(&'a Arc<str>, &'a dyn Filter)>,
+}
+
+impl std::fmt::Debug for Search<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.filters.iter().map(|(name, _)| name)).finish()
+    }
+}
+
+impl<'a> Search<'a> {
+    fn of(filters: Vec<(&'a Arc<str>, &'a dyn Filter)>) -> Self {
+        Self { filters }
     }
 
     /// What rules a node out, if anything.

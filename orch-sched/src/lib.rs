@@ -31,6 +31,7 @@ mod error;
 mod event;
 mod framework;
 mod node_info;
+mod nominations;
 mod planner;
 mod plugin;
 pub mod plugins;
@@ -41,18 +42,20 @@ mod resources;
 mod scheduler;
 mod snapshot;
 mod standing;
+mod unique;
 mod verdict;
 mod waiting;
 
 pub use cycle_state::CycleState;
 pub use error::{BuildError, Fault};
 pub use event::{Actions, ChangedObject, ClusterChange, ClusterEvent, EventResource, Hint};
-pub use framework::{Diagnosis, Rejection};
+pub use framework::{Diagnosis, Rejection, Trial};
 pub use node_info::NodeInfo;
 pub use planner::{PlanError, Planner};
 pub use plugin::{
-    Bind, EventsToRegister, Filter, Permit, Plugin, PostBind, PostFilter, PostFiltered, PreBind,
-    PreEnqueue, PreFilter, PreFiltered, PreScore, QueueSort, Reserve, Reuse, SCORE_MAX, Score,
+    Bind, Candidates, EventsToRegister, Filter, GroupKey, Grouping, Nomination, Permit, Plugin,
+    PostBind, PostFilter, PostFiltered, PreBind, PreEnqueue, PreFilter, PreFiltered, PreScore,
+    QueueSort, Reserve, Reuse, SCORE_MAX, Score,
 };
 pub use pod_info::{AffinityTerm, AffinityTerms, HostPort, PodInfo};
 pub use profile::{

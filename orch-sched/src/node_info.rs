@@ -173,6 +173,19 @@ impl NodeInfo {
     }
 }
 
+/// Which pods went and which came between two states of a node.
+pub(crate) fn changed_pods<'a>(
+    before: &'a [Arc<PodInfo>],
+    after: &'a [Arc<PodInfo>],
+) -> (&'a [Arc<PodInfo>], &'a [Arc<PodInfo>]) {
+    // Pods keep their order, so that what two states share are a beginning and an end.
+    let same = |(a, b): &(&Arc<PodInfo>, &Arc<PodInfo>)| Arc::ptr_eq(a, b);
+    let start = before.iter().zip(after).take_while(same).count();
+    let (before, after) = (&before[start..], &after[start..]);
+    let end = before.iter().rev().zip(after.iter().rev()).take_while(same).count();
+    (&before[..before.len() - end], &after[..after.len() - end])
+}
+
 /// An image's name as nodes report it: with a tag.
 pub(crate) fn normalized_image(name: &str) -> String {
     let last = name.rsplit('/').next().unwrap_or(name);

@@ -10,6 +10,7 @@ use crate::{
     cycle_state::CycleState,
     error::BuildError,
     framework::{Diagnosis, Failure, Framework},
+    plugin::Nomination,
     pod_info::PodInfo,
     profile::{Profile, Registry},
     snapshot::Snapshot,
@@ -82,6 +83,7 @@ impl Planner {
 
     /// Takes a pod away, by its uid.
     pub fn remove_pod(&mut self, uid: &str) {
+        self.cache.nominations.remove(uid);
         self.cache.remove_pod(uid);
     }
 
@@ -101,6 +103,35 @@ impl Planner {
     pub fn best(&mut self, pod: &PodInfo) -> Result<Vec<Arc<str>>, PlanError> {
         self.cache.refresh(&mut self.snapshot);
         Ok(self.framework.best(&mut CycleState::default(), pod, &self.snapshot)?)
+    }
+
+    /// Where room can be made for a pod that fits nowhere, and which pods would have to go for it, the
+    /// most important first. A pod that fits has its node, and nobody has to go.
+    ///
+    /// # Errors
+    /// [`PlanError`] if there is no such node.
+    pub async fn preempt(
+        &mut self,
+        pod: &PodInfo,
+    ) -> Result<(Arc<str>, Vec<Arc<PodInfo>>), PlanError> {
+        self.cache.refresh(&mut self.snapshot);
+        let mut state = CycleState::default();
+        let chosen = self.framework.choose(&mut state, pod, &self.snapshot, &*self.random);
+        let mut diagnosis = match chosen {
+            Ok(node) => return Ok((node, Vec::new())),
+            Err(Failure::Unschedulable(diagnosis)) => diagnosis,
+            Err(fault) => return Err(fault.into()),
+        };
+        let room = self.framework.post_filter(&state, pod, &self.snapshot, &mut diagnosis).await?;
+        match room.nomination {
+            Nomination::Node(node) => Ok((node, room.victims)),
+            _ => Err(PlanError::Unschedulable(diagnosis)),
+        }
+    }
+
+    /// Room is being made for a pod on a node: others of its priority or a lower one leave it.
+    pub fn nominate(&mut self, pod: &Arc<PodInfo>, node: &str) {
+        self.cache.nominations.set(pod, node);
     }
 
     /// Chooses a node as the scheduler does, and puts the pod there.

@@ -5,12 +5,13 @@
 use std::{cmp::Ordering, collections::BTreeSet, fmt, sync::Arc};
 
 use async_trait::async_trait;
+use smallvec::SmallVec;
 
 use crate::{
     cycle_state::CycleState,
     error::Fault,
     event::{ClusterChange, ClusterEvent, Hint},
-    framework::Diagnosis,
+    framework::{Diagnosis, Trial},
     node_info::NodeInfo,
     pod_info::PodInfo,
     queue::QueuedPod,
@@ -80,6 +81,11 @@ pub trait Plugin: fmt::Debug + Send + Sync + 'static {
         None
     }
 
+    /// Says which nodes it cannot tell apart. Needed for [`Reuse::Grouped`] alone.
+    fn as_grouping(&self) -> Option<&dyn Grouping> {
+        None
+    }
+
     /// Keeps account of what is promised to a pod.
     fn as_reserve(&self) -> Option<&dyn Reserve> {
         None
@@ -136,6 +142,9 @@ impl<P: Plugin + ?Sized> Plugin for Arc<P> {
     }
     fn as_score(&self) -> Option<&dyn Score> {
         (**self).as_score()
+    }
+    fn as_grouping(&self) -> Option<&dyn Grouping> {
+        (**self).as_grouping()
     }
     fn as_reserve(&self) -> Option<&dyn Reserve> {
         (**self).as_reserve()
@@ -199,7 +208,7 @@ pub trait PreFilter: Send + Sync {
         snapshot: &Snapshot,
     ) -> Result<PreFiltered, Fault>;
 
-    /// Updates the prepared state as if `added` ran on `node` too.
+    /// Updates the prepared state as if `added` ran on `node` too, which shows it already.
     ///
     /// # Errors
     /// As for [`PreFilter::pre_filter`].
@@ -213,7 +222,7 @@ pub trait PreFilter: Send + Sync {
         Ok(())
     }
 
-    /// Updates the prepared state as if `removed` did not run on `node`.
+    /// Updates the prepared state as if `removed` did not run on `node`, which no longer shows it.
     ///
     /// # Errors
     /// As for [`PreFilter::pre_filter`].
@@ -245,6 +254,91 @@ pub enum Reuse {
     /// For Score: as [`Reuse::UntilNodeChanges`], and then [`Score::normalize`] is called. It must
     /// depend on which scores there are alone: nodes of the same scores may be given as one.
     BeforeNormalization,
+    /// Within one cycle, for all nodes of a group: the plugin is asked about one of them. Groups are
+    /// the plugin's [`Grouping`]. Score's normalization must depend on which scores there are alone.
+    Grouped,
+}
+
+/// What a plugin's answers about a node depend on, apart from the pod and what the plugin found out
+/// before any node: nodes of the same key are one group.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct GroupKey(SmallVec<[KeyPart; 4]>);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum KeyPart {
+    Number(i64),
+    Label(Option<Arc<str>>),
+}
+
+impl GroupKey {
+    /// Tells nodes apart by a number.
+    pub fn number(&mut self, number: i64) {
+        self.0.push(KeyPart::Number(number));
+    }
+
+    /// Tells nodes apart by the value of a label, and those without it from all others.
+    pub fn label(&mut self, value: Option<&str>) {
+        self.0.push(KeyPart::Label(value.map(Into::into)));
+    }
+}
+
+/// Puts nodes into groups that the plugin cannot tell apart. With a domain of a topology as a group
+/// a pod costs as much as there are domains, however many nodes they have.
+pub trait Grouping: Send + Sync {
+    /// Adds to a node's key. Called after PreFilter (whether that had to say something or not), and
+    /// again when the node or the pods on it changed.
+    fn group(&self, state: &CycleState, pod: &PodInfo, node: &NodeInfo, key: &mut GroupKey);
+
+    /// Keys hold from cycle to cycle, for pods that are alike, as long as this is the same.
+    fn version(&self, _state: &CycleState) -> u64 {
+        0
+    }
+}
+
+/// The nodes that fit a pod, in groups that no plugin whose answers are reused can tell apart.
+#[derive(Clone, Debug)]
+pub struct Candidates<'a> {
+    nodes: &'a [Arc<NodeInfo>],
+    /// `None` is all nodes, each by itself.
+    groups: Option<Vec<&'a [usize]>>,
+}
+
+impl<'a> Candidates<'a> {
+    /// These nodes, each by itself.
+    pub fn each(nodes: &'a [Arc<NodeInfo>]) -> Self {
+        Self { nodes, groups: None }
+    }
+
+    /// The nodes at these positions, group by group.
+    pub(crate) fn grouped(nodes: &'a [Arc<NodeInfo>], groups: Vec<&'a [usize]>) -> Self {
+        Self { nodes, groups: Some(groups) }
+    }
+
+    /// How many nodes there are.
+    pub fn len(&self) -> usize {
+        self.groups().map(|(_, len)| len).sum()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.groups().next().is_none()
+    }
+
+    /// All of them, in no particular order.
+    pub fn nodes(&self) -> impl Iterator<Item = &'a Arc<NodeInfo>> + '_ {
+        let each = self.groups.is_none().then_some(self.nodes).into_iter().flatten();
+        let grouped = self.groups.iter().flatten().flat_map(|group| group.iter());
+        each.chain(grouped.map(|at| &self.nodes[*at]))
+    }
+
+    /// One node of each group, and how many the group has. A plugin without a [`Grouping`] must not
+    /// conclude from one to the others.
+    pub fn groups(&self) -> impl Iterator<Item = (&'a Arc<NodeInfo>, usize)> + '_ {
+        let each = self.groups.is_none().then_some(self.nodes).into_iter().flatten();
+        let groups = self.groups.iter().flatten();
+        let grouped = groups.filter_map(|group| Some((&self.nodes[*group.first()?], group.len())));
+        each.map(|node| (node, 1)).chain(grouped)
+    }
 }
 
 /// Decides whether a pod fits a node. Pure: looks at its arguments only.
@@ -261,26 +355,49 @@ pub trait Filter: Send + Sync {
     }
 }
 
-/// What PostFilter achieved.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PostFiltered {
-    /// [`Verdict::Success`] if room is being made; a rejection's words are added to the diagnosis.
-    pub verdict: Verdict,
-    /// The node on which room is being made for the pod.
-    pub nominated_node: Option<String>,
+/// What is known about the node on which room is made for a pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Nomination {
+    /// What it was before.
+    #[default]
+    Keep,
+    /// No node any more.
+    Clear,
+    /// This node.
+    Node(Arc<str>),
 }
 
-/// Is called when no node fits, to make room: the place of preemption. The first plugin that
-/// succeeds ends the search.
+/// What PostFilter achieved.
+#[derive(Clone, Debug)]
+pub struct PostFiltered {
+    /// [`Verdict::Success`] if room can be made; a rejection's words are added to the diagnosis.
+    pub verdict: Verdict,
+    /// The node on which room is to be made for the pod.
+    pub nomination: Nomination,
+    /// The pods that must go for that, the most important first. The scheduler evicts them, beside
+    /// other cycles, and does not try the pod again before that is done.
+    pub victims: Vec<Arc<PodInfo>>,
+}
+
+impl From<Verdict> for PostFiltered {
+    fn from(verdict: Verdict) -> Self {
+        Self { verdict, nomination: Nomination::Keep, victims: Vec::new() }
+    }
+}
+
+/// Is called when no node fits, to find out how room can be made: the place of preemption. The first
+/// plugin that succeeds ends the search. It decides, and changes nothing itself.
 #[async_trait]
 pub trait PostFilter: Send + Sync {
-    /// Tries to make the pod schedulable.
+    /// Looks for a way to make the pod schedulable. `trial` asks the filters about nodes as they
+    /// would be without some pods.
     ///
     /// # Errors
     /// A fault ends the cycle; the pod is tried again after a pause.
     async fn post_filter(
         &self,
-        state: &mut CycleState,
+        trial: &Trial<'_>,
+        state: &CycleState,
         pod: &PodInfo,
         snapshot: &Snapshot,
         diagnosis: &Diagnosis,
@@ -297,7 +414,7 @@ pub trait PreScore: Send + Sync {
         &self,
         state: &mut CycleState,
         pod: &PodInfo,
-        nodes: &[Arc<NodeInfo>],
+        nodes: &Candidates<'_>,
         snapshot: &Snapshot,
     ) -> Result<Verdict, Fault>;
 }

@@ -7,7 +7,9 @@ use orch_core::informer::Informers;
 
 use crate::plugin::{Plugin, SCORE_MAX};
 
+mod arguments;
 mod default_binder;
+mod default_preemption;
 mod image_locality;
 mod inter_pod_affinity;
 mod node_affinity;
@@ -16,46 +18,75 @@ mod node_ports;
 mod node_resources_balanced_allocation;
 mod node_resources_fit;
 mod node_unschedulable;
+mod node_volume_limits;
 mod pod_topology_spread;
 mod priority_sort;
 mod scheduling_gates;
 mod taint_toleration;
 mod volume_binding;
+mod volume_restrictions;
 mod volume_zone;
 
+pub(crate) use arguments::cpu_and_memory;
+pub use arguments::{
+    Arguments, FitArguments, InterPodAffinityArguments, ScoringStrategy, ShapePoint,
+    SpreadDefaults, VolumeBindingArguments, WeightedResource,
+};
 pub use default_binder::DefaultBinder;
+pub use default_preemption::{CandidateNodes, DefaultPreemption};
 pub use image_locality::ImageLocality;
 pub use inter_pod_affinity::InterPodAffinity;
 pub use node_affinity::NodeAffinity;
 pub use node_name::NodeName;
 pub use node_ports::NodePorts;
 pub use node_resources_balanced_allocation::NodeResourcesBalancedAllocation;
-pub use node_resources_fit::{NodeResourcesFit, WeightedResource};
+pub use node_resources_fit::NodeResourcesFit;
 pub use node_unschedulable::NodeUnschedulable;
+pub use node_volume_limits::NodeVolumeLimits;
 pub use pod_topology_spread::PodTopologySpread;
 pub use priority_sort::PrioritySort;
 pub use scheduling_gates::SchedulingGates;
 pub use taint_toleration::TaintToleration;
-pub(crate) use volume_binding::ChosenNode;
 pub use volume_binding::VolumeBinding;
+pub(crate) use volume_binding::{ChosenNode, Promised, claim_names};
+pub use volume_restrictions::VolumeRestrictions;
 pub use volume_zone::VolumeZone;
 
 /// A built-in plugin by its name.
-pub(crate) fn built_in(name: &str, informers: &Informers) -> Option<Arc<dyn Plugin>> {
+pub(crate) fn built_in(
+    name: &str,
+    informers: &Informers,
+    arguments: &Arguments,
+    promised: &Promised,
+) -> Option<Arc<dyn Plugin>> {
+    let arguments = arguments.clone();
     Some(match name {
         "SchedulingGates" => Arc::new(SchedulingGates),
         "PrioritySort" => Arc::new(PrioritySort),
         "NodeUnschedulable" => Arc::new(NodeUnschedulable),
         "NodeName" => Arc::new(NodeName),
         "TaintToleration" => Arc::new(TaintToleration),
-        "NodeAffinity" => Arc::new(NodeAffinity),
+        "NodeAffinity" => Arc::new(NodeAffinity::adding(arguments.added_affinity)),
         "NodePorts" => Arc::new(NodePorts),
-        "NodeResourcesFit" => Arc::new(NodeResourcesFit::default()),
-        "VolumeBinding" => Arc::new(VolumeBinding::new(informers)),
+        "NodeResourcesFit" => Arc::new(NodeResourcesFit::new(arguments.node_resources_fit)),
+        "VolumeRestrictions" => Arc::new(VolumeRestrictions::new(informers)),
+        "NodeVolumeLimits" => Arc::new(NodeVolumeLimits::new(informers)),
+        "VolumeBinding" => {
+            Arc::new(VolumeBinding::new(informers, arguments.volume_binding, promised.clone()))
+        }
         "VolumeZone" => Arc::new(VolumeZone::new(informers)),
-        "PodTopologySpread" => Arc::new(PodTopologySpread),
-        "InterPodAffinity" => Arc::new(InterPodAffinity::new(Some(informers.of()))),
-        "NodeResourcesBalancedAllocation" => Arc::new(NodeResourcesBalancedAllocation::default()),
+        "PodTopologySpread" => {
+            Arc::new(PodTopologySpread::new(informers, arguments.spread_defaults))
+        }
+        "InterPodAffinity" => {
+            Arc::new(InterPodAffinity::new(Some(informers.of()), arguments.inter_pod_affinity))
+        }
+        "DefaultPreemption" => {
+            Arc::new(DefaultPreemption::new(informers, arguments.default_preemption))
+        }
+        "NodeResourcesBalancedAllocation" => {
+            Arc::new(NodeResourcesBalancedAllocation::of(arguments.balanced_resources))
+        }
         "ImageLocality" => Arc::new(ImageLocality),
         "DefaultBinder" => Arc::new(DefaultBinder::new(informers.client().clone())),
         _ => return None,

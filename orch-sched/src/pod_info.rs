@@ -29,7 +29,7 @@ pub struct HostPort {
 }
 
 /// One term of pod affinity or anti-affinity, ready to match.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct AffinityTerm {
     /// Which pods by their labels.
     pub selector: Selector,
@@ -169,6 +169,13 @@ impl PodInfo {
         self.spec().and_then(|spec| spec.priority).unwrap_or(0)
     }
 
+    /// The node on which room is being made for the pod.
+    pub fn nominated_node(&self) -> Option<&str> {
+        let status = self.pod.status.as_ref();
+        let node = status.and_then(|status| status.nominated_node_name.as_deref());
+        node.filter(|name| !name.is_empty())
+    }
+
     /// The scheduler that the pod asks for.
     pub fn scheduler_name(&self) -> &str {
         let name = self.spec().and_then(|spec| spec.scheduler_name.as_deref());
@@ -203,6 +210,12 @@ impl PodInfo {
     /// Where the pod does not want to be with which pods.
     pub fn anti_affinity(&self) -> &AffinityTerms {
         &self.anti_affinity
+    }
+
+    /// Whether the pod has any affinity or anti-affinity term.
+    pub(crate) fn has_affinity(&self) -> bool {
+        let has = |terms: &AffinityTerms| !terms.required.is_empty() || !terms.preferred.is_empty();
+        has(&self.affinity) || has(&self.anti_affinity)
     }
 
     /// What could not be understood about the pod.

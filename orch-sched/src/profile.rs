@@ -8,7 +8,7 @@ use crate::{
     error::BuildError,
     framework::{Enabled, Framework, Profiles},
     plugin::Plugin,
-    plugins,
+    plugins::{self, Arguments, Promised},
 };
 
 /// The scheduler name that pods ask for when they ask for none.
@@ -26,24 +26,21 @@ pub const DEFAULT_PLUGINS: &[(&str, i64)] = &[
     ("NodeAffinity", 2),
     ("NodePorts", 1),
     ("NodeResourcesFit", 1),
+    ("VolumeRestrictions", 1),
+    ("NodeVolumeLimits", 1),
     ("VolumeBinding", 1),
     ("VolumeZone", 1),
     ("PodTopologySpread", 2),
     ("InterPodAffinity", 2),
+    ("DefaultPreemption", 1),
     ("NodeResourcesBalancedAllocation", 1),
     ("ImageLocality", 1),
     ("DefaultBinder", 1),
 ];
 
 /// Upstream's plugins that are not implemented here: naming one is an error, not a silence.
-pub const UNSUPPORTED_PLUGINS: &[&str] = &[
-    "DefaultPreemption",
-    "DynamicResources",
-    "GangScheduling",
-    "NodeDeclaredFeatures",
-    "NodeVolumeLimits",
-    "VolumeRestrictions",
-];
+pub const UNSUPPORTED_PLUGINS: &[&str] =
+    &["DynamicResources", "GangScheduling", "NodeDeclaredFeatures"];
 
 /// One line of a profile.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +52,7 @@ pub struct PluginEntry {
 }
 
 /// A scheduler name and the plugins that schedule the pods that ask for it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Profile {
     /// What pods name in `spec.schedulerName`.
     pub scheduler_name: String,
@@ -68,6 +65,8 @@ pub struct Profile {
     /// Source: `percentageOfNodesToScore` of `KubeSchedulerConfiguration`.
     /// Differs: upstream's default is a part that falls as the cluster grows.
     pub percentage_of_nodes_to_score: Option<u8>,
+    /// What is set for the built-in plugins.
+    pub arguments: Arguments,
 }
 
 impl Default for Profile {
@@ -86,6 +85,7 @@ impl Profile {
             scheduler_name: scheduler_name.to_owned(),
             plugins: DEFAULT_PLUGINS.iter().map(entry).collect(),
             percentage_of_nodes_to_score: None,
+            arguments: Arguments::default(),
         }
     }
 
@@ -118,19 +118,26 @@ impl Profile {
             scheduler_name: scheduler_name.to_owned(),
             plugins: Vec::new(),
             percentage_of_nodes_to_score: None,
+            arguments: Arguments::default(),
         }
     }
 }
 
+type ByName = BTreeMap<String, Arc<dyn Plugin>>;
+
 /// Plugins by name: the built-in ones and those that were added.
 pub(crate) struct Registry {
     informers: Informers,
-    made: BTreeMap<String, Arc<dyn Plugin>>,
+    made: ByName,
+    /// The built-in plugins of profiles that set the same for them.
+    built_in: Vec<(Arguments, ByName)>,
+    promised: Promised,
 }
 
 impl Registry {
     pub(crate) fn new(informers: Informers) -> Self {
-        Self { informers, made: BTreeMap::new() }
+        let promised = Promised::default();
+        Self { informers, made: BTreeMap::new(), built_in: Vec::new(), promised }
     }
 
     pub(crate) fn register(&mut self, plugin: Arc<dyn Plugin>) -> Result<(), BuildError> {
@@ -143,18 +150,27 @@ impl Registry {
         Ok(())
     }
 
-    fn get(&mut self, profile: &str, name: &str) -> Result<Arc<dyn Plugin>, BuildError> {
+    fn get(&mut self, profile: &Profile, name: &str) -> Result<Arc<dyn Plugin>, BuildError> {
         if let Some(plugin) = self.made.get(name) {
             return Ok(plugin.clone());
         }
-        let (profile, plugin) = (profile.to_owned(), name.to_owned());
+        let same = self.built_in.iter().position(|(arguments, _)| *arguments == profile.arguments);
+        let at = same.unwrap_or_else(|| {
+            self.built_in.push((profile.arguments.clone(), BTreeMap::new()));
+            self.built_in.len() - 1
+        });
+        let (arguments, made) = &mut self.built_in[at];
+        if let Some(plugin) = made.get(name) {
+            return Ok(plugin.clone());
+        }
+        let (profile, plugin) = (profile.scheduler_name.clone(), name.to_owned());
         if UNSUPPORTED_PLUGINS.contains(&name) {
             return Err(BuildError::UnsupportedPlugin { profile, plugin });
         }
-        let made = plugins::built_in(name, &self.informers);
-        let made = made.ok_or(BuildError::UnknownPlugin { profile, plugin })?;
-        self.made.insert(name.to_owned(), made.clone());
-        Ok(made)
+        let new = plugins::built_in(name, &self.informers, arguments, &self.promised);
+        let new = new.ok_or(BuildError::UnknownPlugin { profile, plugin })?;
+        made.insert(name.to_owned(), new.clone());
+        Ok(new)
     }
 
     pub(crate) fn framework(&mut self, profile: &Profile) -> Result<Framework, BuildError> {
@@ -168,14 +184,14 @@ impl Registry {
         }
         for PluginEntry { name, weight } in &profile.plugins {
             let weight = *weight;
-            let (profile, plugin_name) = (scheduler_name.clone(), name.clone());
+            let (owner, plugin_name) = (scheduler_name.clone(), name.clone());
             if plugins.iter().any(|enabled| *enabled.name == **name) {
-                return Err(BuildError::DuplicatePlugin { profile, plugin: plugin_name });
+                return Err(BuildError::DuplicatePlugin { profile: owner, plugin: plugin_name });
             }
             if !(1..=1_000_000).contains(&weight) {
-                return Err(BuildError::Weight { profile, plugin: plugin_name, weight });
+                return Err(BuildError::Weight { profile: owner, plugin: plugin_name, weight });
             }
-            let plugin = self.get(&scheduler_name, name)?;
+            let plugin = self.get(profile, name)?;
             let events = plugin.as_events_to_register().map(|registered| registered.events());
             plugins.push(Enabled { name: name.as_str().into(), plugin, weight, events });
         }

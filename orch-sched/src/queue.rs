@@ -317,6 +317,22 @@ impl Queue {
         rejected_by.iter().any(|plugin| self.profiles.hint(info, plugin, change) == Hint::Queue)
     }
 
+    /// Whether a pod that is in flight still exists and waits for a node.
+    pub(crate) fn is_wanted(&self, uid: &str) -> bool {
+        self.state.lock().in_flight.get(uid).is_some_and(|in_flight| !in_flight.deleted)
+    }
+
+    /// Something of this pod's own changed: it is tried again as soon as it may be.
+    pub(crate) fn activate(&self, uid: &str) {
+        let mut state = self.state.lock();
+        if state.entries.get(uid).is_none_or(|entry| entry.place != Place::Unschedulable) {
+            return;
+        }
+        if let Some(entry) = state.take(uid) {
+            self.enqueue(&mut state, Arc::unwrap_or_clone(entry.pod), Instant::now());
+        }
+    }
+
     /// The cluster changed: whom that may help is tried again.
     pub(crate) fn changed(&self, change: &ClusterChange) {
         if change.actions.is_empty() {

@@ -5,8 +5,13 @@
 use std::{collections::HashMap, sync::Arc};
 
 use k8s_openapi::api::{
-    core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod},
-    storage::v1::StorageClass,
+    apps::v1::{ReplicaSet, StatefulSet},
+    core::v1::{
+        Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ReplicationController,
+        Service,
+    },
+    policy::v1::PodDisruptionBudget,
+    storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment},
 };
 use orch_core::{
     Client, Environment,
@@ -29,6 +34,7 @@ use crate::{
 
 mod binding;
 mod cycle;
+mod eviction;
 mod failure;
 mod handlers;
 
@@ -197,14 +203,7 @@ impl Scheduler {
     /// are let go of. The next scheduler takes them up, from the cluster's state alone.
     pub async fn run(self, cancel: CancellationToken) {
         let stopping = self.shared.stopping.clone().drop_guard();
-        let synced = async {
-            self.informers.of::<Node>().synced().await;
-            self.informers.of::<Pod>().synced().await;
-            self.informers.of::<Namespace>().synced().await;
-            self.informers.of::<PersistentVolumeClaim>().synced().await;
-            self.informers.of::<PersistentVolume>().synced().await;
-            self.informers.of::<StorageClass>().synced().await;
-        };
+        let synced = self.synced();
         let work = async {
             synced.await;
             cycle::run(&self.shared).await;
@@ -216,5 +215,25 @@ impl Scheduler {
         drop(stopping);
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
+    }
+
+    /// Everything that decisions are based on is known.
+    async fn synced(&self) {
+        let all = &self.informers;
+        all.of::<Node>().synced().await;
+        all.of::<Pod>().synced().await;
+        all.of::<Namespace>().synced().await;
+        all.of::<PodDisruptionBudget>().synced().await;
+        all.of::<PersistentVolumeClaim>().synced().await;
+        all.of::<PersistentVolume>().synced().await;
+        all.of::<StorageClass>().synced().await;
+        all.of::<CSINode>().synced().await;
+        all.of::<CSIDriver>().synced().await;
+        all.of::<CSIStorageCapacity>().synced().await;
+        all.of::<VolumeAttachment>().synced().await;
+        all.of::<Service>().synced().await;
+        all.of::<ReplicationController>().synced().await;
+        all.of::<ReplicaSet>().synced().await;
+        all.of::<StatefulSet>().synced().await;
     }
 }

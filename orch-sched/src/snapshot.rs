@@ -12,7 +12,12 @@ use std::{
 use orch_core::selector::{Operator, Selector};
 use parking_lot::Mutex;
 
-use crate::{node_info::NodeInfo, pod_info::PodInfo};
+use crate::{
+    node_info::{NodeInfo, changed_pods},
+    nominations::ByNode,
+    plugins::claim_names,
+    pod_info::PodInfo,
+};
 
 /// A pod and where it runs.
 #[derive(Clone, Debug)]
@@ -21,6 +26,17 @@ pub struct Placed {
     pub pod: Arc<PodInfo>,
     /// The name of its node.
     pub node: Arc<str>,
+}
+
+/// The claims that a pod uses, with its namespace.
+fn claims_of(pod: &PodInfo) -> impl Iterator<Item = (String, String)> {
+    let has_volumes = pod.spec().is_some_and(|spec| spec.volumes.is_some());
+    let names = has_volumes.then(|| claim_names(pod.pod())).into_iter().flatten();
+    names.map(|(claim, _)| (pod.namespace().to_owned(), claim))
+}
+
+fn goes_ahead(other: &PodInfo, pod: &PodInfo) -> bool {
+    other.priority() >= pod.priority() && other.uid() != pod.uid()
 }
 
 type Pods = HashMap<Arc<str>, Placed, foldhash::fast::RandomState>;
@@ -34,9 +50,12 @@ pub struct Snapshot {
     by_namespace: HashMap<String, Pods>,
     /// Namespace, label key, label value.
     by_label: HashMap<(String, String, String), Pods>,
+    /// How many pods use each claim, by namespace and name.
+    claims: HashMap<(String, String), usize>,
     with_affinity: Pods,
     with_required_anti_affinity: Pods,
     images: HashMap<String, usize>,
+    nominated: ByNode,
     changes: Changes,
     /// What plugins keep from cycle to cycle, by type.
     kept: Mutex<HashMap<TypeId, Box<dyn Any + Send>>>,
@@ -101,6 +120,52 @@ impl Snapshot {
     /// On how many nodes an image is.
     pub fn nodes_with_image(&self, image: &str) -> usize {
         self.images.get(image).copied().unwrap_or(0)
+    }
+
+    /// Whether a placed pod uses a claim.
+    pub fn is_claim_used(&self, namespace: &str, claim: &str) -> bool {
+        !self.claims.is_empty()
+            && self.claims.contains_key(&(namespace.to_owned(), claim.to_owned()))
+    }
+
+    /// The pods for which room is being made on a node.
+    pub fn nominated_to(&self, node: &str) -> &[Arc<PodInfo>] {
+        self.nominated.get(node).map_or(&[], |pods| pods)
+    }
+
+    /// The node on which room is being made for a pod.
+    pub(crate) fn nomination_of(&self, pod: &PodInfo) -> Option<&str> {
+        let mut nominated = self.nominated.iter();
+        let own = nominated.find(|(_, pods)| pods.iter().any(|other| other.uid() == pod.uid()));
+        own.map(|(node, _)| &**node)
+    }
+
+    /// The pods of the same priority or a higher one for which room is being made on a node: they
+    /// are there as far as this pod is concerned.
+    pub(crate) fn ahead_of<'a>(
+        &'a self,
+        pod: &'a PodInfo,
+        node: &str,
+    ) -> impl Iterator<Item = &'a Arc<PodInfo>> {
+        self.nominated_to(node).iter().filter(|other| goes_ahead(other, pod))
+    }
+
+    /// The positions of the nodes where others are ahead of this pod.
+    pub(crate) fn contested(&self, pod: &PodInfo) -> Vec<usize> {
+        let contested = self
+            .nominated
+            .iter()
+            .filter(|(_, pods)| pods.iter().any(|other| goes_ahead(other, pod)));
+        contested.filter_map(|(node, _)| self.positions.get(node).copied()).collect()
+    }
+
+    pub(crate) fn nominated_mut(&mut self) -> &mut ByNode {
+        &mut self.nominated
+    }
+
+    /// Whether any node has any image.
+    pub(crate) fn has_images(&self) -> bool {
+        !self.images.is_empty()
     }
 
     /// The pods of these namespaces that a selector matches, found through the most useful of its
@@ -193,17 +258,11 @@ impl Snapshot {
     fn reindex(&mut self, old: Option<&NodeInfo>, new: Option<&Arc<NodeInfo>>) {
         let before = old.map(NodeInfo::pods).unwrap_or_default();
         let after = new.map(|node| node.pods()).unwrap_or_default();
-        // Pods keep their order, so that what two states share are a beginning and an end.
-        let same = |(a, b): &(&Arc<PodInfo>, &Arc<PodInfo>)| Arc::ptr_eq(a, b);
-        let start = before.iter().zip(after).take_while(same).count();
-        let (before, after) = (&before[start..], &after[start..]);
-        let end = before.iter().rev().zip(after.iter().rev()).take_while(same).count();
+        let (gone, come) = changed_pods(before, after);
         let node_name = old.map(|node| &**node.name()).unwrap_or_default();
-        for pod in &before[..before.len() - end] {
-            self.unindex(pod, node_name);
-        }
+        gone.iter().for_each(|pod| self.unindex(pod, node_name));
         if let Some(node) = new {
-            for pod in &after[..after.len() - end] {
+            for pod in come {
                 self.index(Placed { pod: pod.clone(), node: node.name().clone() });
             }
         }
@@ -233,8 +292,10 @@ impl Snapshot {
             let label = (namespace.to_owned(), key.clone(), value.clone());
             self.by_label.entry(label).or_default().insert(uid.clone(), placed.clone());
         }
-        let terms = [pod.affinity(), pod.anti_affinity()];
-        if terms.iter().any(|t| !t.required.is_empty() || !t.preferred.is_empty()) {
+        for claim in claims_of(&pod) {
+            *self.claims.entry(claim).or_default() += 1;
+        }
+        if pod.has_affinity() {
             self.with_affinity.insert(uid.clone(), placed.clone());
         }
         if !pod.anti_affinity().required.is_empty() {
@@ -260,6 +321,14 @@ impl Snapshot {
             let label = (namespace.to_owned(), key.clone(), value.clone());
             if self.by_label.get_mut(&label).is_some_and(take) {
                 self.by_label.remove(&label);
+            }
+        }
+        for claim in claims_of(pod) {
+            if let Some(count) = self.claims.get_mut(&claim) {
+                *count -= 1;
+                if *count == 0 {
+                    self.claims.remove(&claim);
+                }
             }
         }
         take(&mut self.with_affinity);

@@ -1,6 +1,9 @@
 //! What is known about every node for one kind of pod, kept from pod to pod.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 use smallvec::SmallVec;
@@ -8,6 +11,7 @@ use smallvec::SmallVec;
 use crate::{
     framework::{Failure, Rejection},
     node_info::NodeInfo,
+    plugin::GroupKey,
     pod_info::PodInfo,
     snapshot::{Cursor, Snapshot},
 };
@@ -38,6 +42,7 @@ enum Row {
     Unknown,
     Out(Rejection),
     In {
+        bucket: usize,
         slot: usize,
         scored: Option<Scored>,
     },
@@ -46,22 +51,61 @@ enum Row {
 /// Nodes of the same raw scores: positions by sum. Usually there are few such groups.
 pub(crate) type Group = BTreeMap<i64, Vec<usize>>;
 
+/// The nodes that fit and that plugins with a [`Grouping`](crate::Grouping) cannot tell apart.
+#[derive(Debug, Default)]
+pub(crate) struct Bucket {
+    key: GroupKey,
+    members: Vec<usize>,
+    groups: BTreeMap<Raw, Group>,
+}
+
+impl Bucket {
+    /// The positions of the nodes, in no particular order.
+    pub(crate) fn members(&self) -> &[usize] {
+        &self.members
+    }
+
+    fn take_score(&mut self, scored: &Scored) -> Option<usize> {
+        let group = self.groups.get_mut(&scored.raw)?;
+        let ties = group.get_mut(&scored.sum)?;
+        ties.swap_remove(scored.tie);
+        let moved = ties.get(scored.tie).copied();
+        if ties.is_empty() {
+            group.remove(&scored.sum);
+            if group.is_empty() {
+                self.groups.remove(&scored.raw);
+            }
+        }
+        moved
+    }
+}
+
+/// Whose answers a standing consists of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Asked {
+    /// The filters, by their places in the profile.
+    pub(crate) filters: Vec<usize>,
+    /// The versions of the plugins' groups.
+    pub(crate) versions: SmallVec<[u64; 4]>,
+}
+
 /// Where all nodes stand for pods that are alike: which fit and how good they are, in the order of
 /// their scores. Only nodes that changed are looked at again.
 #[derive(Debug)]
 pub(crate) struct Standing {
     sample: Arc<Pod>,
     cursor: Cursor,
-    /// The plugins that were asked, by their places in the profile.
-    filters: Vec<usize>,
+    asked: Asked,
     scorers: Vec<usize>,
     rows: Vec<Row>,
-    feasible: Vec<Arc<NodeInfo>>,
-    /// The position of each feasible node.
-    positions: Vec<usize>,
+    /// Empty ones are used again.
+    buckets: Vec<Bucket>,
+    by_key: HashMap<GroupKey, usize, foldhash::fast::RandomState>,
+    empty: Vec<usize>,
     /// Positions without scores.
     stale: Vec<usize>,
-    groups: BTreeMap<Raw, Group>,
+    /// Positions whose row holds for one pod only.
+    overruled: Vec<usize>,
 }
 
 impl Standing {
@@ -69,13 +113,14 @@ impl Standing {
         Self {
             sample,
             cursor: Cursor::default(),
-            filters: Vec::new(),
+            asked: Asked::default(),
             scorers: Vec::new(),
             rows: Vec::new(),
-            feasible: Vec::new(),
-            positions: Vec::new(),
+            buckets: Vec::new(),
+            by_key: HashMap::default(),
+            empty: Vec::new(),
             stale: Vec::new(),
-            groups: BTreeMap::new(),
+            overruled: Vec::new(),
         }
     }
 
@@ -84,9 +129,24 @@ impl Standing {
         are_alike(&self.sample, pod.pod())
     }
 
-    /// The nodes that fit, in no particular order, and the position of each.
-    pub(crate) fn feasible(&self) -> (&[Arc<NodeInfo>], &[usize]) {
-        (&self.feasible, &self.positions)
+    /// The nodes that fit, in their groups, each with its place.
+    pub(crate) fn buckets(&self) -> impl Iterator<Item = (usize, &Bucket)> {
+        self.buckets.iter().enumerate().filter(|(_, bucket)| !bucket.members.is_empty())
+    }
+
+    /// The positions of the nodes of one bucket.
+    pub(crate) fn members(&self, bucket: usize) -> &[usize] {
+        &self.buckets[bucket].members
+    }
+
+    /// The nodes of one bucket by their scores, after [`Standing::rescore`].
+    pub(crate) fn groups(&self, bucket: usize) -> &BTreeMap<Raw, Group> {
+        &self.buckets[bucket].groups
+    }
+
+    /// The nodes of one bucket and the same raw scores.
+    pub(crate) fn group(&self, bucket: usize, raw: &Raw) -> Option<&Group> {
+        self.buckets.get(bucket)?.groups.get(raw)
     }
 
     /// What ruled the other nodes out.
@@ -106,38 +166,31 @@ impl Standing {
         }
     }
 
-    /// The nodes that fit, by their scores.
-    pub(crate) fn groups(&self) -> &BTreeMap<Raw, Group> {
-        &self.groups
-    }
-
-    /// Looks again at the nodes that changed. After an error nothing here may be used.
+    /// Looks again at the nodes that changed: each is ruled out or has its group. After an error
+    /// nothing here may be used.
     pub(crate) fn refilter(
         &mut self,
         snapshot: &Snapshot,
-        filters: &[usize],
-        rejection: impl Fn(&NodeInfo) -> Result<Option<Rejection>, Failure>,
+        asked: Asked,
+        look: impl Fn(&NodeInfo) -> Result<Result<GroupKey, Rejection>, Failure>,
     ) -> Result<(), Failure> {
-        if self.filters != filters {
+        if self.asked != asked {
             *self = Self::new(self.sample.clone());
-            self.filters = filters.to_vec();
+            self.asked = asked;
         }
         let nodes = snapshot.nodes();
         let changed = snapshot.changed_since(&mut self.cursor);
-        let changed = changed.unwrap_or_else(|| (0..nodes.len().max(self.rows.len())).collect());
+        let mut changed =
+            changed.unwrap_or_else(|| (0..nodes.len().max(self.rows.len())).collect());
+        changed.append(&mut self.overruled);
         let rows = nodes.len().max(self.rows.len());
         self.rows.resize_with(rows, Row::default);
         for position in changed.into_iter().filter(|position| *position < rows) {
             self.take_out(position);
             let Some(node) = nodes.get(position) else { continue };
-            self.rows[position] = match rejection(node)? {
-                Some(rejection) => Row::Out(rejection),
-                None => {
-                    self.feasible.push(node.clone());
-                    self.positions.push(position);
-                    self.stale.push(position);
-                    Row::In { slot: self.feasible.len() - 1, scored: None }
-                }
+            self.rows[position] = match look(node)? {
+                Err(rejection) => Row::Out(rejection),
+                Ok(key) => self.put_in(position, key),
             };
         }
         self.rows.truncate(nodes.len());
@@ -149,29 +202,30 @@ impl Standing {
         Ok(())
     }
 
+    /// Rules a node out for the pod at hand. The next one of its kind is looked at anew there.
+    pub(crate) fn overrule(&mut self, position: usize, rejection: Rejection) {
+        self.take_out(position);
+        self.rows[position] = Row::Out(rejection);
+        self.overruled.push(position);
+    }
+
     /// Asks for the scores that are missing. After an error nothing here may be used.
     pub(crate) fn rescore(
         &mut self,
+        snapshot: &Snapshot,
         scorers: &[usize],
         score: impl Fn(&NodeInfo) -> Result<Scored, Failure>,
     ) -> Result<(), Failure> {
         if self.scorers != scorers {
             self.scorers = scorers.to_vec();
-            self.groups.clear();
-            self.stale = self.positions.clone();
-            for row in &mut self.rows {
-                if let Row::In { scored, .. } = row {
-                    *scored = None;
-                }
-            }
+            self.forget_scores();
         }
         for position in std::mem::take(&mut self.stale) {
             // A node that changed twice is here twice, and one that fits no more may be.
-            let Some(Row::In { slot, scored: scored @ None }) = self.rows.get_mut(position) else {
-                continue;
-            };
-            let mut own = score(&self.feasible[*slot])?;
-            let group = self.groups.entry(own.raw.clone()).or_default();
+            let row = self.rows.get_mut(position);
+            let Some(Row::In { bucket, scored: scored @ None, .. }) = row else { continue };
+            let mut own = score(&snapshot.nodes()[position])?;
+            let group = self.buckets[*bucket].groups.entry(own.raw.clone()).or_default();
             let ties = group.entry(own.sum).or_default();
             own.tie = ties.len();
             ties.push(position);
@@ -180,28 +234,55 @@ impl Standing {
         Ok(())
     }
 
-    fn take_out(&mut self, position: usize) {
-        let Row::In { slot, scored } = std::mem::take(&mut self.rows[position]) else { return };
-        self.feasible.swap_remove(slot);
-        self.positions.swap_remove(slot);
-        if let Some(moved) = self.positions.get(slot)
-            && let Row::In { slot: at, .. } = &mut self.rows[*moved]
-        {
-            *at = slot;
-        }
-        let Some(Scored { sum, raw, tie }) = scored else { return };
-        let Some(group) = self.groups.get_mut(&raw) else { return };
-        let Some(ties) = group.get_mut(&sum) else { return };
-        ties.swap_remove(tie);
-        if let Some(moved) = ties.get(tie) {
-            if let Row::In { scored: Some(moved), .. } = &mut self.rows[*moved] {
-                moved.tie = tie;
+    fn forget_scores(&mut self) {
+        self.stale.clear();
+        for (position, row) in self.rows.iter_mut().enumerate() {
+            if let Row::In { scored, .. } = row {
+                *scored = None;
+                self.stale.push(position);
             }
-        } else if ties.is_empty() {
-            group.remove(&sum);
         }
-        if group.is_empty() {
-            self.groups.remove(&raw);
+        self.buckets.iter_mut().for_each(|bucket| bucket.groups.clear());
+    }
+
+    fn put_in(&mut self, position: usize, key: GroupKey) -> Row {
+        let bucket = match self.by_key.get(&key) {
+            Some(bucket) => *bucket,
+            None => {
+                let at = self.empty.pop().unwrap_or(self.buckets.len());
+                if at == self.buckets.len() {
+                    self.buckets.push(Bucket::default());
+                }
+                self.by_key.insert(key.clone(), at);
+                self.buckets[at].key = key;
+                at
+            }
+        };
+        let members = &mut self.buckets[bucket].members;
+        members.push(position);
+        self.stale.push(position);
+        Row::In { bucket, slot: members.len() - 1, scored: None }
+    }
+
+    fn take_out(&mut self, position: usize) {
+        let row = std::mem::take(&mut self.rows[position]);
+        let Row::In { bucket: at, slot, scored } = row else { return };
+        let bucket = &mut self.buckets[at];
+        bucket.members.swap_remove(slot);
+        if let Some(moved) = bucket.members.get(slot)
+            && let Row::In { slot: own, .. } = &mut self.rows[*moved]
+        {
+            *own = slot;
+        }
+        if let Some(scored) = scored
+            && let Some(moved) = bucket.take_score(&scored)
+            && let Row::In { scored: Some(own), .. } = &mut self.rows[moved]
+        {
+            own.tie = scored.tie;
+        }
+        if bucket.members.is_empty() {
+            self.by_key.remove(&bucket.key);
+            self.empty.push(at);
         }
     }
 }

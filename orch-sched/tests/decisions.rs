@@ -6,6 +6,8 @@ mod differential;
 mod reference;
 #[path = "decisions/reference_pods.rs"]
 mod reference_pods;
+#[path = "decisions/reference_preemption.rs"]
+mod reference_preemption;
 #[path = "decisions/reference_volumes.rs"]
 mod reference_volumes;
 #[path = "decisions/world.rs"]

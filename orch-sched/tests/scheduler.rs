@@ -11,5 +11,7 @@ mod end_to_end;
 mod faults;
 #[path = "scheduler/plugins.rs"]
 mod plugins;
+#[path = "scheduler/preemption.rs"]
+mod preemption;
 #[path = "scheduler/volumes.rs"]
 mod volumes;

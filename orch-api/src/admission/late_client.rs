@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use orch_core::{
-    Client, ClientError, Target,
+    Client, ClientError, ResourceType, Target,
     client::{Read, ReadReply, WatchOptions, WatchStream, Write, WriteReply},
 };
 use tokio::sync::watch;
@@ -70,5 +70,9 @@ impl Client for LateClient {
         options: WatchOptions,
     ) -> Result<WatchStream, ClientError> {
         self.current().await?.watch(target, options).await
+    }
+
+    async fn resource_types(&self) -> Result<Vec<ResourceType>, ClientError> {
+        self.current().await?.resource_types().await
     }
 }

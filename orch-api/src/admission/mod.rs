@@ -4,41 +4,53 @@ mod claim_resize;
 mod ingress_class;
 mod late_client;
 mod limit_ranger;
+mod matching;
 mod namespace_lifecycle;
 mod node_restriction;
+mod notes;
+mod options;
 mod pod_security;
 mod pod_shape;
 mod priority;
 mod resource_quota;
 mod runtime_class;
 mod service_account;
+mod step;
 mod storage_class;
 mod storage_protection;
 mod taint_nodes;
 mod toleration_seconds;
+pub(crate) mod webhook;
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, Weak},
+};
 
 use async_trait::async_trait;
 use orch_core::{ApiError, Client, Environment, Object, Target};
 use serde_json::Value;
 
-use crate::auth::UserInfo;
+use crate::{auth::UserInfo, catalog::Resource, server::Inner};
 pub use claim_resize::PersistentVolumeClaimResize;
 pub use ingress_class::DefaultIngressClass;
 pub use late_client::LateClient;
 pub use limit_ranger::LimitRanger;
 pub use namespace_lifecycle::{NamespaceLifecycle, create_system_namespaces};
 pub use node_restriction::NodeRestriction;
+pub use notes::{AuditAnnotations, Notes};
+pub use options::RequestOptions;
 pub use pod_security::PodSecurity;
 pub use priority::{Priority, create_system_classes};
 pub use resource_quota::ResourceQuota;
 pub use runtime_class::RuntimeClass;
 pub use service_account::ServiceAccount;
+pub(crate) use step::Step;
 pub use storage_class::DefaultStorageClass;
 pub use storage_protection::StorageObjectInUseProtection;
 pub use taint_nodes::TaintNodesByCondition;
 pub use toleration_seconds::DefaultTolerationSeconds;
+pub use webhook::{MutatingAdmissionWebhook, ValidatingAdmissionWebhook};
 
 /// What a request does to its object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -68,11 +80,46 @@ pub struct AdmissionRequest {
     pub old: Option<Arc<Object>>,
     /// Nothing will be stored: no side effects outside the request.
     pub dry_run: bool,
-    /// Warnings for the client.
-    pub warnings: Vec<String>,
+    /// The options of the write.
+    pub options: RequestOptions,
+    /// What the client and the audit log are told besides.
+    pub notes: Notes,
+    /// The server that asks.
+    pub origin: Origin,
+}
+
+/// The server that a request is made of, and what it knows already: what the plugins of this crate
+/// need besides. Empty for a request that no server made, which then meets no webhooks.
+#[derive(Clone, Default)]
+pub struct Origin {
+    pub(crate) server: Weak<Inner>,
+    pub(crate) resource: Option<Arc<Resource>>,
+    /// What is remembered between the two times that the mutating half may run.
+    pub(crate) webhooks: webhook::Rounds,
+}
+
+impl fmt::Debug for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Origin")
+    }
 }
 
 impl AdmissionRequest {
+    /// A request that no server makes, without an object yet.
+    pub fn new(user: Arc<UserInfo>, operation: Operation, target: Target) -> Self {
+        Self {
+            user,
+            operation,
+            target,
+            object: None,
+            old: None,
+            dry_run: false,
+            options: RequestOptions::None,
+            notes: Notes::default(),
+            origin: Origin::default(),
+        }
+    }
+
     /// Whether the request is about this resource itself (not a subresource).
     pub fn is_for(&self, group: &str, plural: &str) -> bool {
         self.target.subresource.is_none()
@@ -101,7 +148,8 @@ impl AdmissionRequest {
 
 /// One step of the admission chain. Both methods default to letting everything pass.
 ///
-/// `mutate` runs first for every plugin in order, then defaulting and the kind's own validation,
+/// `mutate` runs first for every plugin in order (twice, if a webhook changed the object: the
+/// others may have something to say to that), then defaulting and the kind's own validation,
 /// then `validate` for every plugin. Both must be idempotent: a request that loses an optimistic
 /// race is admitted again against the newer object. Object-safe.
 #[async_trait]
@@ -124,7 +172,7 @@ pub trait Admission: Send + Sync + fmt::Debug + 'static {
 /// cluster with all rights; a [`LateClient`] solves that the server which the plugins are for is
 /// not there yet.
 ///
-/// `Differs:` webhooks, policies and certificate plugins are not among them;
+/// `Differs:` policies and certificate plugins are not among them;
 /// `StorageObjectInUseProtection` is left out where nobody takes its finalizers away again: add
 /// [`StorageObjectInUseProtection`] along with its controllers.
 pub fn defaults(client: &Arc<dyn Client>, environment: &Environment) -> Vec<Arc<dyn Admission>> {
@@ -142,6 +190,8 @@ pub fn defaults(client: &Arc<dyn Client>, environment: &Environment) -> Vec<Arc<
         Arc::new(RuntimeClass::new(client())),
         Arc::new(DefaultStorageClass::new(client())),
         Arc::new(DefaultIngressClass::new(client())),
-        Arc::new(ResourceQuota::new(client())),
+        Arc::new(MutatingAdmissionWebhook),
+        Arc::new(ValidatingAdmissionWebhook),
+        Arc::new(ResourceQuota::new(client(), environment.clone())),
     ]
 }

@@ -96,7 +96,7 @@ impl Admission for PodSecurity {
             && let Some(violations) = violations(pod, level)
         {
             let warning = format!("would violate PodSecurity \"{title}\": {violations}");
-            request.warnings.push(warning);
+            request.notes.warn(warning);
         }
         Ok(())
     }

@@ -3,24 +3,22 @@
 //! Source: `k8s.io/apiserver/pkg/admission/plugin/resourcequota`,
 //! `k8s.io/kubernetes/pkg/quota/v1/evaluator/core`.
 
-mod usage;
-
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1 as core;
 use orch_core::{
-    ApiError, Client, Object, Resources, Target,
+    ApiError, Client, Environment, Object, Resources, Target,
     client::{ListOptions, Read, ReadReply},
     quantity::Amount,
+    quota::{self, Amounts, Usage, parsed},
 };
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::{Admission, AdmissionRequest, Operation, pod_shape};
+use super::{Admission, AdmissionRequest, Operation};
 use crate::auth::service_account::into_api_error;
-use pod_shape::Amounts;
 
 /// How often a charge that lost against another is tried again.
 const ATTEMPTS_MAX: usize = 16;
@@ -35,6 +33,7 @@ const PENDING_MAX: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct ResourceQuota {
     client: Arc<dyn Client>,
+    environment: Environment,
     /// What was admitted a moment ago and may not be stored yet, by namespace.
     pending: Mutex<HashMap<String, Vec<Pending>>>,
 }
@@ -52,18 +51,6 @@ struct Charge {
     quota: Arc<core::ResourceQuota>,
     /// What the request adds, of the resources that the quota limits.
     delta: Amounts,
-}
-
-fn parsed(
-    map: Option<
-        &std::collections::BTreeMap<
-            String,
-            k8s_openapi::apimachinery::pkg::api::resource::Quantity,
-        >,
-    >,
-) -> Amounts {
-    let entries = map.into_iter().flatten();
-    entries.filter_map(|(name, q)| Some((name.clone(), q.0.parse().ok()?))).collect()
 }
 
 fn hard(quota: &core::ResourceQuota) -> Amounts {
@@ -84,8 +71,13 @@ fn printed(amounts: impl Iterator<Item = (String, Amount)>) -> String {
 
 impl ResourceQuota {
     /// Reads and charges quotas through `client`.
-    pub fn new(client: Arc<dyn Client>) -> Self {
-        Self { client, pending: Mutex::default() }
+    pub fn new(client: Arc<dyn Client>, environment: Environment) -> Self {
+        Self { client, environment, pending: Mutex::default() }
+    }
+
+    fn usage(request: &AdmissionRequest, object: &Value) -> Usage {
+        let resource = &request.target.resource;
+        Usage::of(&resource.group, &resource.plural, object)
     }
 
     fn quotas(&self, namespace: &str) -> Resources<core::ResourceQuota> {
@@ -101,12 +93,13 @@ impl ResourceQuota {
     ) -> Result<Vec<Charge>, ApiError> {
         let quotas = self.quotas(request.namespace());
         let list = quotas.list_objects(ListOptions::default()).await.map_err(into_api_error)?;
+        let usage = Self::usage(request, object);
         let mut charges = Vec::new();
         for item in list.items {
             let quota = item.decode::<core::ResourceQuota>().map_err(ApiError::internal)?;
             let is_pod = request.is_for("", "pods");
             let Some(spec) = quota.spec.as_ref() else { continue };
-            if !usage::in_scope(spec, is_pod.then_some(object)) {
+            if !usage.is_in_scope(spec) {
                 continue;
             }
             let hard = hard(&quota);
@@ -131,7 +124,7 @@ impl ResourceQuota {
         hard: &Amounts,
         pod: &Value,
     ) -> Result<(), ApiError> {
-        let missing = usage::missing_amounts(hard, &pod["spec"]);
+        let missing = quota::missing_amounts(hard, &pod["spec"]);
         if missing.is_empty() {
             return Ok(());
         }
@@ -153,12 +146,13 @@ impl ResourceQuota {
         };
         let mut total: Amounts =
             charge.delta.keys().map(|name| (name.clone(), Amount::ZERO)).collect();
-        let is_pod = request.is_for("", "pods");
         let spec = charge.quota.spec.clone().unwrap_or_default();
+        let today = self.environment.clock.now();
         let mut take = |object: &Value| {
-            if usage::in_scope(&spec, is_pod.then_some(object)) {
-                for (name, amount) in usage::of(&resource, object) {
-                    if let Some(sum) = total.get_mut(&name) {
+            let usage = Self::usage(request, object);
+            if usage.is_in_scope(&spec) {
+                for (name, amount) in usage.amounts(today) {
+                    if let Some(sum) = total.get_mut(name) {
                         *sum += amount;
                     }
                 }
@@ -227,7 +221,7 @@ impl ResourceQuota {
         charge: &Charge,
         mut used: Amounts,
     ) -> Result<bool, ApiError> {
-        pod_shape::add(&mut used, &charge.delta);
+        quota::add(&mut used, &charge.delta);
         let mut quota = (*charge.quota).clone();
         let hard = quota.spec.as_ref().and_then(|spec| spec.hard.clone());
         let status = quota.status.get_or_insert_default();
@@ -272,10 +266,15 @@ impl Admission for ResourceQuota {
         let concerned =
             writes && request.target.subresource.is_none() && !request.namespace().is_empty();
         let Some(object) = request.object.as_ref().filter(|_| concerned) else { return Ok(()) };
-        let mut delta = usage::of(resource, object);
+        if !quota::is_counted(&resource.group, &resource.plural) {
+            return Ok(());
+        }
+        let now = self.environment.clock.now();
+        let own = |(name, amount): (&str, Amount)| (name.to_owned(), amount);
+        let mut delta: Amounts = Self::usage(request, object).amounts(now).map(own).collect();
         if let Some(old) = &request.old {
-            for (name, amount) in usage::of(resource, &old.to_value()) {
-                *delta.entry(name).or_default() -= amount;
+            for (name, amount) in Self::usage(request, &old.to_value()).amounts(now) {
+                *delta.entry(name.to_owned()).or_default() -= amount;
             }
         }
         delta.retain(|_, amount| *amount > Amount::ZERO);

@@ -78,7 +78,7 @@ impl AccessControl {
         let key = options.token_key.map_or_else(TokenKey::generate, Ok)?;
         let tokens = ServiceAccountTokens::new(key, client.clone(), environment.clone());
         let known = Authenticators(vec![
-            Arc::new(ClientCertificates),
+            Arc::new(ClientCertificates::default()),
             Arc::new(options.static_tokens),
             Arc::new(tokens.clone()),
         ]);

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::{
-    filter::{Filter, Item},
+    filter::{Filter, Item, Selectable},
     watchers::{Change, Watchers},
 };
 use crate::catalog::Resource;
@@ -31,14 +31,14 @@ pub(crate) enum Phase {
 /// One resource's part of the cache.
 pub(crate) struct Collection {
     pub(crate) prefix: Bytes,
-    is_pods: bool,
+    selectable: Selectable,
     state: Mutex<State>,
     pub(crate) phase: Awaited<Phase>,
 }
 
 #[derive(Default)]
 struct State {
-    objects: imbl::OrdMap<Bytes, Arc<Item>>,
+    objects: imbl::OrdMap<Bytes, Item>,
     by_node: HashMap<String, BTreeSet<Bytes>>,
     /// Events that arrived while the first range was being read.
     pending: Vec<Event>,
@@ -57,7 +57,7 @@ struct State {
 
 /// The objects at one revision. Taken in constant time; later changes do not show.
 pub(crate) struct Snapshot {
-    objects: imbl::OrdMap<Bytes, Arc<Item>>,
+    objects: imbl::OrdMap<Bytes, Item>,
     /// For a selection by node: the keys, so that only they are looked at.
     keys: Option<Vec<Bytes>>,
     pub(crate) revision: u64,
@@ -102,8 +102,8 @@ impl Loading {
     }
 
     /// Takes in the range, and what arrived since.
-    pub(crate) fn finish(self, revision: u64, decoded: Vec<(Bytes, Arc<Item>)>) {
-        self.collection.load(self.generation, revision, decoded);
+    pub(crate) fn finish(self, revision: u64, objects: imbl::OrdMap<Bytes, Item>) {
+        self.collection.load(self.generation, revision, objects);
     }
 }
 
@@ -117,23 +117,24 @@ impl Collection {
     pub(crate) fn new(resource: &Resource) -> Self {
         Self {
             prefix: Bytes::from(resource.prefix.clone()),
-            is_pods: resource.prefix == "/registry/pods/",
+            selectable: Selectable::of(resource),
             state: Mutex::default(),
             phase: Awaited::new(Phase::Cold),
         }
     }
 
-    fn load(&self, generation: u64, revision: u64, decoded: Vec<(Bytes, Arc<Item>)>) {
+    fn load(&self, generation: u64, revision: u64, objects: imbl::OrdMap<Bytes, Item>) {
         let mut state = self.state.lock();
         if state.generation != generation {
             return;
         }
-        state.objects = imbl::OrdMap::new();
         state.by_node.clear();
-        for (key, item) in decoded {
-            state.index(&key, None, Some(&item));
-            state.objects.insert(key, item);
+        if self.selectable == Selectable::Node {
+            for (key, item) in &objects {
+                state.index(key, None, Some(item));
+            }
         }
+        state.objects = objects;
         state.revision = revision;
         state.loaded = revision;
         state.window_start = revision;
@@ -154,7 +155,7 @@ impl Collection {
     }
 
     pub(crate) fn item(&self, object: Arc<Object>) -> Item {
-        Item::new(object, self.is_pods)
+        Item::new(object, self.selectable)
     }
 
     /// Forgets everything and ends every watch: the store's history has a gap.
@@ -203,14 +204,14 @@ impl Collection {
                 None => decode(key, &event.entry.value, revision),
             },
         };
-        let new = new.map(|object| Arc::new(self.item(object)));
+        let new = new.map(|object| self.item(object));
         let old = match &new {
             Some(item) => state.objects.insert(key.clone(), item.clone()),
             None => state.objects.remove(key),
         };
         state.revision = revision;
         state.index(key, old.as_ref(), new.as_ref());
-        let change = Arc::new(Change { revision, old, new });
+        let change = Arc::new(Change::new(revision, old, new));
         state.watchers.tell(&change);
         if state.window.len() == WINDOW_MAX
             && let Some(oldest) = state.window.pop_front()
@@ -292,8 +293,8 @@ impl State {
         Snapshot { objects: self.objects.clone(), keys, revision: self.revision.max(seen) }
     }
 
-    fn index(&mut self, key: &Bytes, old: Option<&Arc<Item>>, new: Option<&Arc<Item>>) {
-        let (old, new) = (old.and_then(|i| i.node.as_ref()), new.and_then(|i| i.node.as_ref()));
+    fn index(&mut self, key: &Bytes, old: Option<&Item>, new: Option<&Item>) {
+        let (old, new) = (old.and_then(Item::node), new.and_then(Item::node));
         if old == new {
             return;
         }
@@ -306,7 +307,7 @@ impl State {
             }
         }
         if let Some(new) = new {
-            self.by_node.entry(new.clone()).or_default().insert(key.clone());
+            self.by_node.entry(new.to_owned()).or_default().insert(key.clone());
         }
     }
 }
@@ -317,7 +318,7 @@ impl Snapshot {
         &'a self,
         filter: &'a Filter,
         prefix: &'a [u8],
-    ) -> Box<dyn Iterator<Item = (&'a Bytes, &'a Arc<Item>)> + Send + 'a> {
+    ) -> Box<dyn Iterator<Item = (&'a Bytes, &'a Item)> + Send + 'a> {
         if let Some(keys) = &self.keys {
             let items = keys.iter().filter_map(|key| self.objects.get_key_value(key));
             return Box::new(items.filter(|(_, item)| filter.matches(item)));
@@ -386,7 +387,7 @@ mod tests {
     #[test]
     fn one_revision_may_change_several_objects() {
         let collection = collection();
-        collection.start_loading().unwrap().finish(4, Vec::new());
+        collection.start_loading().unwrap().finish(4, imbl::OrdMap::new());
         for (name, revision) in [("a", 4), ("b", 5), ("c", 5)] {
             collection.apply(&added(name, revision), &mut |_| None);
         }
@@ -403,12 +404,12 @@ mod tests {
         assert!(collection.start_loading().is_none(), "one reads for all");
         collection.reset();
         let fresh = collection.start_loading().unwrap();
-        stale.finish(4, Vec::new());
+        stale.finish(4, imbl::OrdMap::new());
         assert_eq!(held(&collection), None);
         let filter = Arc::new(everything());
         let opened = collection.watch(&filter, Some(9), || 9);
         assert_eq!(opened.err(), Some(NotOpened::Reloading));
-        fresh.finish(9, Vec::new());
+        fresh.finish(9, imbl::OrdMap::new());
         assert_eq!(held(&collection), Some(0));
     }
 

@@ -16,12 +16,44 @@ use crate::{
     strategy::Strategy,
 };
 
-/// A cached object with what selections need of it.
+/// A cached object with what selections need of it. Two pointers: there may be a great many.
+#[derive(Clone)]
 pub(crate) struct Item {
     pub(crate) object: Arc<Object>,
+    /// Nothing for kinds that are selected by their metadata alone.
+    selected: Option<Arc<Selected>>,
+}
+
+/// What else a built-in kind is selected by.
+struct Selected {
     /// Pods only: the node, because kubelets list and watch by it.
-    pub(crate) node: Option<String>,
+    node: Option<String>,
+    /// Computed when somebody selects by one of them.
     fields: OnceLock<Box<[Option<String>]>>,
+}
+
+/// What there is to select by in a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Selectable {
+    /// Its metadata.
+    Metadata,
+    /// Fields of the kind too.
+    Fields,
+    /// Those and the node.
+    Node,
+}
+
+impl Selectable {
+    pub(crate) fn of(resource: &Resource) -> Self {
+        match resource.behaviour() {
+            _ if resource.prefix == "/registry/pods/" => Self::Node,
+            Behaviour::BuiltIn(strategy) if !strategy.selectable_fields().is_empty() => {
+                Self::Fields
+            }
+            // Those of custom resources are not kept: the definition may change.
+            _ => Self::Metadata,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -37,20 +69,28 @@ struct PodSpecHead {
 }
 
 impl Item {
-    pub(crate) fn new(object: Arc<Object>, is_pod: bool) -> Self {
-        let node = is_pod
+    pub(crate) fn new(object: Arc<Object>, by: Selectable) -> Self {
+        if by == Selectable::Metadata {
+            return Self { object, selected: None };
+        }
+        let node = (by == Selectable::Node)
             .then(|| serde_json::from_slice::<PodHead>(object.stored_json()).ok())
             .flatten()
             .and_then(|head| head.spec.node_name)
             .filter(|node| !node.is_empty());
-        Self { object, node, fields: OnceLock::new() }
+        Self { object, selected: Some(Arc::new(Selected { node, fields: OnceLock::new() })) }
+    }
+
+    /// The node of a pod that has one.
+    pub(crate) fn node(&self) -> Option<&str> {
+        self.selected.as_ref()?.node.as_deref()
     }
 
     /// A selectable field that is not of the metadata, computed once an object.
     fn field(&self, strategy: &dyn Strategy, name: &str) -> Option<&str> {
         let names = strategy.selectable_fields();
         let at = names.iter().position(|field| *field == name)?;
-        let fields = self.fields.get_or_init(|| {
+        let fields = self.selected.as_ref()?.fields.get_or_init(|| {
             let value = self.object.to_value();
             let own = |field: &&str| strategy.selectable_field(&value, field).map(Cow::into_owned);
             names.iter().map(own).collect()
@@ -134,18 +174,17 @@ impl Filter {
     }
 
     pub(crate) fn matches(&self, item: &Item) -> bool {
-        let meta = item.object.metadata();
-        let namespace = meta.namespace.as_deref().unwrap_or_default();
+        let namespace = item.object.namespace();
         if self.namespace.as_deref().is_some_and(|wanted| wanted != namespace) {
             return false;
         }
-        if !self.labels.is_everything() && !self.labels.matches_labels_of(meta) {
+        if !self.labels.is_everything() && !self.labels.matches_labels_of(item.object.metadata()) {
             return false;
         }
         self.fields.matches(|field| match field {
-            "metadata.name" => meta.name.as_deref().map(Cow::Borrowed),
+            "metadata.name" => Some(Cow::Borrowed(item.object.name())),
             "metadata.namespace" => Some(Cow::Borrowed(namespace)),
-            "spec.nodeName" if self.is_pod => item.node.as_deref().map(Cow::Borrowed),
+            "spec.nodeName" if self.is_pod => item.node().map(Cow::Borrowed),
             other => match &self.strategy {
                 Behaviour::BuiltIn(strategy) => item.field(*strategy, other).map(Cow::Borrowed),
                 // Not kept with the object: the definition may change.

@@ -14,22 +14,23 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use futures::StreamExt;
 use orch_core::{ApiError, Environment, Object, awaited::Awaited, status::Reason};
 use orch_store::{
-    Event, KeyRange, RangeRequest, Revision, Store, StoreError, WatchItem, WatchRequest,
+    Entry, Event, KeyRange, RangeRequest, Revision, Store, StoreError, WatchItem, WatchRequest,
 };
 use parking_lot::{Mutex, RwLock};
 use tokio::task::AbortHandle;
 
 mod collection;
 mod filter;
+mod recent;
 mod watchers;
 
 pub(crate) use collection::{Collection, First, NotOpened, Opened, decode};
 use collection::{Loading, Phase};
-pub(crate) use filter::{Filter, Item};
+pub(crate) use filter::{Filter, Item, Selectable};
+use recent::Recent;
 pub(crate) use watchers::Change;
 
 use crate::catalog::Resource;
@@ -42,6 +43,8 @@ const FRESH_TIMEOUT: Duration = Duration::from_secs(3);
 const NUDGE: Duration = Duration::from_millis(50);
 const RETRY: Duration = Duration::from_millis(200);
 const WRITTEN_SLOTS: usize = 1024;
+/// How many entries are read from the store at once.
+const PAGE: usize = 1000;
 
 type Slot = Mutex<Option<(Revision, Arc<Object>)>>;
 
@@ -55,6 +58,8 @@ pub(crate) struct Cache {
     feed: OnceLock<AbortHandle>,
     /// Objects that this process wrote, by revision, so that the feed need not decode them again.
     written: Box<[Slot]>,
+    /// Objects that were read one by one, of resources that nobody lists or watches.
+    recent: Recent,
 }
 
 impl fmt::Debug for Cache {
@@ -117,6 +122,7 @@ impl Cache {
             seen: Awaited::new(0),
             feed: OnceLock::new(),
             written: (0..WRITTEN_SLOTS).map(|_| Mutex::new(None)).collect(),
+            recent: Recent::default(),
         })
     }
 
@@ -128,6 +134,14 @@ impl Cache {
     /// A resource's collection, if it is in use.
     pub(crate) fn peek(&self, resource: &Resource) -> Option<Arc<Collection>> {
         self.collections.read().get(&resource.prefix).cloned()
+    }
+
+    /// The object of an entry that was read from the store: the cached one, if that is as new.
+    pub(crate) fn object(&self, resource: &Resource, entry: &Entry) -> Option<Arc<Object>> {
+        let cached = self.peek(resource);
+        cached
+            .and_then(|collection| collection.at(&entry.key, entry.mod_revision))
+            .or_else(|| self.recent.object(entry))
     }
 
     /// A resource's collection, loaded.
@@ -270,17 +284,26 @@ fn prefix_of(key: &[u8]) -> Option<&str> {
 
 async fn load(store: Arc<dyn Store>, loading: Loading) {
     let request = RangeRequest::new(KeyRange::prefix(loading.prefix()));
-    match store.range(request).await {
-        Ok(mut range) => {
-            let entries = std::mem::take(&mut range.entries);
-            let decoded = entries.into_iter().filter_map(|entry| {
-                let object = decode(&entry.key, &entry.value, entry.mod_revision)?;
-                Some((entry.key, Arc::new(loading.item(object))))
-            });
-            let decoded: Vec<(Bytes, Arc<Item>)> = decoded.collect();
-            loading.finish(range.revision, decoded);
+    // Page by page: a second copy of every entry would stay in the allocator's hands.
+    let mut pages = orch_store::pages(store, request, PAGE);
+    let (mut objects, mut revision) = (imbl::OrdMap::new(), None);
+    while let Some(page) = pages.next().await {
+        let page = match page {
+            Ok(page) => page,
+            Err(error) => {
+                tracing::warn!(%error, "a resource could not be read from the store");
+                return;
+            }
+        };
+        revision.get_or_insert(page.revision);
+        for entry in page.entries {
+            if let Some(object) = decode(&entry.key, &entry.value, entry.mod_revision) {
+                objects.insert(entry.key, loading.item(object));
+            }
         }
-        Err(error) => tracing::warn!(%error, "a resource could not be read from the store"),
+    }
+    if let Some(revision) = revision {
+        loading.finish(revision, objects);
     }
 }
 

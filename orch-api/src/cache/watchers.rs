@@ -1,8 +1,11 @@
 //! Who watches a collection, indexed so that a change costs only those who may care.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+};
 
-use orch_core::client::WatchEvent;
+use orch_core::{Object, client::WatchEvent};
 use tokio::sync::mpsc;
 
 use super::filter::{Filter, Item};
@@ -14,20 +17,29 @@ const QUEUE_MAX: usize = 16_384;
 /// One change of one object, as the cache keeps it for those who watch from an older revision.
 pub(crate) struct Change {
     pub(crate) revision: u64,
-    pub(crate) old: Option<Arc<Item>>,
-    pub(crate) new: Option<Arc<Item>>,
+    pub(crate) old: Option<Item>,
+    pub(crate) new: Option<Item>,
+    /// The old object as those see it for whom this is a deletion.
+    last: OnceLock<Arc<Object>>,
 }
 
 impl Change {
+    pub(crate) fn new(revision: u64, old: Option<Item>, new: Option<Item>) -> Self {
+        Self { revision, old, new, last: OnceLock::new() }
+    }
+
     /// What the change is to somebody who sees only a selection.
     pub(crate) fn through(&self, filter: &Filter) -> Option<WatchEvent> {
-        let is_in = |item: &Option<Arc<Item>>| item.as_ref().filter(|i| filter.matches(i)).cloned();
+        let is_in = |item: &Option<Item>| item.as_ref().filter(|i| filter.matches(i)).cloned();
         match (is_in(&self.old), is_in(&self.new)) {
             (None, Some(new)) => Some(WatchEvent::Added(new.object.clone())),
             (Some(_), Some(new)) => Some(WatchEvent::Modified(new.object.clone())),
             (Some(old), None) => {
-                let last = old.object.at_revision(self.revision).map(Arc::new);
-                Some(WatchEvent::Deleted(last.unwrap_or_else(|_| old.object.clone())))
+                let last = self.last.get_or_init(|| {
+                    let last = old.object.at_revision(self.revision).map(Arc::new);
+                    last.unwrap_or_else(|_| old.object.clone())
+                });
+                Some(WatchEvent::Deleted(last.clone()))
             }
             (None, None) => None,
         }
@@ -120,15 +132,13 @@ fn places_of(change: &Change) -> Vec<Place> {
     let mut places = Vec::with_capacity(4);
     places.push(Place::All);
     if let Some(item) = change.new.as_ref().or(change.old.as_ref()) {
-        let meta = item.object.metadata();
-        if let Some(namespace) = &meta.namespace {
-            places.push(Place::Namespace(namespace.clone()));
+        let (namespace, name) = (item.object.namespace(), item.object.name());
+        if !namespace.is_empty() {
+            places.push(Place::Namespace(namespace.to_owned()));
         }
-        if let Some(name) = &meta.name {
-            places.push(Place::Name(name.clone()));
-        }
+        places.push(Place::Name(name.to_owned()));
     }
-    let node = |item: &Option<Arc<Item>>| item.as_ref().and_then(|i| i.node.clone());
+    let node = |item: &Option<Item>| item.as_ref().and_then(|item| item.node().map(str::to_owned));
     let (old, new) = (node(&change.old), node(&change.new));
     if let Some(old) = old.clone().filter(|old| Some(old) != new.as_ref()) {
         places.push(Place::Node(old));

@@ -275,6 +275,17 @@ impl Catalog {
         self.by_plural.get(plural)?.iter().find(same)
     }
 
+    /// Every version of a resource, itself included: what lies at the same place in the store.
+    pub(crate) fn same_as(&self, resource: &Resource) -> impl Iterator<Item = &Arc<Resource>> {
+        let of_the_name = self.by_plural.get(&*resource.of.plural).into_iter().flatten();
+        of_the_name.filter(move |other| other.prefix == resource.prefix)
+    }
+
+    /// Whether a group version is served.
+    pub(crate) fn has_version(&self, group: &str, version: &str) -> bool {
+        self.group_versions.iter().any(|gv| gv.group == group && gv.version == version)
+    }
+
     pub(crate) fn resource(&self, of: &ResourceType) -> Option<&Arc<Resource>> {
         self.find(&of.group, &of.version, &of.plural)
     }

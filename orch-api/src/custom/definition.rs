@@ -144,7 +144,7 @@ pub(super) fn by_preference(a: &str, b: &str) -> Ordering {
 }
 
 /// Stability, major and minor version; `None` for what is no version as Kubernetes names them.
-fn rank(version: &str) -> Option<(u8, u64, u64)> {
+pub(crate) fn rank(version: &str) -> Option<(u8, u64, u64)> {
     let rest = version.strip_prefix('v')?;
     let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (major, rest) = rest.split_at(digits);

@@ -3,13 +3,14 @@
 //! Source: `k8s.io/apiextensions-apiserver/pkg/registry/customresourcedefinition/strategy.go`,
 //! `pkg/apis/apiextensions/v1/defaults.go`, `pkg/apis/apiextensions/validation/validation.go`.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use orch_core::status::FieldError;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{path::JsonPath, status, structure};
 use crate::{
-    kinds::{Field, child, default_to, spec_of},
-    names,
+    kinds::{Field, child, child_opt, default_to, spec_of, webhooks},
+    names, outbound,
     strategy::{Column, Strategy, carry},
 };
 
@@ -41,6 +42,11 @@ impl Strategy for CustomResourceDefinition {
         let Some(spec) = spec_of(object) else { return };
         if let Some(conversion) = child(spec, "conversion") {
             default_to(conversion, "strategy", "None");
+            let config = child_opt(conversion, "webhook")
+                .and_then(|webhook| child_opt(webhook, "clientConfig"));
+            if let Some(service) = config.and_then(|config| child_opt(config, "service")) {
+                default_to(service, "port", 443);
+            }
         }
         if let Some(names) = spec.get_mut("names").and_then(Value::as_object_mut) {
             default_names(names);
@@ -190,11 +196,36 @@ fn check_names(names: &Field<'_>, errors: &mut Vec<FieldError>) {
 }
 
 fn check_conversion(conversion: &Field<'_>, errors: &mut Vec<FieldError>) {
-    if conversion.str("strategy") == "Webhook" {
-        let why = "webhook conversion is not supported by this server yet";
-        errors.push(conversion.forbidden("strategy", why));
+    conversion.one_of("strategy", &["None", "Webhook"], false, errors);
+    let webhook = conversion.get("webhook");
+    // Upstream names the fields as its internal version does.
+    let told = format!("{}.webhookClientConfig", conversion.path);
+    if conversion.str("strategy") != "Webhook" {
+        let why = "should not be set when strategy is not set to Webhook";
+        if webhook.has("clientConfig") {
+            errors.push(FieldError::forbidden(told, why));
+        }
+        if webhook.len("conversionReviewVersions") > 0 {
+            errors.push(conversion.forbidden("conversionReviewVersions", why));
+        }
+        return;
+    }
+    if webhook.has("clientConfig") {
+        let named = json!({"webhookClientConfig": webhook.raw("clientConfig")});
+        let config = Field::new(&named, conversion.path.clone());
+        webhooks::client_config(&config, "webhookClientConfig", errors);
+        check_bundle(&config.get("webhookClientConfig"), errors);
     } else {
-        conversion.one_of("strategy", &["None", "Webhook"], true, errors);
+        errors.push(FieldError::required(told, "required when strategy is set to Webhook"));
+    }
+    let versions = Field::new(webhook.value, conversion.path.clone());
+    webhooks::review_versions(&versions, "conversionReviewVersions", "", errors);
+}
+
+fn check_bundle(config: &Field<'_>, errors: &mut Vec<FieldError>) {
+    let Ok(pem) = STANDARD.decode(config.str("caBundle")) else { return };
+    if let Err(why) = outbound::check_bundle(&pem) {
+        errors.push(config.invalid("caBundle", why));
     }
 }
 

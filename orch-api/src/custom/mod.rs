@@ -18,17 +18,20 @@ use parking_lot::Mutex;
 
 mod cleanup;
 mod columns;
+mod conversion;
 mod definition;
 mod formats;
 mod hook;
 pub(crate) mod kind;
 mod path;
+mod patterns;
 mod rules;
 mod status;
 mod structure;
 mod version;
 
 pub(crate) use cleanup::FINALIZER;
+pub(crate) use conversion::ConversionWebhook;
 pub(crate) use hook::{DEFINITIONS, SettleNames};
 pub(crate) use status::mark_terminating;
 pub(crate) use version::CustomVersion;
@@ -38,6 +41,7 @@ use crate::{
     catalog::{Catalog, GroupVersion, Resource},
     server::Inner,
 };
+pub(crate) use definition::rank as version_rank;
 use definition::{Definition, by_preference};
 
 /// What is served, as of a revision of the definitions.

@@ -4,11 +4,15 @@
 //! `pkg/apis/apiextensions/validation/validation.go`,
 //! `ValidateCustomResourceDefinitionOpenAPISchema`.
 
+use std::collections::BTreeSet;
+
 use orch_core::{schema::Structural, status::FieldError};
-use regex::Regex;
 use serde_json::Value;
 
-use super::rules::Rules;
+use super::{
+    patterns::{PATTERNS_MAX, compile},
+    rules::Rules,
+};
 use crate::kinds::Field;
 
 const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
@@ -33,6 +37,8 @@ const STRUCTURE: [&str; 9] = [
     "x-kubernetes-preserve-unknown-fields",
 ];
 
+const PATTERN_ERRORS_MAX: usize = 20;
+
 /// What is wrong with the schema of a version.
 pub(super) fn check(schema: &Field<'_>, errors: &mut Vec<FieldError>) {
     match schema.str("type") {
@@ -42,6 +48,12 @@ pub(super) fn check(schema: &Field<'_>, errors: &mut Vec<FieldError>) {
     }
     if flag(schema, "nullable") {
         errors.push(schema.forbidden("nullable", "nullable cannot be true at the root"));
+    }
+    let mut found = BTreeSet::new();
+    patterns(schema.value, &mut found);
+    if found.len() > PATTERNS_MAX {
+        errors.push(FieldError::too_many(&*schema.path, found.len(), PATTERNS_MAX));
+        return;
     }
     node(schema, errors);
     if errors.is_empty() {
@@ -82,9 +94,23 @@ fn node(schema: &Field<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
+/// The different patterns in a schema.
+fn patterns<'a>(schema: &'a Value, found: &mut BTreeSet<&'a str>) {
+    match schema {
+        Value::Object(fields) => {
+            found.extend(fields.get("pattern").and_then(Value::as_str));
+            fields.values().for_each(|value| patterns(value, found));
+        }
+        Value::Array(items) => items.iter().for_each(|value| patterns(value, found)),
+        _ => {}
+    }
+}
+
 fn pattern(schema: &Field<'_>, errors: &mut Vec<FieldError>) {
-    if schema.has("pattern")
-        && let Err(error) = Regex::new(schema.str("pattern"))
+    // To find a pattern too large takes a moment; who has that many wrong ones need not know all.
+    if errors.len() < PATTERN_ERRORS_MAX
+        && schema.has("pattern")
+        && let Err(error) = compile(schema.str("pattern"))
     {
         let why = format!("must be a valid regular expression, but isn't: {error}");
         errors.push(schema.invalid("pattern", why));

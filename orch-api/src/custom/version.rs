@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use orch_core::{schema::Structural, status::FieldError};
 use serde_json::Value;
 
-use super::{columns::Columns, path::JsonPath, rules::Rules};
+use super::{columns::Columns, conversion::ConversionWebhook, path::JsonPath, rules::Rules};
 use crate::strategy::{ScaleFields, Strategy, carry};
 
 /// A version of a definition, compiled.
@@ -25,6 +25,7 @@ pub(crate) struct CustomVersion {
     selectable: Vec<(String, String)>,
     deprecation: Option<String>,
     reads_differ: bool,
+    converter: Option<ConversionWebhook>,
     terminating: bool,
 }
 
@@ -47,6 +48,7 @@ impl CustomVersion {
             scale: scale_of(&version["subresources"]["scale"]),
             selectable: selectable_of(version),
             deprecation: deprecation_of(spec, version),
+            converter: ConversionWebhook::of(&spec["conversion"]),
             terminating,
         }
     }
@@ -69,6 +71,11 @@ impl CustomVersion {
     /// Whether objects may be read otherwise than they are stored.
     pub(crate) fn reads_differ(&self) -> bool {
         self.reads_differ
+    }
+
+    /// Who converts between the versions, if a webhook does.
+    pub(crate) fn converter(&self) -> Option<&ConversionWebhook> {
+        self.converter.as_ref()
     }
 
     /// What clients of this version are warned of.

@@ -6,37 +6,37 @@ use http::{Method, Response, StatusCode, header};
 use orch_core::ApiError;
 use serde_json::{Value, json};
 
-use super::{Exchange, accept, respond};
+use super::{Exchange, accept, health, respond};
 use crate::{
     catalog::{Catalog, Discovery},
     connect::BoxBody,
+    health::Endpoint,
+    metrics::{OPEN_METRICS, PLAIN},
     openapi::OpenApi,
     registry::method_not_allowed,
 };
 
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
-/// The checks that upstream's health endpoints name; here they are one: the server answers.
-const CHECKS: [&str; 3] = ["ping", "log", "etcd"];
 
 pub(super) async fn serve(exchange: &Exchange, path: &str) -> Result<Response<BoxBody>, ApiError> {
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+    if let Some(endpoint) = parts.first().copied().and_then(Endpoint::of) {
+        return health::serve(exchange, endpoint, &parts[1..].join("/")).await;
+    }
     if !matches!(exchange.parts.method, Method::GET | Method::HEAD) {
         return Err(method_not_allowed());
     }
     match parts.as_slice() {
         ["api"] | ["apis"] if wants_aggregated(exchange) => {
             let catalog = exchange.server.newest_catalog().await?;
-            let document = Discovery(&catalog).aggregated(parts == ["api"]);
+            let mut document = Discovery(&catalog).aggregated(parts == ["api"]);
+            if parts == ["apis"] {
+                exchange.server.add_remote_discovery(&mut document).await?;
+            }
             Ok(respond::bytes(StatusCode::OK, AGGREGATED, document.to_string()))
         }
-        ["healthz" | "livez" | "readyz"] => Ok(health(exchange, parts[0])),
-        ["healthz" | "livez" | "readyz", check] if CHECKS.contains(check) => Ok(text("ok")),
         ["openapi", ..] => openapi(exchange, path).await,
-        ["metrics"] => Ok(text(&format!(
-            "# HELP orch_api_cache_revision The revision that the watch cache has reached.\n\
-             # TYPE orch_api_cache_revision gauge\norch_api_cache_revision {}\n",
-            exchange.server.cache.seen()
-        ))),
+        ["metrics"] => metrics(exchange).await,
         _ => match document(exchange, &parts).await?.or_else(|| added(exchange, path)) {
             Some(value) => Ok(respond::json(&value)),
             None => Err(ApiError::no_such_path()),
@@ -53,9 +53,13 @@ async fn document(exchange: &Exchange, parts: &[&str]) -> Result<Option<Value>, 
     Ok(match parts {
         [] => Some(paths(&discovery)),
         ["api"] => Some(discovery.core_versions(&exchange.server.options.advertise)),
-        ["apis"] => Some(discovery.groups()),
+        ["apis"] => {
+            let mut groups = discovery.groups();
+            exchange.server.add_remote_groups(&mut groups).await?;
+            Some(groups)
+        }
         ["api", version] => discovery.resources("", version),
-        ["apis", group] => discovery.group(group),
+        ["apis", group] => exchange.server.add_remote_group(group, discovery.group(group)).await?,
         ["apis", group, version] => discovery.resources(group, version),
         ["version"] => Some(version(exchange)),
         _ => None,
@@ -75,6 +79,12 @@ async fn openapi(exchange: &Exchange, path: &str) -> Result<Response<BoxBody>, A
     let headers = &exchange.parts.headers;
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let found = documents.respond(path, text(header::ACCEPT)).ok_or_else(ApiError::no_such_path)?;
+    let has_others = !exchange.server.remotes().await?.is_empty();
+    if has_others && path.trim_end_matches('/') == "/openapi/v3" {
+        let mut index = serde_json::from_slice(&found.body).map_err(ApiError::internal)?;
+        exchange.server.add_remote_documents(&mut index).await?;
+        return Ok(respond::json(&index));
+    }
     let mut response = if text(header::IF_NONE_MATCH) == found.etag {
         respond::bytes(StatusCode::NOT_MODIFIED, found.content_type, "")
     } else {
@@ -133,14 +143,13 @@ fn version(exchange: &Exchange) -> Value {
     })
 }
 
-fn text(body: &str) -> Response<BoxBody> {
-    respond::bytes(StatusCode::OK, "text/plain; charset=utf-8", body.to_owned())
-}
-
-fn health(exchange: &Exchange, which: &str) -> Response<BoxBody> {
-    if !exchange.parts.uri.query().unwrap_or_default().contains("verbose") {
-        return text("ok");
-    }
-    let lines: Vec<String> = CHECKS.iter().map(|check| format!("[+]{check} ok\n")).collect();
-    text(&format!("{}{which} check passed\n", lines.concat()))
+/// The metrics, if the server keeps any.
+async fn metrics(exchange: &Exchange) -> Result<Response<BoxBody>, ApiError> {
+    let server = &exchange.server;
+    let metrics = server.metrics.as_ref().ok_or_else(ApiError::no_such_path)?;
+    metrics.set_objects(server.count_objects().await?);
+    let ranges = accept::ranges(&exchange.parts.headers);
+    let open = ranges.iter().any(|range| range.media_type == "application/openmetrics-text");
+    let media_type = if open { OPEN_METRICS } else { PLAIN };
+    Ok(respond::bytes(StatusCode::OK, media_type, metrics.encode(open)))
 }

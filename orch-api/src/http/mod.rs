@@ -9,23 +9,35 @@ use std::{
 
 use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture};
-use http::{Method, Request, Response, request::Parts};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header, request::Parts};
 use http_body::Body;
 use http_body_util::BodyExt;
 use orch_core::{ApiError, status::Reason};
 use parking_lot::Mutex;
 
 mod accept;
+mod deadline;
 mod documents;
+mod frames;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
+mod health;
+mod observe;
 mod options;
 mod read_body;
+pub(crate) mod request_info;
 mod resources;
 mod respond;
 mod route;
+mod serialize;
 mod table;
 mod watch;
 
+pub(crate) use frames::Frames;
+
 use crate::{
+    admission::Notes,
+    aggregation,
     auth::{
         AlwaysAllow, Attributes, Authorizers, GROUP_AUTHENTICATED, UserInfo,
         impersonation::{impersonated, impersonates},
@@ -34,7 +46,10 @@ use crate::{
     registry::Caller,
     server::{ApiServer, Inner},
 };
-use route::Route;
+use observe::Observed;
+use options::Query;
+use request_info::RequestInfo;
+pub(crate) use route::{Found, Route};
 
 impl<B> tower::Service<Request<B>> for ApiServer
 where
@@ -52,14 +67,70 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let inner = self.inner.clone();
         let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
-        async move {
-            let answer = AssertUnwindSafe(serve(inner, request)).catch_unwind().await;
-            Ok(answer.unwrap_or_else(|_| {
-                let error = ApiError::internal("the handler of this request panicked");
-                respond::error(&error)
-            }))
+        answer(inner, request).map(Ok).boxed()
+    }
+}
+
+async fn answer(server: Arc<Inner>, request: Request<BoxBody>) -> Response<BoxBody> {
+    let wanted = Wanted::of(&request);
+    let head = request.method() == Method::HEAD;
+    let route = route::of(request.uri().path());
+    let query = Query::of(request.uri());
+    let max = server.options.request_timeout;
+    let notes = Notes::default();
+    let limit = deadline::of(route.as_ref().ok(), request.method(), &query, max);
+    let (parts, body) = request.into_parts();
+    let info = server.metrics.as_ref().map(|_| RequestInfo::of(&parts, route.as_ref().ok()));
+    let observed = server.metrics.as_ref().zip(info.as_ref());
+    let observed = observed.map(|(metrics, info)| Observed::begin(metrics, info));
+    let request = Request::from_parts(parts, body);
+    let answer = match limit {
+        Ok(limit) => {
+            let work = AssertUnwindSafe(serve(server.clone(), request, route, notes.clone()))
+                .catch_unwind();
+            match deadline::within(&*server.environment.clock, limit, work.boxed()).await {
+                Some(Ok(answer)) => answer,
+                Some(Err(_)) => Err(ApiError::internal("the handler of this request panicked")),
+                None => Err(deadline::exceeded()),
+            }
         }
-        .boxed()
+        Err(error) => Err(error),
+    };
+    let mut answer = answer.unwrap_or_else(|error| wanted.error(&server, &error));
+    respond::warn(&mut answer, &notes.take_warnings());
+    let annotations = notes.annotations();
+    if !annotations.0.is_empty() {
+        answer.extensions_mut().insert(annotations);
+    }
+    let answer = match observed.zip(info) {
+        Some((observed, info)) => observed.end(&server, &info, answer),
+        None => answer,
+    };
+    if head { answer.map(|_| respond::empty()) } else { answer }
+}
+
+/// What is kept of a request in case that it fails: how the error is to be told.
+struct Wanted {
+    headers: [(header::HeaderName, Option<HeaderValue>); 2],
+    uri: Uri,
+}
+
+impl Wanted {
+    fn of(request: &Request<BoxBody>) -> Self {
+        let header = |name: header::HeaderName| {
+            let value = request.headers().get(&name).cloned();
+            (name, value)
+        };
+        let headers = [header(header::ACCEPT), header(header::USER_AGENT)];
+        Self { headers, uri: request.uri().clone() }
+    }
+
+    fn error(self, server: &Inner, error: &ApiError) -> Response<BoxBody> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in self.headers {
+            headers.extend(value.map(|value| (name, value)));
+        }
+        serialize::error(&headers, &Query::of(&self.uri), server.options.cbor, error)
     }
 }
 
@@ -72,32 +143,30 @@ pub(crate) struct Exchange {
     pub(crate) body: Mutex<BoxBody>,
 }
 
-async fn serve(server: Arc<Inner>, request: Request<BoxBody>) -> Response<BoxBody> {
+async fn serve(
+    server: Arc<Inner>,
+    request: Request<BoxBody>,
+    route: Result<Route, ApiError>,
+    notes: Notes,
+) -> Result<Response<BoxBody>, ApiError> {
     let (parts, body) = request.into_parts();
-    let user = match authenticate(&server, &parts).await {
-        Ok(user) => Arc::new(user),
-        Err(error) => return respond::error(&error),
-    };
-    let user = match impersonate(&server, &parts, user).await {
-        Ok(user) => user,
-        Err(error) => return respond::error(&error),
-    };
+    let user = Arc::new(authenticate(&server, &parts).await?);
+    let user = impersonate(&server, &parts, user).await?;
     let manager = manager_of(&parts);
-    let caller = Caller::new(user, manager);
-    let head = parts.method == Method::HEAD;
+    let mut caller = Caller::new(user, manager);
+    caller.notes = notes;
     let exchange = Exchange { server, caller, parts, body: Mutex::new(body) };
-    let answer = match route::of(exchange.parts.uri.path()) {
-        Ok(Route::Resource(found)) => resources::serve(exchange, found).await,
-        Ok(Route::Path) => paths(exchange).await,
-        Err(error) => Err(error),
-    };
-    let answer = answer.unwrap_or_else(|error| respond::error(&error));
-    if head { answer.map(|_| respond::empty()) } else { answer }
+    let remote = exchange.server.remote_of(exchange.parts.uri.path()).await?;
+    match (route?, remote) {
+        (route, Some(remote)) => aggregation::serve(exchange, remote, route).await,
+        (Route::Resource(found), None) => resources::serve(exchange, found).await,
+        (Route::Path, None) => paths(exchange).await,
+    }
 }
 
 /// The field manager of somebody who names none: the program, as its user agent begins.
 fn manager_of(parts: &Parts) -> String {
-    let agent = parts.headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok());
+    let agent = parts.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
     let name = agent.and_then(|agent| agent.split('/').next()).unwrap_or_default();
     if name.is_empty() { "unknown".into() } else { name.chars().take(128).collect() }
 }

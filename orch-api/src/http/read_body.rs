@@ -3,12 +3,15 @@
 use bytes::{Bytes, BytesMut};
 use http::header;
 use http_body_util::BodyExt;
-use orch_core::{ApiError, client::PatchKind, status::Reason};
+use orch_core::{ApiError, cbor, client::PatchKind, protobuf, status::Reason};
 use serde_json::Value;
 use serde_saphyr::DuplicateKeyPolicy;
 
-use super::Exchange;
-use crate::registry::decode_json;
+use super::{
+    Exchange,
+    accept::{Offers, unsupported},
+};
+use crate::registry::{BodyError, decode_json};
 
 /// How much of a body that cannot be read is shown in the refusal, in bytes.
 const SHOWN: usize = 30;
@@ -45,59 +48,110 @@ impl Exchange {
     }
 
     /// The object in the body, which should be of a kind; `None` if there is no body.
-    pub(super) async fn object(&mut self, kind: &str) -> Result<Option<Decoded>, ApiError> {
+    pub(super) async fn object(
+        &mut self,
+        kind: &str,
+        offers: Offers,
+    ) -> Result<Option<Decoded>, ApiError> {
         let media_type = self.media_type();
         let bytes = self.body_bytes().await?;
-        if bytes.is_empty() {
-            return Ok(None);
-        }
-        match media_type.as_str() {
-            "" | "application/json" => decode(&bytes)
-                .map(Some)
-                .map_err(|why| unrecognized(kind, &format!("{NO_KIND}{why}"), &bytes)),
-            "application/yaml" => {
-                decode_yaml(&bytes).map(Some).map_err(|why| unrecognized(kind, &why, &bytes))
-            }
-            "application/vnd.kubernetes.protobuf" => {
-                let value = orch_core::protobuf::decode(&bytes)
-                    .map_err(|error| unrecognized(kind, &error.to_string(), &bytes))?;
-                Ok(Some(Decoded { value, duplicates: Vec::new() }))
-            }
-            _ => Err(unsupported(
-                "the body of the request was in an unknown format - accepted media types include: \
-                 application/json, application/yaml, application/vnd.kubernetes.protobuf",
-            )),
-        }
+        decode_object(&media_type, &bytes, kind, offers)
     }
 
     /// The patch in the body.
-    pub(super) async fn patch(&mut self) -> Result<(PatchKind, Decoded), ApiError> {
+    pub(super) async fn patch(&mut self, offers: Offers) -> Result<(PatchKind, Decoded), ApiError> {
         let media_type = self.media_type();
-        let kinds = [PatchKind::Json, PatchKind::Merge, PatchKind::Strategic, PatchKind::Apply];
-        let kind = kinds.into_iter().find(|kind| kind.media_type() == media_type);
-        let kind = kind.ok_or_else(|| {
-            let known: Vec<&str> = kinds.iter().map(|kind| kind.media_type()).collect();
-            unsupported(&format!(
-                "the body of the request was in an unknown format - accepted media types include: {}",
-                known.join(", ")
-            ))
-        })?;
+        let kind = patch_kind(&media_type, offers)?;
         let bytes = self.body_bytes().await?;
-        let decoded = match kind {
-            PatchKind::Apply => decode_yaml(&bytes)
-                .map_err(|why| ApiError::bad_request(format!("error decoding YAML: {why}")))?,
-            _ => decode(&bytes)
-                .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?,
-        };
-        Ok((kind, decoded))
+        let cbor = media_type == cbor::APPLY_PATCH;
+        Ok((kind, decode_patch(kind, cbor, &bytes)?))
     }
 }
 
-fn unsupported(why: &str) -> ApiError {
-    ApiError::new(Reason::UnsupportedMediaType, why)
+/// The object in a body of that media type; `None` if the body is empty.
+pub(super) fn decode_object(
+    media_type: &str,
+    bytes: &[u8],
+    kind: &str,
+    offers: Offers,
+) -> Result<Option<Decoded>, ApiError> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    match media_type {
+        "" | "application/json" => decode(bytes).map(Some).map_err(|why| {
+            refused(why, |why| unrecognized(kind, &format!("{NO_KIND}{why}"), bytes))
+        }),
+        "application/yaml" => {
+            decode_yaml(bytes).map(Some).map_err(|why| unrecognized(kind, &why, bytes))
+        }
+        protobuf::CONTENT_TYPE => {
+            let value = protobuf::decode(bytes)
+                .map_err(|error| unrecognized(kind, &error.to_string(), bytes))?;
+            Ok(Some(Decoded { value, duplicates: Vec::new() }))
+        }
+        cbor::CONTENT_TYPE if offers.cbor => {
+            let value = cbor::decode(bytes)
+                .map_err(|error| unrecognized(kind, &format!("{NO_CBOR_KIND}{error}"), bytes))?;
+            Ok(Some(Decoded { value, duplicates: Vec::new() }))
+        }
+        _ => Err(offers.unsupported()),
+    }
+}
+
+fn patch_kind(media_type: &str, offers: Offers) -> Result<PatchKind, ApiError> {
+    let kinds = patch_kinds(offers);
+    let kind = kinds.iter().find(|(of, _)| *of == media_type).map(|(_, kind)| *kind);
+    kind.ok_or_else(|| {
+        let known: Vec<&str> = kinds.iter().map(|(of, _)| *of).collect();
+        unsupported(&known.join(", "))
+    })
+}
+
+/// The patch in a body.
+pub(super) fn decode_patch(
+    kind: PatchKind,
+    is_cbor: bool,
+    bytes: &[u8],
+) -> Result<Decoded, ApiError> {
+    match kind {
+        PatchKind::Apply if is_cbor => {
+            let value = cbor::decode(bytes).map_err(|error| undecodable(&error.to_string()))?;
+            Ok(Decoded { value, duplicates: Vec::new() })
+        }
+        PatchKind::Apply => decode_yaml(bytes)
+            .map_err(|why| ApiError::bad_request(format!("error decoding YAML: {why}"))),
+        _ => decode(bytes).map_err(|why| refused(why, undecodable)),
+    }
+}
+
+fn refused(error: BodyError, malformed: impl FnOnce(&str) -> ApiError) -> ApiError {
+    match error {
+        BodyError::Json(error) => malformed(&error.to_string()),
+        BodyError::TooLarge => ApiError::new(Reason::RequestEntityTooLarge, error.to_string()),
+    }
+}
+
+/// The media types of patches, in upstream's order. Custom resources have no strategic merge.
+///
+/// Source: `k8s.io/apiserver/pkg/endpoints/installer.go`,
+/// `k8s.io/apiextensions-apiserver/pkg/apiserver/customresource_handler.go`.
+fn patch_kinds(offers: Offers) -> Vec<(&'static str, PatchKind)> {
+    let kinds = [PatchKind::Json, PatchKind::Merge, PatchKind::Strategic, PatchKind::Apply];
+    let mut kinds: Vec<_> = kinds.into_iter().map(|kind| (kind.media_type(), kind)).collect();
+    kinds.retain(|(_, kind)| !offers.custom || *kind != PatchKind::Strategic);
+    if offers.cbor {
+        kinds.push((cbor::APPLY_PATCH, PatchKind::Apply));
+    }
+    kinds
+}
+
+fn undecodable(error: &str) -> ApiError {
+    ApiError::bad_request(format!("error decoding patch: {error}"))
 }
 
 const NO_KIND: &str = "couldn't get version/kind; json parse error: ";
+const NO_CBOR_KIND: &str = "unable to determine group/version/kind: ";
 
 /// Source: `k8s.io/apiserver/pkg/endpoints/handlers/create.go`, `transformDecodeError`.
 fn unrecognized(kind: &str, why: &str, bytes: &[u8]) -> ApiError {
@@ -120,7 +174,7 @@ pub(super) fn no_body(kind: &str) -> ApiError {
     unrecognized(kind, &format!("{NO_KIND}unexpected end of JSON input"), b"")
 }
 
-fn decode(bytes: &[u8]) -> Result<Decoded, serde_json::Error> {
+fn decode(bytes: &[u8]) -> Result<Decoded, BodyError> {
     let mut paths = Vec::new();
     let value = decode_json(bytes, &mut paths)?;
     let duplicates = paths.iter().map(|path| format!("duplicate field \"{path}\"")).collect();

@@ -9,12 +9,12 @@ use orch_core::{
 
 use super::{
     Exchange,
-    accept::{self, Accepted},
+    accept::{self, Offers},
     options::Query,
     read_body::{Decoded, no_body},
-    respond,
     route::Found,
-    table, watch,
+    serialize::Answer,
+    watch,
 };
 use crate::{
     connect::{BoxBody, ConnectContext},
@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Subresources that are connections, answered by the connector.
-const CONNECTIONS: [&str; 5] = ["attach", "exec", "log", "portforward", "proxy"];
+pub(super) const CONNECTIONS: [&str; 5] = ["attach", "exec", "log", "portforward", "proxy"];
 
 pub(super) async fn serve(
     mut exchange: Exchange,
@@ -35,21 +35,31 @@ pub(super) async fn serve(
     }
     let watches = found.watch || query.flag("watch");
     let method = exchange.parts.method.clone();
-    let reads = method == Method::GET || method == Method::HEAD;
-    let accepted = accept::negotiate(&exchange.parts.headers, reads)?;
-    let mut response = match method {
-        Method::GET | Method::HEAD if watches => {
-            watch::serve(&exchange, &query, target, accepted).await?
-        }
-        Method::GET | Method::HEAD => get(&exchange, &query, target, accepted).await?,
-        Method::POST | Method::PUT | Method::PATCH | Method::DELETE => {
-            let write = write_of(&mut exchange, &query, target).await?;
-            write_it(&exchange, &query, write, accepted).await?
-        }
-        _ => return Err(method_not_allowed()),
+    let of = &target.resource;
+    let resource = exchange.server.resource(&of.group, &of.version, &of.plural).await?;
+    let offers = Offers {
+        cbor: exchange.server.options.cbor,
+        custom: resource.custom.is_some(),
+        error: false,
     };
-    respond::warn(&mut response, &exchange.caller.take_warnings());
-    Ok(response)
+    let accepted = accept::negotiate(&exchange.parts.headers, offers)?;
+    match method {
+        Method::GET | Method::HEAD if watches => {
+            watch::serve(&exchange, &query, target, &resource, accepted).await
+        }
+        Method::GET | Method::HEAD => {
+            let answer =
+                Answer { exchange: &exchange, query: &query, resource: &resource, accepted };
+            get(&answer, target).await
+        }
+        Method::POST | Method::PUT | Method::PATCH | Method::DELETE => {
+            let write = write_of(&mut exchange, &query, target, offers).await?;
+            let answer =
+                Answer { exchange: &exchange, query: &query, resource: &resource, accepted };
+            write_it(&answer, write).await
+        }
+        _ => Err(method_not_allowed()),
+    }
 }
 
 async fn target(exchange: &Exchange, found: &Found) -> Result<Target, ApiError> {
@@ -70,29 +80,18 @@ async fn target(exchange: &Exchange, found: &Found) -> Result<Target, ApiError> 
 }
 
 fn get<'a>(
-    exchange: &'a Exchange,
-    query: &'a Query,
+    answer: &'a Answer<'a>,
     target: Target,
-    accepted: Accepted,
 ) -> BoxFuture<'a, Result<Response<BoxBody>, ApiError>> {
     async move {
-        let of = &target.resource;
-        let resource = exchange.server.resource(&of.group, &of.version, &of.plural).await?;
-        let subresource = target.subresource.is_some();
         let read = match target.name {
             Some(_) => Read::Get(target),
-            None => Read::List(target, query.list()?),
+            None => Read::List(target, answer.query.list()?),
         };
+        let exchange = answer.exchange;
         match exchange.server.read(&exchange.caller, read).await? {
-            ReadReply::Object(object) => {
-                let body =
-                    table::object(exchange, query, &resource, &object, accepted, subresource)?;
-                table::encoded(exchange, query, StatusCode::OK, body, accepted)
-            }
-            ReadReply::List(list) => {
-                let body = table::list(exchange, query, &resource, &list, accepted)?;
-                table::encoded(exchange, query, StatusCode::OK, body, accepted)
-            }
+            ReadReply::Object(object) => answer.object(StatusCode::OK, &object),
+            ReadReply::List(list) => answer.list(list),
             _ => Err(ApiError::internal("a read gave something unknown")),
         }
     }
@@ -103,6 +102,7 @@ fn write_of<'a>(
     exchange: &'a mut Exchange,
     query: &'a Query,
     target: Target,
+    offers: Offers,
 ) -> BoxFuture<'a, Result<Write, ApiError>> {
     async move {
         let method = exchange.parts.method.clone();
@@ -111,24 +111,25 @@ fn write_of<'a>(
         match method {
             Method::POST if !named || target.subresource.is_some() => {
                 let options = query.write("CreateOptions")?;
-                let body = exchange.object(&kind).await?;
+                let body = exchange.object(&kind, offers).await?;
                 let body = noted(exchange, &kind, body)?;
                 Ok(Write::Create(target, body, options))
             }
             Method::PUT if named => {
                 let options = query.write("UpdateOptions")?;
-                let body = exchange.object(&kind).await?;
+                let body = exchange.object(&kind, offers).await?;
                 let body = noted(exchange, &kind, body)?;
                 Ok(Write::Update(target, body, options))
             }
             Method::PATCH if named => {
                 let options = query.write("PatchOptions")?;
-                let (how, body) = exchange.patch().await?;
+                let (how, body) = exchange.patch(offers).await?;
                 let body = noted(exchange, &kind, Some(body))?;
                 Ok(Write::Patch(target, how, body, options))
             }
             Method::DELETE => {
-                let body = exchange.object("DeleteOptions").await?.map(|decoded| decoded.value);
+                let body =
+                    exchange.object("DeleteOptions", offers).await?.map(|decoded| decoded.value);
                 let options = query.delete(body.as_ref())?;
                 if named {
                     Ok(Write::Delete(target, options))
@@ -154,15 +155,14 @@ fn noted(
 }
 
 fn write_it<'a>(
-    exchange: &'a Exchange,
-    query: &'a Query,
+    answer: &'a Answer<'a>,
     write: Write,
-    accepted: Accepted,
 ) -> BoxFuture<'a, Result<Response<BoxBody>, ApiError>> {
     async move {
+        let exchange = answer.exchange;
         let written = exchange.server.write(&exchange.caller, write).await?;
         let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
-        table::encoded(exchange, query, code, written.object.to_json(), accepted)
+        answer.object(code, &written.object)
     }
     .boxed()
 }
@@ -184,7 +184,7 @@ async fn connect(
     server.address(target.clone(), verb).await?;
     server.authorize(&caller, &target, verb).await?;
     if target.subresource.as_deref() != Some("log") {
-        server.admit_connect(&caller, &target).await?;
+        server.admit_connect(&caller, &target, parts.uri.query().unwrap_or_default()).await?;
     }
     let Some(connector) = &server.connector else {
         let what = target.subresource.as_deref().unwrap_or_default();

@@ -27,11 +27,23 @@ pub(super) fn bytes(
     let length = body.len();
     let mut response = Response::new(full(body));
     *response.status_mut() = code;
+    describe(&mut response, media_type);
+    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    response
+}
+
+/// Says what the body is, and that it is nobody else's.
+pub(super) fn describe(response: &mut Response<BoxBody>, media_type: &'static str) {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
-    response
+}
+
+/// Says that the body is compressed.
+pub(super) fn gzipped(response: &mut Response<BoxBody>) {
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
 }
 
 pub(super) fn json(value: &Value) -> Response<BoxBody> {
@@ -46,13 +58,13 @@ pub(crate) fn status_json(error: &ApiError) -> Value {
     value
 }
 
-/// The response of an error.
-pub(super) fn error(error: &ApiError) -> Response<BoxBody> {
+/// The response of an error, whose `Status` has been encoded.
+pub(super) fn error(error: &ApiError, media_type: &'static str, body: Bytes) -> Response<BoxBody> {
     let code = StatusCode::from_u16(error.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if error.reason() == Reason::InternalError {
         tracing::warn!(%error, "a request failed");
     }
-    let mut response = bytes(code, JSON, status_json(error).to_string());
+    let mut response = bytes(code, media_type, body);
     let after = error.status().details.as_ref().and_then(|details| details.retry_after_seconds);
     if let Some(seconds) = after {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));

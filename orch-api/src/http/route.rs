@@ -7,7 +7,7 @@ use percent_encoding::percent_decode_str;
 
 /// What a path leads to.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Route {
+pub(crate) enum Route {
     /// A resource, or something below it.
     Resource(Found),
     /// A bare path, such as discovery or health.
@@ -16,17 +16,17 @@ pub(super) enum Route {
 
 /// The parts of a resource's path.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Found {
-    pub(super) group: String,
-    pub(super) version: String,
-    pub(super) namespace: Option<String>,
-    pub(super) plural: String,
-    pub(super) name: Option<String>,
-    pub(super) subresource: Option<String>,
+pub(crate) struct Found {
+    pub(crate) group: String,
+    pub(crate) version: String,
+    pub(crate) namespace: Option<String>,
+    pub(crate) plural: String,
+    pub(crate) name: Option<String>,
+    pub(crate) subresource: Option<String>,
     /// What follows the subresource, with its leading slash; empty if nothing does.
-    pub(super) rest: String,
+    pub(crate) rest: String,
     /// The path begins with the old `/watch/`.
-    pub(super) watch: bool,
+    pub(crate) watch: bool,
 }
 
 /// Takes a path apart.

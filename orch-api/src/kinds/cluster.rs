@@ -265,7 +265,7 @@ fn limit_defaults(object: &mut Value) {
 fn limit_range(object: &Value) -> Errors {
     let mut errors = Vec::new();
     let spec = Field::root(object).get("spec");
-    let mut seen = Vec::new();
+    let mut seen = std::collections::BTreeSet::new();
     for item in spec.items("limits") {
         let kind = item.str("type");
         if kind.is_empty() {
@@ -274,7 +274,7 @@ fn limit_range(object: &Value) -> Errors {
         if seen.contains(&kind) {
             errors.push(FieldError::duplicate(item.at("type"), kind));
         }
-        seen.push(kind);
+        seen.insert(kind);
         if kind == "Pod" {
             for name in ["default", "defaultRequest"] {
                 if item.raw(name).as_object().is_some_and(|list| !list.is_empty()) {
@@ -454,89 +454,6 @@ pub(super) static PRIORITY_LEVELS: Plain = Plain {
     columns: &printers::policy::PRIORITY_LEVELS,
     row: printers::policy::priority_level,
     ..Plain::ANY
-};
-
-fn webhook_defaults(object: &mut Value, mutating: bool) {
-    let Some(object) = object.as_object_mut() else { return };
-    for hook in children(object, "webhooks") {
-        default_to(hook, "failurePolicy", "Fail");
-        default_to(hook, "matchPolicy", "Equivalent");
-        default_to(hook, "timeoutSeconds", 10);
-        child(hook, "namespaceSelector");
-        child(hook, "objectSelector");
-        if mutating {
-            default_to(hook, "reinvocationPolicy", "Never");
-        }
-        for rule in children(hook, "rules") {
-            default_to(rule, "scope", "*");
-        }
-        if let Some(config) = child_opt(hook, "clientConfig")
-            && let Some(service) = child_opt(config, "service")
-        {
-            default_to(service, "port", 443);
-        }
-    }
-}
-
-fn webhooks(object: &Value) -> Errors {
-    let mut errors = Vec::new();
-    let mut seen = Vec::new();
-    for hook in Field::root(object).items("webhooks") {
-        let name = hook.str("name");
-        if name.split('.').count() < 3 {
-            let why = "should be a domain with at least three segments separated by dots";
-            errors.push(hook.invalid("name", why));
-        }
-        if seen.contains(&name) {
-            errors.push(FieldError::duplicate(hook.at("name"), name));
-        }
-        seen.push(name);
-        hook.one_of("failurePolicy", &["Fail", "Ignore"], true, &mut errors);
-        hook.one_of("matchPolicy", &["Equivalent", "Exact"], true, &mut errors);
-        let effects = hook.str("sideEffects");
-        if effects.is_empty() {
-            let why = "must specify one of None, NoneOnDryRun";
-            errors.push(hook.required("sideEffects", why));
-        } else {
-            hook.one_of("sideEffects", &["None", "NoneOnDryRun"], false, &mut errors);
-        }
-        if hook.len("admissionReviewVersions") == 0 {
-            let why = "must specify one of v1, v1beta1";
-            errors.push(hook.required("admissionReviewVersions", why));
-        }
-        if hook.int("timeoutSeconds").is_some_and(|s| !(1..=30).contains(&s)) {
-            let why = "the timeout value must be between 1 and 30 seconds";
-            errors.push(hook.invalid("timeoutSeconds", why));
-        }
-        let config = hook.get("clientConfig");
-        if config.has("url") == config.has("service") {
-            let why = "exactly one of url or service is required";
-            errors.push(FieldError::required(config.path, why));
-        }
-        metadata::label_selector(&hook.get("namespaceSelector"), &mut errors);
-        metadata::label_selector(&hook.get("objectSelector"), &mut errors);
-    }
-    errors
-}
-
-pub(super) static MUTATING_WEBHOOKS: Plain = Plain {
-    defaults: |object| webhook_defaults(object, true),
-    validate: webhooks,
-    generation: true,
-    columns: &printers::policy::WEBHOOKS,
-    row: printers::policy::webhooks,
-    ..Plain::DATA
-};
-
-pub(super) static VALIDATING_WEBHOOKS: Plain = Plain {
-    defaults: |object| webhook_defaults(object, false),
-    ..Plain {
-        validate: webhooks,
-        generation: true,
-        columns: &printers::policy::WEBHOOKS,
-        row: printers::policy::webhooks,
-        ..Plain::DATA
-    }
 };
 
 fn match_defaults(resources: &mut Map<String, Value>) {

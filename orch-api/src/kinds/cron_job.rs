@@ -2,7 +2,10 @@
 //!
 //! Source: `pkg/apis/batch/validation`, `ValidateCronJobCreate`.
 
-use orch_core::status::FieldError;
+use orch_core::{
+    cron::{self, Schedule},
+    status::FieldError,
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -49,37 +52,11 @@ impl Strategy for CronJob {
     }
 
     fn validate(&self, object: &Value) -> Errors {
-        let mut errors = Vec::new();
-        let spec = Field::root(object).get("spec");
-        if spec.str("schedule").is_empty() {
-            errors.push(spec.required("schedule", ""));
-        } else if let Err(why) = schedule(spec.str("schedule")) {
-            errors.push(spec.invalid("schedule", why));
-        }
-        let numbers =
-            ["startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"];
-        metadata::non_negative_all(&spec, &numbers, &mut errors);
-        let policies = ["Allow", "Forbid", "Replace"];
-        spec.one_of("concurrencyPolicy", &policies, false, &mut errors);
-        if spec.has("timeZone") && spec.str("timeZone").is_empty() {
-            errors.push(spec.invalid("timeZone", "timeZone must be nil or non-empty string"));
-        } else if let Some(zone) = spec.raw("timeZone").as_str()
-            && (zone.eq_ignore_ascii_case("local") || jiff::tz::TimeZone::get(zone).is_err())
-        {
-            errors.push(spec.invalid("timeZone", format!("unknown time zone {zone}")));
-        }
-        let job = spec.get("jobTemplate").get("spec");
-        job::validate_spec(&job, &mut errors);
-        if job.bool("manualSelector") {
-            let path = job.at("manualSelector");
-            errors.push(FieldError::not_supported(path, true, &["nil", "false"]));
-        }
-        let name = object["metadata"]["name"].as_str().unwrap_or_default();
-        if name.len() > NAME_MAX {
-            let why = format!("must be no more than {NAME_MAX} bytes");
-            errors.push(FieldError::invalid("metadata.name", name, why));
-        }
-        errors
+        validate(object, false)
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value) -> Errors {
+        validate(new, has_zone(old["spec"]["schedule"].as_str().unwrap_or_default()))
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -91,80 +68,71 @@ impl Strategy for CronJob {
     }
 }
 
-const MONTHS: [&str; 12] =
-    ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
-const DAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
-
-/// Checks a schedule in cron's five fields, or one of its names.
-fn schedule(text: &str) -> Result<(), String> {
-    let text = text
-        .strip_prefix("TZ=")
-        .or_else(|| text.strip_prefix("CRON_TZ="))
-        .map_or(text, |rest| rest.split_once(' ').map_or("", |(_, rest)| rest))
-        .trim();
-    if let Some(name) = text.strip_prefix('@') {
-        let known = ["yearly", "annually", "monthly", "weekly", "daily", "midnight", "hourly"];
-        let every =
-            name.strip_prefix("every ").is_some_and(|d| d.parse::<jiff::SignedDuration>().is_ok());
-        if known.contains(&name) || every {
-            return Ok(());
-        }
-        return Err(format!("unrecognized descriptor: @{name}"));
-    }
-    let fields: Vec<&str> = text.split_whitespace().collect();
-    if fields.len() != 5 {
-        let found = fields.len();
-        return Err(format!("expected exactly 5 fields, found {found}: [{}]", fields.join(" ")));
-    }
-    let none: &[&str] = &[];
-    for (field, (low, high, names)) in fields.iter().zip([
-        (0, 59, none),
-        (0, 23, none),
-        (1, 31, none),
-        (1, 12, &MONTHS[..]),
-        (0, 6, &DAYS[..]),
-    ]) {
-        for part in field.split(',') {
-            range(part, low, high, names)?;
-        }
-    }
-    Ok(())
+fn has_zone(schedule: &str) -> bool {
+    schedule.contains("TZ")
 }
 
-fn range(part: &str, low: u32, high: u32, names: &[&str]) -> Result<(), String> {
-    let number = |text: &str| {
-        let named = names.iter().position(|name| text.eq_ignore_ascii_case(name));
-        match named {
-            Some(at) => Ok(low + u32::try_from(at).unwrap_or_default()),
-            None => text.parse::<u32>().map_err(|_| {
-                format!("failed to parse int from {text}: strconv.Atoi: parsing {text:?}: invalid syntax")
-            }),
-        }
+fn validate_schedule(spec: &Field<'_>, zone_allowed: bool, errors: &mut Errors) {
+    let schedule = spec.str("schedule");
+    if schedule.is_empty() {
+        errors.push(spec.required("schedule", ""));
+        return;
+    }
+    if let Err(error) = schedule.parse::<Schedule>() {
+        errors.push(spec.invalid("schedule", error.to_string()));
+    }
+    if has_zone(schedule) && !zone_allowed {
+        let why = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead";
+        errors.push(spec.invalid("schedule", why));
+    } else if has_zone(schedule) && spec.has("timeZone") {
+        let why = "cannot use both timeZone field and TZ or CRON_TZ in schedule";
+        errors.push(spec.invalid("schedule", why));
+    }
+}
+
+fn validate_zone(spec: &Field<'_>, errors: &mut Errors) {
+    let Some(zone) = spec.raw("timeZone").as_str() else { return };
+    if zone.is_empty() {
+        errors.push(spec.invalid("timeZone", "timeZone must be nil or non-empty string"));
+        return;
+    }
+    let strange = |part: &str| {
+        let legal = |c: char| c.is_ascii_alphanumeric() || ".-+_".contains(c);
+        matches!(part, "" | "." | "..") || part.starts_with('-') || !part.chars().all(legal)
     };
-    let (span, step) = match part.split_once('/') {
-        Some((span, step)) => (span, Some(number(step)?)),
-        None => (part, None),
-    };
-    if step == Some(0) {
-        return Err(format!("step of range should be a positive number: {part}"));
+    if zone.split('/').any(strange) {
+        errors.push(spec.invalid("timeZone", format!("unknown time zone {zone}")));
+    } else if zone.eq_ignore_ascii_case("local") {
+        let why = "timeZone must be an explicit time zone as defined in \
+                   https://www.iana.org/time-zones";
+        errors.push(spec.invalid("timeZone", why));
+    } else if let Err(error) = cron::load_zone(zone) {
+        errors.push(spec.invalid("timeZone", error.to_string()));
     }
-    if span == "*" || span == "?" {
-        return Ok(());
+}
+
+fn validate(object: &Value, zone_allowed: bool) -> Errors {
+    let mut errors = Vec::new();
+    let spec = Field::root(object).get("spec");
+    validate_schedule(&spec, zone_allowed, &mut errors);
+    let numbers =
+        ["startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"];
+    metadata::non_negative_all(&spec, &numbers, &mut errors);
+    let policies = ["Allow", "Forbid", "Replace"];
+    spec.one_of("concurrencyPolicy", &policies, false, &mut errors);
+    validate_zone(&spec, &mut errors);
+    let job = spec.get("jobTemplate").get("spec");
+    job::validate_spec(&job, &mut errors);
+    if job.bool("manualSelector") {
+        let path = job.at("manualSelector");
+        errors.push(FieldError::not_supported(path, true, &["nil", "false"]));
     }
-    let (start, end) = match span.split_once('-') {
-        Some((start, end)) => (number(start)?, number(end)?),
-        None => (number(span)?, number(span)?),
-    };
-    if start < low {
-        return Err(format!("beginning of range ({start}) below minimum ({low}): {part}"));
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    if name.len() > NAME_MAX {
+        let why = format!("must be no more than {NAME_MAX} bytes");
+        errors.push(FieldError::invalid("metadata.name", name, why));
     }
-    if end > high {
-        return Err(format!("end of range ({end}) above maximum ({high}): {part}"));
-    }
-    if start > end {
-        return Err(format!("beginning of range ({start}) beyond end of range ({end}): {part}"));
-    }
-    Ok(())
+    errors
 }
 
 #[cfg(test)]
@@ -172,19 +140,43 @@ mod tests {
     use super::*;
 
     #[test]
-    fn schedules_are_crons() {
-        let check = |text: &str, wanted: &str| {
-            assert_eq!(schedule(text).err().unwrap_or_default(), wanted, "{text}");
+    fn schedules_are_crons_without_a_zone() {
+        let cron = |schedule: &str, zone: Option<&str>| {
+            let mut job = json!({"metadata": {"name": "c"}, "spec": {
+                "schedule": schedule, "concurrencyPolicy": "Allow",
+                "jobTemplate": {"spec": {"template": {"spec": {"restartPolicy": "Never",
+                    "containers": [{"name": "c", "image": "i",
+                        "imagePullPolicy": "IfNotPresent", "terminationMessagePolicy": "File"}],
+                    "dnsPolicy": "ClusterFirst"}}}},
+            }});
+            if let Some(zone) = zone {
+                job["spec"]["timeZone"] = json!(zone);
+            }
+            job
         };
-        check("*/5 0-6,22 1 jan-mar MON", "");
-        check("@hourly", "");
-        check("@every 1h30m", "");
-        check("* * * *", "expected exactly 5 fields, found 4: [* * * *]");
-        check("60 * * * *", "end of range (60) above maximum (59): 60");
-        check(
-            "* * * * 1-x",
-            "failed to parse int from x: strconv.Atoi: parsing \"x\": invalid syntax",
+        let wrong = |errors: Errors| -> Vec<String> {
+            let ours = errors.into_iter().map(|error| error.to_string());
+            ours.filter(|e| e.contains("schedule") || e.contains("timeZone")).collect()
+        };
+        let check = |schedule: &str, zone: Option<&str>, wanted: &str| {
+            let found = wrong(CronJob.validate(&cron(schedule, zone)));
+            assert_eq!(found.is_empty(), wanted.is_empty(), "{schedule}: {found:?}");
+            assert!(found.iter().all(|error| error.contains(wanted)), "{schedule}: {found:?}");
+        };
+        check("*/5 0-6,22 1 jan-mar MON", None, "");
+        check("@every 1h30m", Some("Europe/Berlin"), "");
+        check("* * * *", None, "expected exactly 5 fields, found 4: [* * * *]");
+        check("TZ=UTC 0 0 * * *", None, "cannot use TZ or CRON_TZ in schedule, use timeZone");
+        check("0 0 * * *", Some("local"), "timeZone must be an explicit time zone");
+        check("0 0 * * *", Some("Moon/Base"), "unknown time zone Moon/Base");
+        // What has a zone in its schedule from older days may keep it, but no second one.
+        let old = cron("TZ=UTC 0 0 * * *", None);
+        let found = |new: &Value| wrong(CronJob.validate_update(new, &old));
+        assert_eq!(found(&old), [""; 0]);
+        let both = found(&cron("TZ=UTC 0 1 * * *", Some("UTC")));
+        assert!(
+            both.iter().any(|e| e.contains("cannot use both timeZone field and TZ")),
+            "{both:?}"
         );
-        check("@sometimes", "unrecognized descriptor: @sometimes");
     }
 }

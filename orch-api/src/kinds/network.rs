@@ -130,7 +130,7 @@ fn endpoint_slice(object: &Value) -> Errors {
             named(&endpoint, "hostname", names::dns_label, &mut errors);
         }
     }
-    let mut seen = Vec::new();
+    let mut seen = std::collections::BTreeSet::new();
     for port in slice.items("ports") {
         let name = port.str("name");
         if !name.is_empty() {
@@ -139,7 +139,7 @@ fn endpoint_slice(object: &Value) -> Errors {
         if seen.contains(&name) {
             errors.push(FieldError::duplicate(port.at("name"), name));
         }
-        seen.push(name);
+        seen.insert(name);
         port.one_of("protocol", &["SCTP", "TCP", "UDP"], false, &mut errors);
     }
     errors

@@ -98,7 +98,7 @@ impl Strategy for Node {
 }
 
 fn taints(spec: &Field<'_>, errors: &mut Errors) {
-    let mut seen = Vec::new();
+    let mut seen = std::collections::BTreeSet::new();
     for taint in spec.items("taints") {
         metadata::label_name(&taint.at("key"), taint.str("key"), errors);
         for why in names::label_value(taint.str("value")) {
@@ -111,7 +111,7 @@ fn taints(spec: &Field<'_>, errors: &mut Errors) {
             error.detail = "taints must be unique by key and effect pair".to_owned();
             errors.push(error);
         }
-        seen.push(pair);
+        seen.insert(pair);
     }
 }
 
@@ -122,12 +122,12 @@ fn status(object: &Value, errors: &mut Errors) {
             resources::quantity(&status.at_key(list, name), name, value, errors);
         }
     }
-    let mut seen = Vec::new();
+    let mut seen = std::collections::BTreeSet::new();
     for address in status.items("addresses") {
         let pair = (address.str("type"), address.str("address"));
         if seen.contains(&pair) {
             errors.push(FieldError::duplicate(&address.path, address.value.clone()));
         }
-        seen.push(pair);
+        seen.insert(pair);
     }
 }

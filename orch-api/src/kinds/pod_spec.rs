@@ -92,7 +92,7 @@ pub(crate) fn named(
 }
 
 fn resource_claims(spec: &Field<'_>, errors: &mut Errors) {
-    let mut seen = Vec::new();
+    let mut seen = std::collections::BTreeSet::new();
     for claim in spec.items("resourceClaims") {
         let name = claim.str("name");
         if name.is_empty() {
@@ -100,7 +100,7 @@ fn resource_claims(spec: &Field<'_>, errors: &mut Errors) {
         } else if seen.contains(&name) {
             errors.push(FieldError::duplicate(claim.at("name"), name));
         }
-        seen.push(name);
+        seen.insert(name);
         match (claim.has("resourceClaimName"), claim.has("resourceClaimTemplateName")) {
             (true, true) => errors.push(FieldError::invalid(
                 claim.path,
@@ -195,7 +195,7 @@ fn gates(spec: &Field<'_>, errors: &mut Errors) {
     for gate in spec.items("readinessGates") {
         named(&gate, "conditionType", names::qualified_name, errors);
     }
-    let mut seen = Vec::new();
+    let mut seen = std::collections::BTreeSet::new();
     for gate in spec.items("schedulingGates") {
         let name = gate.str("name");
         let wrong = names::qualified_name(name);
@@ -203,7 +203,7 @@ fn gates(spec: &Field<'_>, errors: &mut Errors) {
         if seen.contains(&name) {
             errors.push(FieldError::duplicate(&gate.path, name));
         }
-        seen.push(name);
+        seen.insert(name);
     }
 }
 

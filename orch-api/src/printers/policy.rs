@@ -109,6 +109,28 @@ pub(crate) fn disruption_budget(object: &Value, now: Timestamp) -> Vec<Value> {
     ]
 }
 
+pub(crate) const API_SERVICES: [Column; 4] = [
+    NAME,
+    text("Service", "Who serves the group version."),
+    text("Available", "Whether it can be used."),
+    AGE,
+];
+
+pub(crate) fn api_service(object: &Value, now: Timestamp) -> Vec<Value> {
+    let (spec, status) = (Field::root(&object["spec"]), Field::root(&object["status"]));
+    let service = match spec.opt("service") {
+        Some(service) => format!("{}/{}", service.str("namespace"), service.str("name")),
+        None => "Local".into(),
+    };
+    let available = status.items("conditions").find(|c| c.str("type") == "Available");
+    let available = match available {
+        Some(condition) if condition.str("status") == "True" => "True".to_owned(),
+        Some(condition) => format!("{} ({})", condition.str("status"), condition.str("reason")),
+        None => "Unknown".into(),
+    };
+    vec![name(object), service.into(), available.into(), age_cell(object, now)]
+}
+
 pub(crate) const RUNTIME_CLASSES: [Column; 3] =
     [NAME, text("Handler", "Which of the node's runtimes is meant."), AGE];
 

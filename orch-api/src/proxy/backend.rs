@@ -108,8 +108,24 @@ async fn service_address(
         )));
     };
     let port_name = port.name.clone().unwrap_or_default();
+    let addresses = ready_addresses(client, namespace, wanted.name, &port_name).await?;
+    if addresses.is_empty() {
+        let why = format!("no endpoints available for service {:?}", wanted.name);
+        return Err(unavailable(why));
+    }
+    let index = random.below(addresses.len() as u64);
+    Ok(addresses[usize::try_from(index).unwrap_or_default()])
+}
+
+/// Where the ready endpoints of a Service's port are.
+pub(crate) async fn ready_addresses(
+    client: &Arc<dyn Client>,
+    namespace: &str,
+    service: &str,
+    port_name: &str,
+) -> Result<Vec<SocketAddr>, ApiError> {
     let options = ListOptions {
-        label_selector: Some(format!("kubernetes.io/service-name={}", wanted.name)),
+        label_selector: Some(format!("kubernetes.io/service-name={service}")),
         ..ListOptions::default()
     };
     let slices: Resources<EndpointSlice> = Resources::namespaced(client.clone(), namespace);
@@ -129,12 +145,7 @@ async fn service_address(
         addresses
             .extend(ready.filter_map(|text| text.parse().ok()).map(|ip| SocketAddr::new(ip, port)));
     }
-    if addresses.is_empty() {
-        let why = format!("no endpoints available for service {:?}", wanted.name);
-        return Err(unavailable(why));
-    }
-    let index = random.below(addresses.len() as u64);
-    Ok(addresses[usize::try_from(index).unwrap_or_default()])
+    Ok(addresses)
 }
 
 /// A relative link on a page needs a slash behind `proxy`: browsers are sent there.

@@ -33,7 +33,7 @@ const HOP_BY_HOP: [HeaderName; 7] = [
 ];
 
 /// Whether somebody asks for another protocol on the connection.
-pub(super) fn is_upgrade(headers: &HeaderMap) -> bool {
+pub(crate) fn is_upgrade(headers: &HeaderMap) -> bool {
     let connection = headers.get_all(header::CONNECTION).iter();
     let mut options =
         connection.filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(',')).map(str::trim);
@@ -41,7 +41,7 @@ pub(super) fn is_upgrade(headers: &HeaderMap) -> bool {
 }
 
 /// Takes out what concerns the connection that a message came over, and nobody behind it.
-pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap, keep_upgrade: bool) {
+pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap, keep_upgrade: bool) {
     let listed: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .iter()
@@ -59,7 +59,7 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap, keep_upgrade: bool) {
 }
 
 /// Takes out who the caller is: that is between them and the API server.
-pub(super) fn strip_identity(headers: &mut HeaderMap) {
+pub(crate) fn strip_identity(headers: &mut HeaderMap) {
     headers.remove(header::AUTHORIZATION);
     let impersonation: Vec<HeaderName> =
         headers.keys().filter(|n| n.as_str().starts_with("impersonate-")).cloned().collect();
@@ -129,12 +129,17 @@ pub(super) async fn send(
         && let Some(client_side) = client_side
     {
         let other_side = hyper::upgrade::on(&mut response);
-        tokio::spawn(tunnel(client_side, other_side, shutdown.unwrap_or_default()));
+        join_upgraded(client_side, other_side, shutdown.unwrap_or_default());
         let (parts, _) = response.into_parts();
         return Ok(Response::from_parts(parts, full("")));
     }
     strip_hop_by_hop(response.headers_mut(), false);
     Ok(response.map(|body| body.map_err(Into::into).boxed_unsync()))
+}
+
+/// Joins two connections that switch protocols, until both have ended or the server does.
+pub(crate) fn join_upgraded(client: OnUpgrade, other: OnUpgrade, shutdown: CancellationToken) {
+    tokio::spawn(tunnel(client, other, shutdown));
 }
 
 /// Carries bytes both ways. The end of one direction is passed on while the other goes on.

@@ -12,7 +12,9 @@ mod pod;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+pub(crate) use backend::ready_addresses;
 use bytes::Bytes;
+pub(crate) use forward::{is_upgrade, join_upgraded, strip_hop_by_hop, strip_identity};
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
 use orch_core::{ApiError, Target, node::Dialer};

@@ -17,7 +17,7 @@ pub(crate) fn to_served_object(
     resource: &Resource,
     object: Arc<Object>,
 ) -> Result<Arc<Object>, ApiError> {
-    if !resource.converts() {
+    if !resource.converts() || resource.converter().is_some() {
         return Ok(object);
     }
     let mut value = object.to_value();
@@ -34,7 +34,8 @@ pub(crate) fn to_served_object(
 }
 
 pub(super) fn to_served(resource: &Resource, value: &mut Value) {
-    if !resource.converts() {
+    // What a webhook converts has been converted when it was read.
+    if !resource.converts() || resource.converter().is_some() {
         return;
     }
     match (&*resource.of.plural, &*resource.of.group) {
@@ -47,7 +48,7 @@ pub(super) fn to_served(resource: &Resource, value: &mut Value) {
 }
 
 pub(super) fn to_stored(resource: &Resource, value: &mut Value) {
-    if !resource.converts() {
+    if !resource.converts() || resource.converter().is_some() {
         return;
     }
     match (&*resource.of.plural, &*resource.of.group) {

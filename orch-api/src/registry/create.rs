@@ -67,7 +67,7 @@ impl Inner {
         if !has_managers(&body) {
             self.manage(caller, at, &mut body, None, options);
         }
-        let body = self.admit_create(caller, at, body, options.dry_run).await?;
+        let body = self.admit_create(caller, at, body, options).await?;
         let base = match meta_str(&body, "name") {
             Some(_) => None,
             None => Some(meta_str(&body, "generateName").map(str::to_owned).ok_or_else(|| {
@@ -143,9 +143,9 @@ impl Inner {
             caller.warn(warning);
         }
         let new_value = std::mem::take(new);
-        let request = self.admission_request(caller, at, Operation::Create, options.dry_run);
-        let mut request = AdmissionRequest { object: Some(new_value), ..request };
-        let validated = self.validate(caller, &mut request).await;
+        let request = self.admission_request(caller, at, Operation::Create, options);
+        let request = AdmissionRequest { object: Some(new_value), ..request };
+        let validated = self.validate(&request).await;
         *new = request.object.unwrap_or_default();
         validated?;
         let bytes = super::stored::encode(new)?;
@@ -154,7 +154,7 @@ impl Inner {
             let taken = self.exists(&key).await?;
             return if taken { Ok(Put::Lost) } else { super::stored::unstored(bytes) };
         }
-        self.put(key, bytes, Precondition::Absent).await
+        self.put(&at.resource, key, bytes, Precondition::Absent).await
     }
 
     /// Runs the mutating half of admission on a new object.
@@ -163,82 +163,17 @@ impl Inner {
         caller: &Caller,
         at: &Addressed,
         body: Value,
-        dry_run: bool,
+        options: &WriteOptions,
     ) -> Result<Value, ApiError> {
         if self.admission.is_empty() {
             return Ok(body);
         }
-        let request = self.admission_request(caller, at, Operation::Create, dry_run);
+        let request = self.admission_request(caller, at, Operation::Create, options);
         let mut request = AdmissionRequest { object: Some(body), ..request };
-        self.mutate(caller, &mut request).await?;
+        self.mutate(&mut request).await?;
         let mut body = request.object.unwrap_or_default();
         at.strategy.set_defaults(&mut body);
         Ok(body)
-    }
-
-    pub(super) fn admission_request(
-        &self,
-        caller: &Caller,
-        at: &Addressed,
-        operation: Operation,
-        dry_run: bool,
-    ) -> AdmissionRequest {
-        AdmissionRequest {
-            user: caller.user.clone(),
-            operation,
-            target: at.target.clone(),
-            object: None,
-            old: None,
-            dry_run,
-            warnings: Vec::new(),
-        }
-    }
-
-    pub(super) async fn mutate(
-        &self,
-        caller: &Caller,
-        request: &mut AdmissionRequest,
-    ) -> Result<(), ApiError> {
-        for plugin in &self.admission {
-            plugin.mutate(request).await?;
-        }
-        for warning in std::mem::take(&mut request.warnings) {
-            caller.warn(warning);
-        }
-        Ok(())
-    }
-
-    pub(super) async fn validate(
-        &self,
-        caller: &Caller,
-        request: &mut AdmissionRequest,
-    ) -> Result<(), ApiError> {
-        for plugin in &self.admission {
-            plugin.validate(request).await?;
-        }
-        for warning in std::mem::take(&mut request.warnings) {
-            caller.warn(warning);
-        }
-        Ok(())
-    }
-
-    /// Asks admission whether a connection may be opened.
-    pub(crate) async fn admit_connect(
-        &self,
-        caller: &Caller,
-        target: &orch_core::Target,
-    ) -> Result<(), ApiError> {
-        let mut request = AdmissionRequest {
-            user: caller.user.clone(),
-            operation: Operation::Connect,
-            target: target.clone(),
-            object: None,
-            old: None,
-            dry_run: false,
-            warnings: Vec::new(),
-        };
-        self.mutate(caller, &mut request).await?;
-        self.validate(caller, &mut request).await
     }
 
     pub(crate) fn write_context(&self, caller: &Caller, dry_run: bool) -> WriteContext {
@@ -321,10 +256,10 @@ impl Inner {
             metadata::settle_namespace(at, &mut body)?;
         }
         self.check_schema_of(caller, (group, version, kind), &mut body, options)?;
-        let request = self.admission_request(caller, at, Operation::Create, options.dry_run);
+        let request = self.admission_request(caller, at, Operation::Create, options);
         let mut request = AdmissionRequest { object: Some(body), ..request };
-        self.mutate(caller, &mut request).await?;
-        self.validate(caller, &mut request).await?;
+        self.mutate(&mut request).await?;
+        self.validate(&request).await?;
         let body = request.object.unwrap_or_default();
         let context = self.write_context(caller, options.dry_run);
         let answer = match (answering, action) {
@@ -360,7 +295,7 @@ impl Inner {
             if options.dry_run {
                 return Ok(action.answer());
             }
-            if let Put::Done(_) = self.put(of.key(), bytes, precondition).await? {
+            if let Put::Done(_) = self.put(&of.resource, of.key(), bytes, precondition).await? {
                 return Ok(action.answer());
             }
         }

@@ -17,7 +17,6 @@ use serde_json::{Value, json};
 
 use super::{Addressed, Caller, Written, metadata, stored::Put, to_served_object};
 use crate::{
-    admission::{AdmissionRequest, Operation},
     custom::{DEFINITIONS, FINALIZER, mark_terminating},
     server::Inner,
 };
@@ -59,16 +58,10 @@ impl Inner {
         at: &Addressed,
         options: &DeleteOptions,
     ) -> Result<Written, ApiError> {
-        let request = AdmissionRequest {
-            old: self.get_stored(at).await?,
-            ..self.admission_request(caller, at, Operation::Delete, options.dry_run)
-        };
-        if request.old.is_none() {
-            return Err(at.not_found());
-        }
-        let mut request = request;
-        self.mutate(caller, &mut request).await?;
-        self.validate(caller, &mut request).await?;
+        let mut request = self.deletion_request(caller, at, options);
+        request.old = Some(self.get_stored(at).await?.ok_or_else(|| at.not_found())?);
+        self.mutate(&mut request).await?;
+        self.validate(&request).await?;
         for _ in 0..TRIES {
             let Some(object) = self.get_stored(at).await? else { return Err(at.not_found()) };
             preconditions(at, &object, options)?;
@@ -97,7 +90,7 @@ impl Inner {
         let put = if dry_run {
             super::stored::unstored(bytes)?
         } else {
-            self.put(at.key(), bytes, precondition).await?
+            self.put(&at.resource, at.key(), bytes, precondition).await?
         };
         match put {
             Put::Done(object) => {

@@ -10,9 +10,9 @@ use orch_core::{
 };
 use orch_store::{KeyRange, RangeRequest, Revision, StoreError};
 
-use super::{Addressed, continuation, to_served_object};
+use super::{Addressed, continuation};
 use crate::{
-    cache::{Filter, Item, reloading, store_error, too_large},
+    cache::{Filter, Item, Selectable, decode, reloading, store_error, too_large},
     server::Inner,
 };
 
@@ -121,13 +121,8 @@ impl Inner {
             },
         };
         let prefix = at.resource.collection_prefix(at.namespace());
-        let items: Result<Vec<_>, ApiError> = if at.resource.converts() {
-            page.items.into_iter().map(|object| to_served_object(&at.resource, object)).collect()
-        } else {
-            Ok(page.items)
-        };
         Ok(ObjectList {
-            items: items?,
+            items: self.served_list(&at.resource, page.items).await?,
             resource_version: page.revision.to_string(),
             continue_token: page
                 .more_after
@@ -210,6 +205,7 @@ impl Inner {
         let end = KeyRange::prefix(prefix).end;
         let mut page = Page { items: Vec::new(), revision: 0, more_after: None, remaining: None };
         let mut at_revision = revision;
+        let (cached, selectable) = (self.cache.peek(&at.resource), Selectable::of(&at.resource));
         loop {
             let range = KeyRange { start: Bytes::from(start), end: end.clone() };
             let wanted = limit.map(|limit| limit - page.items.len());
@@ -221,8 +217,10 @@ impl Inner {
             let last = response.entries.last().map(|entry| entry.key.clone());
             let seen = response.entries.len();
             for entry in &response.entries {
-                let Some(object) = self.share(at, entry) else { continue };
-                let item = Item::new(object, at.resource.prefix == "/registry/pods/");
+                let cached = cached.as_ref().and_then(|c| c.at(&entry.key, entry.mod_revision));
+                let decoded = || decode(&entry.key, &entry.value, entry.mod_revision);
+                let Some(object) = cached.or_else(decoded) else { continue };
+                let item = Item::new(object, selectable);
                 if filter.matches(&item) {
                     page.items.push(item.object);
                 }

@@ -2,6 +2,8 @@
 //!
 //! Source: `k8s.io/apiserver/pkg/endpoints/handlers/fieldmanager`.
 
+use std::sync::LazyLock;
+
 use orch_core::{
     ApiError, Object, ResourceType,
     client::WriteOptions,
@@ -15,12 +17,16 @@ use serde_json::Value;
 use super::{Addressed, Caller, convert};
 use crate::server::Inner;
 
+static STATUS: LazyLock<FieldSet> = LazyLock::new(|| FieldSet::of_names(&["status"]));
+static SPEC: LazyLock<FieldSet> = LazyLock::new(|| FieldSet::of_names(&["spec"]));
+static NOTHING: LazyLock<FieldSet> = LazyLock::new(|| FieldSet::of_names(&[]));
+
 /// The fields that an endpoint leaves alone, so that its writers never own them.
-fn ignored(at: &Addressed) -> FieldSet {
+fn ignored(at: &Addressed) -> &'static FieldSet {
     match at.target.subresource.as_deref() {
-        None if at.resource.subresource("status").is_some() => FieldSet::of_names(&["status"]),
-        Some("status") => FieldSet::of_names(&["spec"]),
-        _ => FieldSet::of_names(&[]),
+        None if at.resource.subresource("status").is_some() => &STATUS,
+        Some("status") => &SPEC,
+        _ => &NOTHING,
     }
 }
 
@@ -45,15 +51,15 @@ impl Inner {
         if !self.options.managed_fields {
             return;
         }
-        let ignored = ignored(at);
+        let (of, api_version) = at.resource.worked_on();
         let writer = Writer {
             manager: options.field_manager.as_deref().unwrap_or(&caller.manager),
-            api_version: &at.resource.stored_api_version,
+            api_version,
             subresource: at.target.subresource.as_deref(),
             time: to_seconds(self.environment.clock.now()),
-            ignored: &ignored,
+            ignored: ignored(at),
         };
-        patch::update(model(at, &at.resource.stored), old, new, &writer);
+        patch::update(model(at, of), old, new, &writer);
     }
 
     /// Merges an applied configuration into the object as it is served; `None` makes a new one.
@@ -68,13 +74,12 @@ impl Inner {
             let error = FieldError::required("fieldManager", "is required for apply patch");
             return Err(ApiError::invalid("meta.k8s.io", "PatchOptions", "", &[error]));
         };
-        let ignored = ignored(at);
         let writer = Writer {
             manager,
             api_version: &at.resource.api_version,
             subresource: at.target.subresource.as_deref(),
             time: to_seconds(self.environment.clock.now()),
-            ignored: &ignored,
+            ignored: ignored(at),
         };
         let live = old.map(|object| {
             let mut live = object.to_value();

@@ -11,26 +11,32 @@ use orch_core::{
     client::{Read, ReadReply, Write},
     status::Reason,
 };
-use parking_lot::Mutex;
 use serde_json::Value;
 
+mod admit;
 mod body;
 mod continuation;
 mod convert;
 mod create;
 mod delete;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod list;
 mod managed;
 mod metadata;
 mod scale;
 mod stored;
 mod update;
+mod versions;
 mod watch;
 
-pub(crate) use body::decode_json;
+pub(crate) use body::{BodyError, decode_json};
 pub(crate) use convert::to_served_object;
+pub(crate) use versions::Versioned;
 
 use crate::{
+    admission::Notes,
+    aggregation::API_SERVICES,
     auth::{Attributes, Decision, GROUP_MASTERS, UserInfo},
     catalog::{Behaviour, Resource, Subresource},
     custom::DEFINITIONS,
@@ -47,7 +53,8 @@ pub(crate) struct Caller {
     unchecked: bool,
     /// Complaints about fields that the body gives twice, found when it was read.
     pub(crate) duplicates: Vec<String>,
-    warnings: Mutex<Vec<String>>,
+    /// What the caller and the audit log are told besides.
+    pub(crate) notes: Notes,
 }
 
 impl Caller {
@@ -57,7 +64,7 @@ impl Caller {
             manager: manager.into(),
             unchecked: false,
             duplicates: Vec::new(),
-            warnings: Mutex::default(),
+            notes: Notes::default(),
         }
     }
 
@@ -68,15 +75,7 @@ impl Caller {
     }
 
     pub(crate) fn warn(&self, warning: impl Into<String>) {
-        let warning = warning.into();
-        let mut warnings = self.warnings.lock();
-        if !warnings.contains(&warning) {
-            warnings.push(warning);
-        }
-    }
-
-    pub(crate) fn take_warnings(&self) -> Vec<String> {
-        std::mem::take(&mut *self.warnings.lock())
+        self.notes.warn(warning);
     }
 }
 
@@ -254,11 +253,32 @@ impl Inner {
             }
             _ => Err(method_not_allowed()),
         };
-        // Who defines a resource may use it at once.
-        if written.is_ok() && *at.of() == DEFINITIONS {
-            self.newest_catalog().await?;
+        if let Ok(written) = &written {
+            self.take_effect(&at, written).await?;
         }
         written
+    }
+}
+
+impl Inner {
+    /// What configures the server counts from the next call on.
+    async fn take_effect(&self, at: &Addressed, written: &Written) -> Result<(), ApiError> {
+        let of = at.of();
+        self.aggregated.notice(of);
+        if *of == DEFINITIONS {
+            self.newest_catalog().await?;
+            let own = written.object.key().name;
+            let name = if at.name().is_empty() { &own } else { at.name() };
+            self.register_definition(name).await?;
+        }
+        if of.group == "admissionregistration.k8s.io" || *of == API_SERVICES {
+            let current = self.cache.current_revision().await?;
+            self.cache.fresh(current).await?;
+        }
+        if *of == API_SERVICES {
+            self.remotes().await?;
+        }
+        Ok(())
     }
 }
 

@@ -84,9 +84,14 @@ pub(super) fn write(at: &Addressed, object: &mut Value, scale: &Value) -> Result
         let why = "must be greater than or equal to 0";
         return Err(invalid(FieldError::invalid("spec.replicas", replicas, why)));
     }
+    set(&fields, object, replicas);
+    Ok(())
+}
+
+/// Puts a wanted number into an object.
+pub(super) fn set(fields: &ScaleFields, object: &mut Value, replicas: i64) {
     match object.pointer_mut(&fields.spec_replicas) {
         Some(value) => *value = replicas.into(),
         None => put(object, &fields.spec_replicas, replicas),
     }
-    Ok(())
 }

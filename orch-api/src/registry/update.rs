@@ -214,7 +214,7 @@ impl Inner {
         at.strategy.set_defaults(&mut body);
         let mut draft = Draft { old_object: old_object.clone(), old, new: body };
         let mut errors = self.settle(at, &mut draft)?;
-        self.admit_update(caller, at, &mut draft, options.dry_run).await?;
+        self.admit_update(caller, at, &mut draft, options).await?;
         if !change.is_apply() {
             self.manage(caller, at, &mut draft.new, Some(&draft.old), options);
         }
@@ -287,7 +287,7 @@ impl Inner {
         caller: &Caller,
         at: &Addressed,
         draft: &mut Draft,
-        dry_run: bool,
+        options: &WriteOptions,
     ) -> Result<(), ApiError> {
         if self.admission.is_empty() {
             return Ok(());
@@ -295,9 +295,9 @@ impl Inner {
         let mut request = AdmissionRequest {
             object: Some(draft.new.take()),
             old: Some(draft.old_object.clone()),
-            ..self.admission_request(caller, at, Operation::Update, dry_run)
+            ..self.admission_request(caller, at, Operation::Update, options)
         };
-        let admitted = self.mutate(caller, &mut request).await;
+        let admitted = self.mutate(&mut request).await;
         draft.new = request.object.unwrap_or_default();
         at.strategy.set_defaults(&mut draft.new);
         admitted
@@ -317,12 +317,12 @@ impl Inner {
         for warning in at.strategy.warnings(&draft.new, Some(&draft.old)) {
             caller.warn(warning);
         }
-        let mut request = AdmissionRequest {
+        let request = AdmissionRequest {
             object: Some(draft.new.take()),
             old: Some(draft.old_object.clone()),
-            ..self.admission_request(caller, at, Operation::Update, options.dry_run)
+            ..self.admission_request(caller, at, Operation::Update, options)
         };
-        let validated = self.validate(caller, &mut request).await;
+        let validated = self.validate(&request).await;
         draft.new = request.object.unwrap_or_default();
         validated?;
         let revision = draft.old_object.revision().unwrap_or_default();
@@ -339,7 +339,7 @@ impl Inner {
         if super::delete::is_finished(at, &draft.new) {
             return self.finish_deletion(caller, at, draft.old_object.clone(), bytes).await;
         }
-        match self.put(at.key(), bytes, Precondition::ModRevision(revision)).await? {
+        match self.put(&at.resource, at.key(), bytes, Precondition::ModRevision(revision)).await? {
             Put::Done(object) => Ok(Some(object)),
             Put::Lost => Ok(None),
         }

@@ -26,8 +26,8 @@ use tokio::{
 use super::{Addressed, Caller, list, single_name_as_field, to_served_object};
 use crate::{
     cache::{
-        Cache, Change, Collection, Filter, First, Item, NotOpened, Opened, decode, reloading,
-        store_error,
+        Cache, Change, Collection, Filter, First, Item, NotOpened, Opened, Selectable, decode,
+        reloading, store_error,
     },
     catalog::Resource,
     server::Inner,
@@ -140,7 +140,15 @@ impl Inner {
             told: 0,
             over: false,
         };
-        served(at.resource.clone(), watch.boxed())
+        self.served_events(at.resource.clone(), watch.boxed())
+    }
+
+    /// The events in the version that the client asked for.
+    fn served_events(&self, resource: Arc<Resource>, events: WatchStream) -> WatchStream {
+        match resource.converter() {
+            Some(_) => self.converted_events(resource, events),
+            None => served(resource, events),
+        }
     }
 
     /// A watch from before what the cache remembers, served from the store's own history.
@@ -161,12 +169,12 @@ impl Inner {
             Err(StoreError::Compacted { compacted: oldest, .. }) => return Err(compacted(oldest)),
             Err(error) => return Err(store_error(error)),
         };
-        let is_pods = at.resource.prefix == "/registry/pods/";
+        let selectable = Selectable::of(&at.resource);
         let told = events.flat_map(move |item| {
             let told: Vec<Result<WatchEvent, ClientError>> = match item {
                 Ok(WatchItem::Events(events)) => events
                     .iter()
-                    .filter_map(|event| replay(event, is_pods).through(&filter))
+                    .filter_map(|event| replay(event, selectable).through(&filter))
                     .map(Ok)
                     .collect(),
                 Ok(WatchItem::Progress(_)) => Vec::new(),
@@ -178,24 +186,21 @@ impl Inner {
             stream::iter(told)
         });
         let told = told.take_until(tokio::time::sleep(self.timeout(options)));
-        Ok(served(at.resource.clone(), told.boxed()))
+        Ok(self.served_events(at.resource.clone(), told.boxed()))
     }
 }
 
 /// A change from the store's history.
-fn replay(event: &orch_store::Event, is_pods: bool) -> Change {
+fn replay(event: &orch_store::Event, selectable: Selectable) -> Change {
     let item = |entry: &orch_store::Entry| {
         decode(&entry.key, &entry.value, entry.mod_revision)
-            .map(|object| Arc::new(Item::new(object, is_pods)))
+            .map(|object| Item::new(object, selectable))
     };
-    Change {
-        revision: event.entry.mod_revision,
-        old: event.previous.as_ref().and_then(item),
-        new: (event.kind == EventKind::Put).then(|| item(&event.entry)).flatten(),
-    }
+    let new = (event.kind == EventKind::Put).then(|| item(&event.entry)).flatten();
+    Change::new(event.entry.mod_revision, event.previous.as_ref().and_then(item), new)
 }
 
-/// The events in the version that the client asked for.
+/// The events of what is converted without asking anybody.
 fn served(resource: Arc<Resource>, events: WatchStream) -> WatchStream {
     if !resource.converts() {
         return events;

@@ -48,6 +48,10 @@ pub struct ListenerOptions {
     /// How long requests may go on after the shutdown began, before they are cut off. Default:
     /// 5 s.
     pub shutdown_deadline: Duration,
+    /// How long the server goes on as before after the shutdown began, only that `/readyz` says
+    /// so, for load balancers to notice. Default: none, as upstream's
+    /// `--shutdown-delay-duration`.
+    pub shutdown_delay: Duration,
 }
 
 impl Default for ListenerOptions {
@@ -57,6 +61,7 @@ impl Default for ListenerOptions {
             max_streams: 2000,
             handshake_timeout: Duration::from_secs(10),
             shutdown_deadline: Duration::from_secs(5),
+            shutdown_delay: Duration::ZERO,
         }
     }
 }
@@ -65,6 +70,11 @@ impl Default for ListenerOptions {
 /// watches and followed logs can end on an event's boundary instead of being cut off.
 #[derive(Clone, Debug)]
 pub struct ShutdownSignal(pub CancellationToken);
+
+/// Put into every request's extensions: cancelled as soon as the shutdown was asked for, before
+/// [`ListenerOptions::shutdown_delay`].
+#[derive(Clone, Debug)]
+pub struct Draining(pub CancellationToken);
 
 /// A bound socket.
 #[derive(Debug)]
@@ -119,6 +129,12 @@ impl Listener {
         let permits = self.options.max_connections.unwrap_or(Semaphore::MAX_PERMITS);
         let permits = Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
         let acceptor = self.tls.clone().map(TlsAcceptor::from);
+        let (draining, shutdown) = (Draining(shutdown), CancellationToken::new());
+        let mut delayed = pin!(async {
+            draining.0.cancelled().await;
+            tokio::time::sleep(self.options.shutdown_delay).await;
+            shutdown.cancel();
+        });
         loop {
             let accepted = async {
                 let permit = permits.clone().acquire_owned().await;
@@ -126,7 +142,7 @@ impl Listener {
             };
             let (permit, accepted) = tokio::select! {
                 biased;
-                () = shutdown.cancelled() => break,
+                () = &mut delayed => break,
                 accepted = accepted => accepted,
             };
             let stream = match accepted {
@@ -139,9 +155,10 @@ impl Listener {
                 }
             };
             let (service, shutdown) = (service.clone(), shutdown.clone());
+            let draining = draining.clone();
             let (acceptor, options) = (acceptor.clone(), self.options.clone());
             let connection = async move {
-                connect(stream, acceptor, service, &options, shutdown).await;
+                connect(stream, acceptor, service, &options, (draining, shutdown)).await;
                 drop(permit);
             };
             let cut_off = cut_off.clone();
@@ -162,7 +179,7 @@ async fn connect<S, B>(
     acceptor: Option<TlsAcceptor>,
     service: S,
     options: &ListenerOptions,
-    shutdown: CancellationToken,
+    (draining, shutdown): (Draining, CancellationToken),
 ) where
     S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
         + Clone
@@ -177,7 +194,7 @@ async fn connect<S, B>(
     // be set, the connection works all the same.
     let _ = stream.set_nodelay(true);
     let Some(acceptor) = acceptor else {
-        http(stream, None, service, options, shutdown).await;
+        http(stream, None, service, options, (draining, shutdown)).await;
         return;
     };
     let handshake = timeout(options.handshake_timeout, acceptor.accept(stream));
@@ -191,7 +208,7 @@ async fn connect<S, B>(
             let peer = chain.map(|chain| {
                 PeerCertificates(chain.iter().map(|der| der.as_ref().to_vec()).collect())
             });
-            http(stream, peer, service, options, shutdown).await;
+            http(stream, peer, service, options, (draining, shutdown)).await;
         }
         Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
         Err(_elapsed) => tracing::debug!("TLS handshake took too long"),
@@ -203,7 +220,7 @@ async fn http<I, S, B>(
     peer: Option<PeerCertificates>,
     service: S,
     options: &ListenerOptions,
-    shutdown: CancellationToken,
+    (draining, shutdown): (Draining, CancellationToken),
 ) where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
@@ -221,6 +238,7 @@ async fn http<I, S, B>(
             request.extensions_mut().insert(peer.clone());
         }
         request.extensions_mut().insert(signal.clone());
+        request.extensions_mut().insert(draining.clone());
         service.clone().oneshot(request)
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());

@@ -8,5 +8,5 @@ mod pki;
 mod private_file;
 
 pub use kubeconfig::{KubeconfigEntry, kubeconfig, write_kubeconfig};
-pub use listener::{Listener, ListenerOptions, ServeError, ShutdownSignal};
+pub use listener::{Draining, Listener, ListenerOptions, ServeError, ShutdownSignal};
 pub use pki::{Credentials, Pki, PkiError, PkiOptions};

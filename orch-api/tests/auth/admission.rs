@@ -48,15 +48,9 @@ where
 {
     let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     let namespace = object["metadata"]["namespace"].as_str();
-    AdmissionRequest {
-        user: Arc::new(UserInfo::authenticated("ann", &[])),
-        operation,
-        target: Target::object(ResourceType::of::<K>(), namespace, &name),
-        object: Some(object),
-        old: None,
-        dry_run: false,
-        warnings: Vec::new(),
-    }
+    let target = Target::object(ResourceType::of::<K>(), namespace, &name);
+    let user = Arc::new(UserInfo::authenticated("ann", &[]));
+    AdmissionRequest { object: Some(object), ..AdmissionRequest::new(user, operation, target) }
 }
 
 impl Setup {

@@ -276,14 +276,11 @@ async fn nobody_grants_what_they_do_not_have() {
     let cluster = cluster().await;
     cluster.put::<RoleBinding>(binding("ann", "a", "ClusterRole", "admin", "ann")).await;
     let check = EscalationCheck::new(cluster.rbac.clone(), Arc::new(cluster.rbac.clone()));
-    let create = |resource: ResourceType, object: Value| AdmissionRequest {
-        user: Arc::new(UserInfo::authenticated("ann", &[])),
-        operation: Operation::Create,
-        target: Target::collection(resource, Some("a")),
-        object: Some(object),
-        old: None,
-        dry_run: false,
-        warnings: Vec::new(),
+    let create = |resource: ResourceType, object: Value| {
+        let target = Target::collection(resource, Some("a"));
+        let user = Arc::new(UserInfo::authenticated("ann", &[]));
+        let request = AdmissionRequest::new(user, Operation::Create, target);
+        AdmissionRequest { object: Some(object), ..request }
     };
     let role = |resource: &str| {
         let rules = json!([{"verbs": ["get"], "apiGroups": [""], "resources": [resource]}]);

@@ -26,7 +26,7 @@ fn clock() -> Arc<dyn Clock> {
 /// Answers with the name of the caller.
 async fn whoami(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let (parts, _) = request.into_parts();
-    let user = ClientCertificates.authenticate(&parts).await.ok().flatten();
+    let user = ClientCertificates::default().authenticate(&parts).await.ok().flatten();
     let text = user.map_or("nobody".into(), |u| format!("{} {}", u.name, u.groups.join(",")));
     Ok(Response::new(Full::from(text)))
 }

@@ -41,7 +41,10 @@ impl World {
             .access_control(&access)
             .late_client(late)
             .build();
-        server.bootstrap(&Bootstrap { roles: true, address: Some(ADDRESS) }).await.unwrap();
+        server
+            .bootstrap(&Bootstrap { roles: true, address: Some(ADDRESS), ..Bootstrap::default() })
+            .await
+            .unwrap();
         let client = server.kube_client(UserInfo::master("e2e"), "default");
         Self { server, client, store }
     }

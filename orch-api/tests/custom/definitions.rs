@@ -146,7 +146,7 @@ async fn definitions_that_are_wrong_are_refused_in_upstreams_words() {
             d["spec"]["conversion"] =
                 json!({"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"]}});
         },
-        "webhook conversion is not supported by this server yet",
+        "spec.conversion.webhookClientConfig: Required value: required when strategy is set to Webhook",
     )
     .await;
     assert!(definitions(&client).list(&ListParams::default()).await.unwrap().items.is_empty());

@@ -46,13 +46,46 @@ impl Plan {
         existing: &[Arc<EndpointSlice>],
         describe: impl Fn() -> EndpointSlice,
     ) {
+        let placeholder = describe();
+        let touched = self.touched();
+        let mut left = self.distribute(groups, existing, CAPACITY, describe);
+        if self.touched() == touched {
+            self.keep_a_placeholder(&mut left, placeholder);
+        }
+        self.delete.extend(left);
+    }
+
+    /// The same for slices of another size, and without a slice that says that there is nothing.
+    pub(super) fn pack_all(
+        &mut self,
+        groups: Groups,
+        existing: &[Arc<EndpointSlice>],
+        capacity: usize,
+        describe: impl Fn() -> EndpointSlice,
+    ) {
+        let left = self.distribute(groups, existing, capacity, describe);
+        self.delete.extend(left);
+    }
+
+    fn touched(&self) -> usize {
+        self.create.len() + self.update.len() + self.keep.len()
+    }
+
+    /// Gives the slices that nobody needs any more.
+    fn distribute(
+        &mut self,
+        groups: Groups,
+        existing: &[Arc<EndpointSlice>],
+        capacity: usize,
+        describe: impl Fn() -> EndpointSlice,
+    ) -> Vec<Arc<EndpointSlice>> {
         let mut left: Vec<Arc<EndpointSlice>> = existing.to_vec();
         let mut created = Vec::new();
         for (ports, endpoints) in groups.into_values() {
             let (own, others) = left.into_iter().partition(|slice| same_ports(slice, &ports));
             left = others;
-            let rest = self.fill(own, endpoints, &mut left);
-            for chunk in rest.chunks(CAPACITY) {
+            let rest = self.fill(own, endpoints, capacity, &mut left);
+            for chunk in rest.chunks(capacity) {
                 let mut slice = describe();
                 slice.endpoints = Some(chunk.to_vec());
                 slice.ports = (!ports.is_empty()).then(|| ports.clone());
@@ -69,8 +102,7 @@ impl Plan {
                 None => self.create.push(slice),
             }
         }
-        self.keep_a_placeholder(&mut left, &describe);
-        self.delete.extend(left);
+        left
     }
 
     /// Puts endpoints where they are already, and new ones where slices change anyway. Gives those
@@ -79,6 +111,7 @@ impl Plan {
         &mut self,
         slices: Vec<Arc<EndpointSlice>>,
         endpoints: Vec<Endpoint>,
+        capacity: usize,
         unused: &mut Vec<Arc<EndpointSlice>>,
     ) -> Vec<Endpoint> {
         let mut wanted: HashMap<String, Endpoint> =
@@ -98,7 +131,7 @@ impl Plan {
         // Changed slices first, then those with the most in them.
         slots.sort_by_key(|slot| (!slot.changed, std::cmp::Reverse(slot.endpoints.len())));
         for slot in &mut slots {
-            let room = CAPACITY.saturating_sub(slot.endpoints.len());
+            let room = capacity.saturating_sub(slot.endpoints.len());
             // An unchanged slice is touched only if that saves another.
             if rest.is_empty() || (!slot.changed && rest.len() > room) {
                 continue;
@@ -124,13 +157,10 @@ impl Plan {
     fn keep_a_placeholder(
         &mut self,
         unused: &mut Vec<Arc<EndpointSlice>>,
-        describe: &impl Fn() -> EndpointSlice,
+        placeholder: EndpointSlice,
     ) {
-        if !(self.create.is_empty() && self.update.is_empty() && self.keep.is_empty()) {
-            return;
-        }
         match unused.pop() {
-            None => self.create.push(describe()),
+            None => self.create.push(placeholder),
             Some(slice) if is_placeholder(&slice) => self.keep.push(slice),
             Some(slice) => {
                 let mut emptied = slice.as_ref().clone();
@@ -140,10 +170,27 @@ impl Plan {
         }
     }
 
+    /// Gives the slices these annotations and no others.
+    pub(super) fn annotate(&mut self, annotations: &BTreeMap<String, String>) {
+        let wanted = (!annotations.is_empty()).then(|| annotations.clone());
+        for slice in std::mem::take(&mut self.keep) {
+            if slice.metadata.annotations == wanted {
+                self.keep.push(slice);
+            } else {
+                self.update.push(slice.as_ref().clone());
+            }
+        }
+        for slice in &mut self.update {
+            slice.metadata.annotations.clone_from(&wanted);
+        }
+    }
+
     /// Lets the slices follow the service's labels.
     pub(super) fn relabel(&mut self, labels: &BTreeMap<String, String>) {
         for slice in std::mem::take(&mut self.keep) {
-            if slice.metadata.labels.as_ref() != Some(labels) {
+            if slice.metadata.labels.as_ref() == Some(labels) {
+                self.keep.push(slice);
+            } else {
                 self.update.push(slice.as_ref().clone());
             }
         }
@@ -153,19 +200,25 @@ impl Plan {
     }
 }
 
+/// What ports are ordered and compared by.
+pub(super) fn order(port: &EndpointPort) -> (String, String, Option<i32>, Option<String>) {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    (text(&port.name), text(&port.protocol), port.port, port.app_protocol.clone())
+}
+
 fn is_placeholder(slice: &EndpointSlice) -> bool {
     slice.endpoints.as_ref().is_none_or(Vec::is_empty)
         && slice.ports.as_ref().is_none_or(Vec::is_empty)
 }
 
 fn same_ports(slice: &EndpointSlice, ports: &[EndpointPort]) -> bool {
-    let mut known = slice.ports.clone().unwrap_or_default();
-    known.sort_by(|a, b| (&a.name, &a.protocol, a.port).cmp(&(&b.name, &b.protocol, b.port)));
-    known.iter().zip(ports).all(|(a, b)| {
-        a.name.as_deref().unwrap_or("") == b.name.as_deref().unwrap_or("")
-            && (a.port, &a.protocol, &a.app_protocol) == (b.port, &b.protocol, &b.app_protocol)
-    }) && known.len() == ports.len()
-        && (!known.is_empty() || !is_placeholder(slice))
+    let sorted = |ports: &[EndpointPort]| {
+        let mut ports: Vec<_> = ports.iter().map(order).collect();
+        ports.sort();
+        ports
+    };
+    let known = slice.ports.as_deref().unwrap_or_default();
+    sorted(known) == sorted(ports) && (!known.is_empty() || !is_placeholder(slice))
 }
 
 #[cfg(test)]

@@ -49,6 +49,7 @@ fn target(identity: &Identity) -> Target {
 impl Collector {
     pub(super) async fn work(self) {
         while let Some(work) = self.shared.queue.get().await {
+            self.shared.settled.wait_for(|settled| settled).await;
             let todo = work.item();
             let result = match todo {
                 Todo::Delete(uid) => self.consider(uid).await,

@@ -3,7 +3,7 @@
 //! Source: `k8s.io/kubernetes/pkg/controller/garbagecollector/graph_builder.go`.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     sync::Arc,
 };
 
@@ -49,10 +49,15 @@ pub(super) struct Node {
 #[derive(Default)]
 pub(super) struct Graph {
     nodes: HashMap<String, Node>,
-    by_kind: HashMap<(String, String), Arc<ResourceType>>,
+    by_kind: HashMap<Kind, Arc<ResourceType>>,
     absent: HashSet<(String, String)>,
     absent_order: VecDeque<(String, String)>,
+    /// The dependents of owners whose kind is not served, by that kind.
+    waiting: BTreeMap<Kind, BTreeSet<String>>,
 }
+
+/// Group and kind.
+type Kind = (String, String);
 
 fn has_finalizer(meta: &ObjectMeta, name: &str) -> bool {
     meta.finalizers.iter().flatten().any(|finalizer| finalizer == name)
@@ -63,12 +68,31 @@ fn group_of(api_version: &str) -> &str {
 }
 
 impl Graph {
-    pub(super) fn set_types(&mut self, types: &[ResourceType]) {
+    /// These are the kinds that are served. What waits for one that is served now is looked at
+    /// again: its owner may have gone before anybody could know it.
+    pub(super) fn set_types(&mut self, types: &[ResourceType]) -> Vec<Todo> {
+        let mut before = std::mem::take(&mut self.by_kind);
         for resource in types {
-            self.by_kind
-                .entry((resource.group.to_string(), resource.kind.to_string()))
-                .or_insert_with(|| Arc::new(resource.clone()));
+            let kind = (resource.group.to_string(), resource.kind.to_string());
+            let known = before.remove(&kind).filter(|known| **known == *resource);
+            let known = known.unwrap_or_else(|| Arc::new(resource.clone()));
+            self.by_kind.entry(kind).or_insert(known);
         }
+        let waiting = std::mem::take(&mut self.waiting);
+        let (served, waiting): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            waiting.into_iter().partition(|(kind, _)| self.by_kind.contains_key(kind));
+        self.waiting = waiting;
+        let dependents: BTreeSet<String> = served.into_values().flatten().collect();
+        dependents.into_iter().flat_map(|uid| self.link(&uid)).collect()
+    }
+
+    /// Leads from owners to a dependent that could not be linked before.
+    fn link(&mut self, uid: &str) -> Vec<Todo> {
+        let Some(node) = self.nodes.get(uid) else { return Vec::new() };
+        let (namespace, owners) = (node.identity.key.namespace.clone(), node.owners.clone());
+        let mut todos = self.change_owners(uid, &namespace, &[], &owners);
+        todos.push(Todo::Delete(uid.to_owned()));
+        todos
     }
 
     pub(super) fn node(&self, uid: &str) -> Option<&Node> {
@@ -142,6 +166,7 @@ impl Graph {
         new: &[OwnerReference],
     ) -> Vec<Todo> {
         let mut todos = Vec::new();
+        self.stop_waiting(uid, old);
         for owner in old {
             let now = new.iter().find(|now| now.uid == owner.uid);
             if now.is_none() {
@@ -172,9 +197,25 @@ impl Graph {
                 };
                 self.nodes.insert(owner.uid.clone(), node);
                 todos.push(Todo::Delete(owner.uid.clone()));
+            } else {
+                let kind = (group_of(&owner.api_version).to_owned(), owner.kind.clone());
+                self.waiting.entry(kind).or_default().insert(uid.to_owned());
             }
         }
         todos
+    }
+
+    /// The object does not wait for kinds to be served any more, because of these owners at least.
+    fn stop_waiting(&mut self, uid: &str, owners: &[OwnerReference]) {
+        for owner in owners {
+            let kind = (group_of(&owner.api_version).to_owned(), owner.kind.clone());
+            if let Some(dependents) = self.waiting.get_mut(&kind) {
+                dependents.remove(uid);
+                if dependents.is_empty() {
+                    self.waiting.remove(&kind);
+                }
+            }
+        }
     }
 
     fn drop_dependent(&mut self, owner: &str, dependent: &str) {
@@ -189,6 +230,7 @@ impl Graph {
     pub(super) fn gone(&mut self, uid: &str) -> Vec<Todo> {
         let Some(node) = self.nodes.remove(uid) else { return Vec::new() };
         self.note_absent(uid, &node.identity.key.namespace);
+        self.stop_waiting(uid, &node.owners);
         let mut todos: Vec<Todo> = node.dependents.into_iter().map(Todo::Delete).collect();
         for owner in &node.owners {
             self.drop_dependent(&owner.uid, uid);
@@ -245,7 +287,7 @@ mod tests {
         let mut graph = Graph::default();
         let sets = Arc::new(ResourceType::of::<ReplicaSet>());
         let pods = Arc::new(ResourceType::of::<Pod>());
-        graph.set_types(&[sets.as_ref().clone(), pods.as_ref().clone()]);
+        assert_eq!(graph.set_types(&[sets.as_ref().clone(), pods.as_ref().clone()]), []);
         // The dependent comes first: its owner is assumed, and verified.
         let todos = graph.seen(&pods, &meta("pod", Some("set")));
         assert_eq!(todos, [Todo::Delete("set".into())]);
@@ -255,5 +297,26 @@ mod tests {
         assert!(graph.is_absent("set", "default"));
         assert_eq!(graph.gone("pod"), []);
         assert!(graph.nodes.is_empty());
+    }
+
+    #[test]
+    fn dependents_of_an_unknown_kind_are_looked_at_once_it_is_served() {
+        let mut graph = Graph::default();
+        let sets = Arc::new(ResourceType::of::<ReplicaSet>());
+        let pods = Arc::new(ResourceType::of::<Pod>());
+        assert_eq!(graph.set_types(&[pods.as_ref().clone()]), []);
+        assert_eq!(graph.seen(&pods, &meta("pod", Some("set"))), []);
+        assert_eq!(graph.seen(&pods, &meta("other", Some("set"))), []);
+        assert_eq!(graph.gone("other"), []);
+        let both = [sets.as_ref().clone(), pods.as_ref().clone()];
+        let todos = graph.set_types(&both);
+        // The owner is verified, and so is the dependent.
+        assert_eq!(todos, [Todo::Delete("set".into()), Todo::Delete("pod".into())]);
+        assert_eq!(graph.blocking("set"), [("pod".to_owned(), false)]);
+        assert_eq!(graph.set_types(&both), []);
+        // A kind that is served no more tells nothing about its objects.
+        graph.set_types(&[pods.as_ref().clone()]);
+        let owner = meta("pod", Some("set")).owner_references.unwrap().remove(0);
+        assert_eq!(graph.locate(&owner, "default"), None);
     }
 }

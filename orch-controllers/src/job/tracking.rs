@@ -9,10 +9,9 @@ use std::collections::{BTreeSet, HashSet};
 
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
-use orch_core::{ClientError, Key, client::PatchKind};
-use serde_json::json;
+use orch_core::ClientError;
 
-use super::{Run, TRACKING, failure_policy, indexes, number, status};
+use super::{Run, TRACKING, failure_policy, indexes, number, orphans, status};
 use crate::pods;
 
 /// How many pods are noted at a time, to keep the status small.
@@ -162,7 +161,10 @@ impl Run<'_> {
     /// Takes the finalizer from pods.
     async fn release(&mut self, which: impl Fn(&Pod) -> bool) -> Result<(), ClientError> {
         let chosen = self.pods.iter().filter(|pod| is_tracked(pod) && which(pod));
-        let results = join_all(chosen.map(|pod| self.remove_finalizer(pod))).await;
+        let free = async |pod| {
+            orphans::remove_finalizer(self.context, pod).await.map(|()| uid(pod).to_owned())
+        };
+        let results = join_all(chosen.map(free)).await;
         let freed: HashSet<String> = results.into_iter().collect::<Result<_, ClientError>>()?;
         for pod in &mut self.pods {
             if freed.contains(uid(pod)) {
@@ -177,22 +179,6 @@ impl Run<'_> {
     /// Everything, once the job is over.
     pub(super) async fn release_pods(&mut self) -> Result<(), ClientError> {
         self.release(|_| true).await
-    }
-
-    async fn remove_finalizer(&self, pod: &Pod) -> Result<String, ClientError> {
-        let key = Key::of(&pod.metadata);
-        let left: Vec<&String> =
-            pod.metadata.finalizers.iter().flatten().filter(|f| *f != TRACKING).collect();
-        let patch = json!({"metadata": {
-            "uid": pod.metadata.uid,
-            "resourceVersion": pod.metadata.resource_version,
-            "finalizers": left,
-        }});
-        let resources = self.context.resources::<Pod>(&key.namespace);
-        match resources.patch(&key.name, PatchKind::Merge, patch).await {
-            Err(error) if !error.is_not_found() => Err(error),
-            _ => Ok(uid(pod).to_owned()),
-        }
     }
 
     /// What was noted and has lost its finalizer is counted.

@@ -195,3 +195,22 @@ async fn a_finished_job_is_deleted_when_its_time_has_come() {
     let going = world.get::<Job>("work").await;
     assert!(going.is_none_or(|job| job.metadata.deletion_timestamp.is_some()));
 }
+
+#[tokio::test(start_paused = true)]
+async fn pods_of_a_job_that_is_gone_are_let_go() {
+    let world = world();
+    create(&world, json!({"completions": 2, "parallelism": 2})).await;
+    let pods = running(&world, 2).await;
+    // One of them was orphaned before.
+    let freed = json!({"metadata": {"ownerReferences": null, "labels": null}});
+    world.patch::<Pod>(pods[0].metadata.name.as_deref().unwrap(), freed).await;
+    world.delete::<Job>("work").await;
+    world
+        .eventually("no pod is held any more", async |world| {
+            let pods = world.list::<Pod>().await;
+            let held =
+                |pod: &Arc<Pod>| pod.metadata.finalizers.as_ref().is_some_and(|f| !f.is_empty());
+            (pods.len() >= 2 && !pods.iter().any(held)).then_some(())
+        })
+        .await;
+}

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Pod;
 use orch_controllers::{Action, Controller, Manager, Runnable};
 use orch_core::{
-    Client, ClientError, Environment, Key, Resources,
+    Client, ClientError, Environment, Key, ResourceType, Resources,
     client::{
         DeleteOptions, ListOptions, PatchKind, Read, ReadReply, WatchOptions, WatchStream, Write,
         WriteReply,
@@ -51,6 +51,10 @@ impl Client for CountingClient {
 
     async fn watch(&self, t: Target, options: WatchOptions) -> Result<WatchStream, ClientError> {
         self.inner.watch(t, options).await
+    }
+
+    async fn resource_types(&self) -> Result<Vec<ResourceType>, ClientError> {
+        self.inner.resource_types().await
     }
 }
 

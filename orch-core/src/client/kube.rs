@@ -1,5 +1,7 @@
 //! [`Client`] for [`kube::Client`]: the same calls over HTTP, to any Kubernetes cluster.
 
+mod discovery;
+
 use std::{collections::VecDeque, sync::Arc};
 
 use async_trait::async_trait;
@@ -61,6 +63,11 @@ impl Client for kube::Client {
         let request = request(Method::GET, &target, &query, None)?;
         let response = checked(self.send(request).await.map_err(transport)?).await?;
         Ok(events(response.into_body()))
+    }
+
+    /// By aggregated discovery, which Kubernetes has since 1.27.
+    async fn resource_types(&self) -> Result<Vec<ResourceType>, ClientError> {
+        discovery::resource_types(self).await
     }
 }
 

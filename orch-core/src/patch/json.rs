@@ -15,7 +15,8 @@ pub(super) const DEPTH_MAX: usize = 512;
 ///
 /// # Errors
 /// [`PatchError::Malformed`] if it is not a list of operations, [`PatchError::TooManyOperations`]
-/// past 10,000 of them, [`PatchError::TooMuchCopied`] past 3 MiB of copies, and
+/// past 10,000 of them, [`PatchError::TooMuchCopied`] past 3 MiB of copies,
+/// [`PatchError::TooDeep`] for what would nest values more than 512 levels deep, and
 /// [`PatchError::DoesNotFit`] where an operation fails.
 pub fn json_patch(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
     if let Some(list) = patch.as_array()
@@ -28,7 +29,10 @@ pub fn json_patch(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
     let fits = |error: json_patch::PatchError, operation: &json_patch::PatchOperation| {
         PatchError::DoesNotFit(described(&error, operation))
     };
-    if !operations.iter().any(|op| matches!(op, json_patch::PatchOperation::Copy(_))) {
+    if operations.iter().any(|operation| operation.path().tokens().count() > DEPTH_MAX) {
+        return Err(PatchError::TooDeep(DEPTH_MAX));
+    }
+    if !operations.iter().any(|operation| source(operation).is_some()) {
         return json_patch::patch(target, &operations).map_err(|error| {
             match operations.get(error.operation) {
                 Some(failed) => fits(error, failed),
@@ -39,10 +43,15 @@ pub fn json_patch(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
     let mut copied = 0usize;
     let mut result = target.clone();
     for operation in operations.iter() {
-        if let json_patch::PatchOperation::Copy(copy) = operation
-            && let Some(source) = result.pointer(copy.from.as_str())
+        if let Some(from) = source(operation)
+            && let Some(source) = result.pointer(from)
         {
-            copied = copied.saturating_add(source.to_string().len());
+            // Put into itself a value would become twice as deep with every operation.
+            let above = operation.path().tokens().count();
+            check_depth_below(above, std::iter::once(source))?;
+            if matches!(operation, json_patch::PatchOperation::Copy(_)) {
+                copied = copied.saturating_add(source.to_string().len());
+            }
             if copied > COPIED_BYTES_MAX {
                 return Err(PatchError::TooMuchCopied { max: COPIED_BYTES_MAX, bytes: copied });
             }
@@ -52,6 +61,15 @@ pub fn json_patch(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
     }
     *target = result;
     Ok(())
+}
+
+/// Where an operation takes its value from, if that is the object itself.
+fn source(operation: &json_patch::PatchOperation) -> Option<&str> {
+    match operation {
+        json_patch::PatchOperation::Copy(copy) => Some(copy.from.as_str()),
+        json_patch::PatchOperation::Move(moved) => Some(moved.from.as_str()),
+        _ => None,
+    }
 }
 
 /// What failed, in the words of the library that upstream uses.
@@ -127,7 +145,15 @@ fn merge(target: &mut Value, patch: &Map<String, Value>) {
 
 /// Refuses values that are nested deeper than the patch functions recurse.
 pub(super) fn check_depth<'a>(values: impl Iterator<Item = &'a Value>) -> Result<(), PatchError> {
-    let mut stack: Vec<(&Value, usize)> = values.map(|value| (value, 1)).collect();
+    check_depth_below(0, values)
+}
+
+/// The same for values that will lie that many levels deep themselves.
+fn check_depth_below<'a>(
+    above: usize,
+    values: impl Iterator<Item = &'a Value>,
+) -> Result<(), PatchError> {
+    let mut stack: Vec<(&Value, usize)> = values.map(|value| (value, above + 1)).collect();
     while let Some((value, depth)) = stack.pop() {
         if depth > DEPTH_MAX {
             return Err(PatchError::TooDeep(DEPTH_MAX));
@@ -187,5 +213,16 @@ mod tests {
         let error = json_patch(&mut value, &Value::Array(vec![doubling; 100])).unwrap_err();
         assert!(matches!(error, PatchError::TooMuchCopied { .. }), "{error}");
         assert_eq!(value["a"].as_array().unwrap().len(), 1);
+        for nesting in [
+            json!([{"op": "copy", "from": "", "path": "/a"}]),
+            json!([{"op": "add", "path": "/b", "value": {}}, {"op": "move", "from": "/a",
+                "path": "/b/a"}, {"op": "move", "from": "/b", "path": "/a"}]),
+        ] {
+            let mut operations = nesting.as_array().unwrap().clone();
+            let again = operations.clone();
+            (0..1000).for_each(|_| operations.extend_from_slice(&again));
+            let error = json_patch(&mut json!({"a": {}}), &Value::Array(operations)).unwrap_err();
+            assert!(matches!(error, PatchError::TooDeep(_)), "{error}");
+        }
     }
 }

@@ -3,6 +3,8 @@
 //!
 //! Source: `k8s.io/apimachinery/pkg/util/strategicpatch/patch.go`.
 
+use std::collections::{HashMap, HashSet};
+
 use serde_json::{Map, Value};
 
 use super::{PatchError, json::check_depth};
@@ -116,7 +118,8 @@ fn merge_map(
             }
             (Some(Value::Object(_)), new @ Value::Object(_)) => Some(new),
             (Some(Value::Array(old)), Value::Array(new)) => Some(Value::Array(if deletes {
-                old.into_iter().filter(|element| !new.contains(element)).collect()
+                let gone = Places::of(&new, None);
+                old.into_iter().filter(|element| gone.find(element).is_none()).collect()
             } else if strategy.merge {
                 merge_list(old, new, Schema::elements(ty), strategy.key)?
             } else {
@@ -137,7 +140,8 @@ fn retain_keys(original: &mut Object, patch: &mut Object) -> Result<(), PatchErr
     let Some(keys) = patch.remove(RETAIN_KEYS) else { return Ok(()) };
     let wrong = || malformed("invalid patch format of retainKeys");
     let keys = keys.as_array().ok_or_else(wrong)?;
-    let retained = |key: &str| keys.iter().any(|retained| retained.as_str() == Some(key));
+    let keys: HashSet<&str> = keys.iter().filter_map(Value::as_str).collect();
+    let retained = |key: &str| keys.contains(key);
     for (key, change) in &*patch {
         let directive = key.starts_with(DELETE_FROM) || key.starts_with(ELEMENT_ORDER);
         if !change.is_null() && !directive && !retained(key) {
@@ -223,9 +227,27 @@ fn identity<'a>(element: &'a Value, key: Option<&str>) -> Option<&'a Value> {
     }
 }
 
-fn position(list: &[Value], element: &Value, key: Option<&str>) -> Option<usize> {
-    let wanted = identity(element, key)?;
-    list.iter().position(|other| identity(other, key) == Some(wanted))
+/// Where the elements of a list are, by what tells them apart.
+struct Places<'a> {
+    key: Option<&'a str>,
+    places: HashMap<String, usize>,
+}
+
+impl<'a> Places<'a> {
+    fn of(list: &[Value], key: Option<&'a str>) -> Self {
+        let mut places = HashMap::with_capacity(list.len());
+        for (at, element) in list.iter().enumerate() {
+            if let Some(identity) = identity(element, key) {
+                places.entry(identity.to_string()).or_insert(at);
+            }
+        }
+        Self { key, places }
+    }
+
+    /// The first element that is this one.
+    fn find(&self, element: &Value) -> Option<usize> {
+        self.places.get(&identity(element, self.key)?.to_string()).copied()
+    }
 }
 
 /// Merges two lists whose elements merge by `key`, or (without one) are scalars.
@@ -243,12 +265,9 @@ fn merge_list(
         if old.iter().chain(&new).any(Value::is_array) {
             return Err(malformed("lists of lists are not supported"));
         }
-        let mut merged: Vec<Value> = Vec::with_capacity(old.len() + new.len());
-        for element in old.iter().chain(&new) {
-            if !merged.contains(element) {
-                merged.push(element.clone());
-            }
-        }
+        let mut seen = HashSet::with_capacity(old.len() + new.len());
+        let all = old.iter().chain(&new);
+        let merged = all.filter(|element| seen.insert(element.to_string())).cloned().collect();
         return in_order(merged, &new, &old, None);
     }
     if objects != old.len() + new.len() {
@@ -266,13 +285,14 @@ fn merge_objects(
     key: &str,
 ) -> Result<Vec<Value>, PatchError> {
     let (mut changes, mut replaced) = (Vec::with_capacity(new.len()), false);
+    let mut gone = HashSet::new();
     for element in new {
         let Value::Object(map) = element else { continue };
         match map.get(DIRECTIVE).map(|directive| (directive, directive.as_str())) {
             None => changes.push(map),
             Some((_, Some("delete"))) => {
                 let deleted = map.get(key).ok_or_else(|| no_merge_key(&map, key))?;
-                old.retain(|element| element.get(key) != Some(deleted));
+                gone.insert(deleted.to_string());
             }
             Some((_, Some("replace"))) => replaced = true,
             Some((_, Some("merge"))) => {
@@ -284,17 +304,25 @@ fn merge_objects(
     if replaced {
         return Ok(changes.into_iter().map(Value::Object).collect());
     }
+    let goes = |element: &Value| element.get(key).is_some_and(|k| gone.contains(&k.to_string()));
+    old.retain(|element| gone.is_empty() || !goes(element));
     let server = old.clone();
+    let mut places = Places::of(&old, Some(key)).places;
     let mut order = Vec::with_capacity(changes.len());
     for change in changes {
         let wanted = change.get(key).ok_or_else(|| no_merge_key(&change, key))?;
         order.push(Value::Object(Object::from_iter([(key.to_owned(), wanted.clone())])));
-        match old.iter_mut().find(|element| element.get(key) == Some(wanted)) {
+        let identity = wanted.to_string();
+        match places.get(&identity).and_then(|at| old.get_mut(*at)) {
             Some(found) => {
                 let element = found.as_object_mut().map(std::mem::take).unwrap_or_default();
                 *found = Value::Object(merge_map(element, change, schema)?);
             }
-            None => old.extend(without_directives(without_nulls(Value::Object(change)))),
+            None => {
+                let added = without_directives(without_nulls(Value::Object(change)));
+                places.insert(identity, old.len());
+                old.extend(added);
+            }
         }
     }
     in_order(old, &order, &server, Some(key))
@@ -309,15 +337,16 @@ fn in_order(
     key: Option<&str>,
 ) -> Result<Vec<Value>, PatchError> {
     let (mut named, mut others) = (Vec::new(), Vec::new());
+    let (order, server) = (Places::of(order, key), Places::of(server, key));
     for element in list {
         if let (Some(key), Value::Object(map)) = (key, &element)
             && !map.contains_key(key)
         {
             return Err(no_merge_key(map, key));
         }
-        match position(order, &element, key) {
+        match order.find(&element) {
             Some(at) => named.push((at, element)),
-            None => others.push((position(server, &element, key), element)),
+            None => others.push((server.find(&element), element)),
         }
     }
     named.sort_by_key(|(at, _)| *at);
@@ -325,7 +354,7 @@ fn in_order(
     let mut result = Vec::with_capacity(named.len() + others.len());
     let mut others = others.into_iter().peekable();
     for (_, element) in named {
-        if let Some(at) = position(server, &element, key) {
+        if let Some(at) = server.find(&element) {
             while let Some((_, other)) =
                 others.next_if(|(other, _)| other.is_some_and(|other| other < at))
             {

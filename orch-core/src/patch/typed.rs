@@ -3,7 +3,10 @@
 //!
 //! Source: `sigs.k8s.io/structured-merge-diff/typed`.
 
-use std::{collections::BTreeMap, sync::LazyLock};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::LazyLock,
+};
 
 use serde_json::{Map, Value};
 
@@ -459,23 +462,28 @@ fn merge_lists(
         list.iter().map(|value| node.element(rule, value)).collect()
     };
     let (old_names, new_names) = (named(old)?, named(new)?);
+    let in_new: HashSet<&String> = new_names.iter().collect();
+    let mut in_old = HashMap::with_capacity(old.len());
+    for (at, name) in old_names.iter().enumerate() {
+        in_old.entry(name).or_insert(at);
+    }
     let mut merged = Vec::with_capacity(old.len() + new.len());
     let mut at = 0;
     for (name, value) in new_names.iter().zip(new) {
         while let Some(old_name) = old_names.get(at)
-            && !new_names.contains(old_name)
+            && !in_new.contains(old_name)
         {
             merged.push(old[at].clone());
             at += 1;
         }
-        match old_names.iter().position(|old_name| old_name == name) {
-            Some(found) => merged.push(merge(node.item(), &old[found], value)?),
+        match in_old.get(name) {
+            Some(found) => merged.push(merge(node.item(), &old[*found], value)?),
             None => merged.push(value.clone()),
         }
         at += usize::from(old_names.get(at) == Some(name));
     }
     let rest = old_names.iter().zip(old).skip(at);
-    merged.extend(rest.filter(|(name, _)| !new_names.contains(name)).map(|(_, v)| v.clone()));
+    merged.extend(rest.filter(|(name, _)| !in_new.contains(name)).map(|(_, v)| v.clone()));
     Ok(merged)
 }
 

@@ -149,14 +149,34 @@ fn is_left_out(field: &Field, value: &Value) -> bool {
 fn prune_type(ty: &Type, value: &mut Value) {
     match (ty, value) {
         (Type::Reference(reference), value) => prune(reference.definition(), value),
-        (Type::Array(item), Value::Array(list)) if item.innermost().is_some() => {
-            list.iter_mut().for_each(|value| prune_type(item, value));
+        (Type::Array(item), Value::Array(list)) => {
+            list.iter_mut().for_each(|value| prune_element(item, value));
         }
-        (Type::Map(item), Value::Object(map)) if item.innermost().is_some() => {
-            map.values_mut().for_each(|value| prune_type(item, value));
+        (Type::Map(item), Value::Object(map)) => {
+            map.values_mut().for_each(|value| prune_element(item, value));
         }
         _ => {}
     }
+}
+
+/// An element of a list or a map, where Go reads a null as the zero of its type.
+fn prune_element(ty: &Type, value: &mut Value) {
+    if value.is_null() {
+        *value = match ty {
+            Type::String | Type::Bytes => Value::String(String::new()),
+            Type::Boolean => Value::Bool(false),
+            Type::Int32 | Type::Int64 | Type::Double => Value::from(0),
+            Type::Array(_) => Value::Array(Vec::new()),
+            Type::Map(_) | Type::Object => Value::Object(Map::new()),
+            Type::Reference(reference) => match reference.definition().shape {
+                Shape::Struct => Value::Object(Map::new()),
+                Shape::Quantity => Value::String("0".into()),
+                Shape::IntOrString => Value::from(0),
+                _ => return,
+            },
+        };
+    }
+    prune_type(ty, value);
 }
 
 /// Checks that every value has the JSON type of its field. Unknown fields and nulls are let pass.
@@ -382,11 +402,11 @@ mod tests {
     fn pruning_leaves_what_go_would_write() {
         let deployment = of("apps", "v1", "Deployment").unwrap();
         let mut value = json!({
-            "metadata": {"labels": {}, "annotations": {"a": ""}, "generation": 0,
+            "metadata": {"labels": {}, "annotations": {"a": "", "b": null}, "generation": 0,
                 "creationTimestamp": "2026-01-02T05:04:05+02:00"},
             "spec": {"replicas": 0, "paused": false, "selector": {}, "template": {"spec": {
                 "hostNetwork": false, "nodeName": "", "terminationGracePeriodSeconds": 0,
-                "containers": [{"name": "a", "args": [], "resources": {"limits":
+                "containers": [{"name": "a", "args": [], "command": [null], "resources": {"limits":
                     {"cpu": "1000m", "memory": "1024Mi", "wrong": "x"}}}],
                 "initContainers": [], "volumes": [{"name": "v", "emptyDir": {}}]}}},
         });
@@ -394,10 +414,10 @@ mod tests {
         assert_eq!(
             value,
             json!({
-                "metadata": {"annotations": {"a": ""}, "creationTimestamp": "2026-01-02T03:04:05Z"},
+                "metadata": {"annotations": {"a": "", "b": ""}, "creationTimestamp": "2026-01-02T03:04:05Z"},
                 "spec": {"replicas": 0, "selector": {}, "template": {"spec": {
                     "terminationGracePeriodSeconds": 0,
-                    "containers": [{"name": "a", "resources": {"limits":
+                    "containers": [{"name": "a", "command": [""], "resources": {"limits":
                         {"cpu": "1", "memory": "1Gi", "wrong": "x"}}}],
                     "volumes": [{"name": "v", "emptyDir": {}}]}}},
             })

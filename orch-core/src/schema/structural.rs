@@ -14,13 +14,17 @@ use super::types::MapType;
 /// Fields of the root that every object has, whatever its schema says.
 const ROOT: [&str; 3] = ["apiVersion", "kind", "metadata"];
 
+/// Without a limit a small object with many items would become one with many large defaults.
+const DEFAULTS_BYTES_MAX: usize = 8 << 20;
+
 /// The structure of one value.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Structural {
     properties: BTreeMap<String, Structural>,
     additional: Additional,
     items: Option<Box<Structural>>,
-    default: Option<Value>,
+    /// The default, and how many bytes it takes.
+    default: Option<(Value, usize)>,
     nullable: bool,
     preserves_unknown: bool,
     embedded: bool,
@@ -64,7 +68,10 @@ impl Structural {
                 _ => Additional::Nothing,
             },
             items: schema.get("items").filter(|i| i.is_object()).map(|i| Box::new(Self::of(i))),
-            default: schema.get("default").filter(|value| !value.is_null()).cloned(),
+            default: schema
+                .get("default")
+                .filter(|value| !value.is_null())
+                .map(|value| (value.clone(), value.to_string().len())),
             nullable: flag("nullable"),
             preserves_unknown: flag("x-kubernetes-preserve-unknown-fields"),
             embedded: flag("x-kubernetes-embedded-resource"),
@@ -96,7 +103,7 @@ impl Structural {
 
     /// The value of a field that is left out.
     pub fn default_value(&self) -> Option<&Value> {
-        self.default.as_ref()
+        self.default.as_ref().map(|(value, _)| value)
     }
 
     /// How the value, a list, merges.
@@ -181,8 +188,13 @@ impl Structural {
     }
 
     /// Fills in what was left out, and takes out nulls where none may be. The metadata stays as
-    /// it is.
+    /// it is. Past 8 MiB of defaults (an object that no server takes) nothing more is filled in.
     pub fn set_defaults(&self, value: &mut Value) {
+        let mut left = DEFAULTS_BYTES_MAX;
+        self.fill(value, &mut left);
+    }
+
+    fn fill(&self, value: &mut Value, left: &mut usize) {
         match value {
             Value::Object(fields) => {
                 for (name, schema) in &self.properties {
@@ -192,7 +204,11 @@ impl Structural {
                         Some(_) => false,
                     };
                     match &schema.default {
-                        Some(default) if settles => {
+                        Some((default, bytes)) if settles => {
+                            *left = left.saturating_sub(*bytes);
+                            if *left == 0 {
+                                return;
+                            }
                             fields.insert(name.clone(), default.clone());
                         }
                         _ if settles => {
@@ -203,13 +219,13 @@ impl Structural {
                 }
                 for (name, value) in fields {
                     if let Some(schema) = self.field(name) {
-                        schema.set_defaults(value);
+                        schema.fill(value, left);
                     }
                 }
             }
             Value::Array(list) => {
                 let Some(items) = &self.items else { return };
-                list.iter_mut().for_each(|value| items.set_defaults(value));
+                list.iter_mut().for_each(|value| items.fill(value, left));
             }
             _ => {}
         }

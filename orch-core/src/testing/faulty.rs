@@ -14,7 +14,7 @@ use futures::{StreamExt, stream};
 use crate::{
     client::{Client, ClientError, Read, ReadReply, WatchOptions, WatchStream, Write, WriteReply},
     environment::Environment,
-    resource::Target,
+    resource::{ResourceType, Target},
     status::{ApiError, Reason},
 };
 
@@ -198,5 +198,9 @@ impl Client for FaultyClient {
             }
         })
         .boxed())
+    }
+
+    async fn resource_types(&self) -> Result<Vec<ResourceType>, ClientError> {
+        self.inner.resource_types().await
     }
 }

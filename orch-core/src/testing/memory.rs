@@ -169,4 +169,9 @@ impl Client for MemoryClient {
     ) -> Result<WatchStream, ClientError> {
         watching::watch(self.shared.clone(), target, &options)
     }
+
+    /// Those of which there are objects or have been.
+    async fn resource_types(&self) -> Result<Vec<ResourceType>, ClientError> {
+        Ok(self.shared.store.lock().resource_types())
+    }
 }

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use crate::{
     client::{ClientError, Read, ReadReply, WatchOptions, WatchStream, Write, WriteReply},
-    resource::Target,
+    resource::{ResourceType, Target},
 };
 
 mockall::mock! {
@@ -41,6 +41,7 @@ mockall::mock! {
             target: Target,
             options: WatchOptions,
         ) -> Result<WatchStream, ClientError>;
+        async fn resource_types(&self) -> Result<Vec<ResourceType>, ClientError>;
     }
 }
 

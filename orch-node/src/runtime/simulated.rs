@@ -160,18 +160,22 @@ impl Shared {
     }
 
     fn stop_sandbox(&self, id: &SandboxId) -> Option<String> {
-        let running: Vec<ContainerId> = {
+        let (was, running): (SandboxState, Vec<ContainerId>) = {
             let mut state = self.state.lock();
             let sandbox = state.sandboxes.get_mut(id)?;
-            sandbox.status.state = SandboxState::NotReady;
+            let was = std::mem::replace(&mut sandbox.status.state, SandboxState::NotReady);
             let inside = |c: &&Container| c.status.sandbox == *id && c.status.is_running();
-            state.containers.values().filter(inside).map(|c| c.status.id.clone()).collect()
+            let running = state.containers.values().filter(inside).map(|c| c.status.id.clone());
+            (was, running.collect())
         };
         for container in running {
             self.finish(&container, 137, "");
         }
         let uid = self.state.lock().sandboxes.get(id)?.config.metadata.uid.clone();
-        self.events.pod_changed(&uid);
+        // Stopping twice changes nothing: who stops again at every change must come to an end.
+        if was == SandboxState::Ready {
+            self.events.pod_changed(&uid);
+        }
         Some(uid)
     }
 }

@@ -5,14 +5,14 @@ use std::{collections::BTreeSet, sync::Arc};
 use orch_core::random::Random;
 use smallvec::SmallVec;
 
-use super::{Diagnosis, Failure, Framework, Narrowed, Rejection, Search, fault, illegal};
+use super::{Diagnosis, Failure, Framework, Rejection, Search, fault, illegal};
 use crate::{
     cycle_state::CycleState,
     node_info::NodeInfo,
-    plugin::{Reuse, SCORE_MAX},
+    plugin::{Candidates, GroupKey, Grouping, Reuse, SCORE_MAX},
     pod_info::PodInfo,
     snapshot::Snapshot,
-    standing::{Raw, Scored, Standing},
+    standing::{Asked, Group, Raw, Scored, Standing},
     verdict::Verdict,
 };
 
@@ -20,51 +20,75 @@ use crate::{
 const STANDINGS_MAX: usize = 64;
 
 /// The plugins that score a pod, by their places in the profile.
+#[derive(Default)]
 struct Scorers {
     /// Whose answers last until the node changes.
     kept: Vec<usize>,
     /// Those of them whose answers are normalized.
     normalized: Vec<usize>,
-    /// Who must be asked for every pod.
+    /// Who is asked for every pod.
     asked: Vec<usize>,
+    /// Whether one of the latter must be asked about every node, not only about one of each group.
+    by_node: bool,
+}
+
+/// What is added to the kept scores of the nodes of one bucket and the same raw scores.
+pub(super) struct Share {
+    bucket: usize,
+    raw: Raw,
+    added: i64,
 }
 
 /// The nodes that fit a pod with their scores.
 pub(super) enum Decision {
     /// Every node by itself.
     Listed(Vec<(Arc<str>, i64)>),
-    /// Nodes in groups of the same raw scores; what normalization adds to each group.
-    Ranked(Box<Standing>, Vec<i64>),
+    /// Nodes in groups of the same scores.
+    Ranked(Box<Standing>, Vec<Share>),
 }
 
 impl Decision {
+    /// The groups of a ranking with what is added to the sums of each.
+    fn groups<'a>(
+        standing: &'a Standing,
+        shares: &'a [Share],
+    ) -> impl Iterator<Item = (&'a Group, i64)> {
+        let group =
+            |share: &'a Share| Some((standing.group(share.bucket, &share.raw)?, share.added));
+        shares.iter().filter_map(group)
+    }
+
     pub(super) fn all(&self, snapshot: &Snapshot) -> Vec<(Arc<str>, i64)> {
         match self {
             Self::Listed(all) => all.clone(),
-            Self::Ranked(standing, added) => {
-                let groups = standing.groups().values().zip(added);
-                let nodes = groups.flat_map(|(group, added)| {
-                    group
-                        .iter()
-                        .flat_map(move |(sum, ties)| ties.iter().map(move |t| (t, sum + added)))
-                });
-                let nodes = nodes.map(|(at, total)| (snapshot.nodes()[*at].name().clone(), total));
-                nodes.collect()
+            Self::Ranked(standing, shares) => {
+                let mut all = Vec::new();
+                for (group, added) in Self::groups(standing, shares) {
+                    for (sum, ties) in group {
+                        let names = ties.iter().map(|at| snapshot.nodes()[*at].name().clone());
+                        all.extend(names.map(|name| (name, sum + added)));
+                    }
+                }
+                all
             }
         }
     }
 
     /// The best nodes of a ranking, as lists of positions.
-    fn ties<'a>(standing: &'a Standing, added: &[i64]) -> Vec<&'a Vec<usize>> {
-        let tops = || {
-            let groups = standing.groups().values().zip(added);
-            groups.filter_map(|(group, added)| {
-                let (sum, ties) = group.last_key_value()?;
-                Some((sum + added, ties))
-            })
-        };
-        let best = tops().map(|(total, _)| total).max();
-        tops().filter(|(total, _)| Some(*total) == best).map(|(_, ties)| ties).collect()
+    fn ties<'a>(standing: &'a Standing, shares: &'a [Share]) -> Vec<&'a Vec<usize>> {
+        let (mut best, mut ties) = (i64::MIN, Vec::new());
+        for (group, added) in Self::groups(standing, shares) {
+            let Some((sum, own)) = group.last_key_value() else { continue };
+            let total = sum + added;
+            if total > best {
+                best = total;
+                ties.clear();
+            }
+            if total == best {
+                ties.push(own);
+            }
+        }
+        ties
     }
 
     pub(super) fn best(&self, snapshot: &Snapshot) -> Vec<Arc<str>> {
@@ -74,8 +98,8 @@ impl Decision {
                 let ties = all.iter().filter(|(_, total)| Some(*total) == best);
                 ties.map(|(node, _)| node.clone()).collect()
             }
-            Self::Ranked(standing, added) => {
-                let ties = Self::ties(standing, added);
+            Self::Ranked(standing, shares) => {
+                let ties = Self::ties(standing, shares);
                 ties.into_iter().flatten().map(|at| snapshot.nodes()[*at].name().clone()).collect()
             }
         }
@@ -89,11 +113,16 @@ impl Decision {
                 let mut best = self.best(snapshot);
                 (!best.is_empty()).then(|| best.swap_remove(pick(best.len())))
             }
-            Self::Ranked(standing, added) => {
-                let ties = Self::ties(standing, added);
-                let at = pick(ties.iter().map(|ties| ties.len()).sum());
-                let position = ties.into_iter().flatten().nth(at)?;
-                Some(snapshot.nodes()[*position].name().clone())
+            Self::Ranked(standing, shares) => {
+                let ties = Self::ties(standing, shares);
+                let mut at = pick(ties.iter().map(|ties| ties.len()).sum());
+                for ties in ties {
+                    if let Some(position) = ties.get(at) {
+                        return Some(snapshot.nodes()[*position].name().clone());
+                    }
+                    at -= ties.len();
+                }
+                None
             }
         }
     }
@@ -131,29 +160,89 @@ impl Framework {
             return Err(Failure::Fault(error.to_owned()));
         }
         let mut diagnosis = self.diagnosis(snapshot)?;
-        let (skipped, narrowed) = self.pre_filter(state, pod, snapshot, &mut diagnosis)?;
+        let narrowed = self.pre_filter(state, pod, snapshot, &mut diagnosis)?;
+        if let Some(node) = self.promised(state, pod, snapshot, &diagnosis)? {
+            return Ok(Decision::Listed(vec![(node, 0)]));
+        }
         let sampled = self.percentage.is_some_and(|percent| percent < 100);
         if sampled || narrowed.is_some() {
-            let filtered: Narrowed = (skipped, narrowed);
-            let feasible = self.search(state, pod, snapshot, filtered, diagnosis)?;
+            let feasible = self.search(state, pod, snapshot, narrowed.as_ref(), diagnosis)?;
             let totals = self.scores(state, pod, &feasible, snapshot)?;
             let names = feasible.iter().map(|node| node.name().clone());
             return Ok(Decision::Listed(names.zip(totals).collect()));
         }
         let mut standing = self.take_standing(pod);
-        let (kept, asked) = self.split_filters(&skipped);
-        let search = |filters: &[usize]| Search::of(self.filters_at(filters));
-        let first = search(&kept);
-        standing.refilter(snapshot, &kept, |node| first.rejection(state, pod, node))?;
-        if asked.is_empty() {
-            return self.rank(state, pod, snapshot, standing, diagnosis);
+        let (kept, asked) = self.split_filters(&diagnosis.skipped);
+        let first = Search::of(self.filters_at(&kept));
+        let groupings = self.groupings();
+        let versions = groupings.iter().map(|grouping| grouping.version(state)).collect();
+        standing.refilter(snapshot, Asked { filters: kept, versions }, |node| {
+            if let Some(rejection) = first.rejection(state, pod, node)? {
+                return Ok(Err(rejection));
+            }
+            let mut key = GroupKey::default();
+            groupings.iter().for_each(|grouping| grouping.group(state, pod, node, &mut key));
+            Ok(Ok(key))
+        })?;
+        self.give_way(state, pod, snapshot, &diagnosis, &mut standing)?;
+        let grouped = |at: &usize| self.filter_reuse(*at) == Some(Reuse::Grouped);
+        let by_group = asked.iter().all(grouped);
+        let second = Search::of(self.filters_at(&asked));
+        if by_group {
+            return self.rank(state, pod, snapshot, standing, &second, diagnosis);
         }
-        let second = search(&asked);
         let listed = self.list(state, pod, snapshot, &mut standing, &second, diagnosis);
         if !matches!(listed, Err(Failure::Fault(_))) {
             self.put_back(standing);
         }
         listed
+    }
+
+    /// The node on which room was made for the pod, if it fits there: nobody asks for a better one.
+    fn promised(
+        &self,
+        state: &CycleState,
+        pod: &PodInfo,
+        snapshot: &Snapshot,
+        diagnosis: &Diagnosis,
+    ) -> Result<Option<Arc<str>>, Failure> {
+        let node = pod.nominated_node().and_then(|name| snapshot.node(name));
+        let Some(node) = node else { return Ok(None) };
+        let trial = self.trial(&diagnosis.skipped, snapshot);
+        let fits = trial.rejection(state, pod, node)?.is_none();
+        Ok(fits.then(|| node.name().clone()))
+    }
+
+    /// Nodes where room is being made for others that go first: they are few, and the pod must fit
+    /// beside those too.
+    fn give_way(
+        &self,
+        state: &CycleState,
+        pod: &PodInfo,
+        snapshot: &Snapshot,
+        diagnosis: &Diagnosis,
+        standing: &mut Standing,
+    ) -> Result<(), Failure> {
+        let contested = snapshot.contested(pod);
+        if contested.is_empty() {
+            return Ok(());
+        }
+        let trial = self.trial(&diagnosis.skipped, snapshot);
+        for position in contested {
+            let rejection = trial.contested(state, pod, &snapshot.nodes()[position])?;
+            if let Some(rejection) = rejection {
+                standing.overrule(position, rejection);
+            }
+        }
+        Ok(())
+    }
+
+    fn groupings(&self) -> SmallVec<[&dyn Grouping; 4]> {
+        self.plugins.iter().filter_map(|enabled| enabled.plugin.as_grouping()).collect()
+    }
+
+    fn filter_reuse(&self, at: usize) -> Option<Reuse> {
+        Some(self.plugins[at].plugin.as_filter()?.reuse())
     }
 
     /// The filters whose answers last, and those that are asked for every pod. The first rejection
@@ -164,7 +253,7 @@ impl Framework {
         let mut filters = active.filter_map(|(at, e)| Some((at, e.plugin.as_filter()?.reuse())));
         let mut kept = Vec::new();
         for (at, reuse) in filters.by_ref() {
-            if reuse == Reuse::Never {
+            if matches!(reuse, Reuse::Never | Reuse::Grouped) {
                 return (kept, [at].into_iter().chain(filters.map(|(at, _)| at)).collect());
             }
             kept.push(at);
@@ -173,14 +262,18 @@ impl Framework {
     }
 
     fn scorers(&self, skipped: &BTreeSet<Arc<str>>) -> Scorers {
-        let mut scorers = Scorers { kept: Vec::new(), normalized: Vec::new(), asked: Vec::new() };
+        let mut scorers = Scorers::default();
         for (at, enabled) in self.plugins.iter().enumerate() {
             let Some(score) = enabled.plugin.as_score() else { continue };
             if skipped.contains(&enabled.name) {
                 continue;
             }
             match score.reuse() {
-                Reuse::Never => scorers.asked.push(at),
+                Reuse::Never => {
+                    scorers.asked.push(at);
+                    scorers.by_node = true;
+                }
+                Reuse::Grouped => scorers.asked.push(at),
                 Reuse::UntilNodeChanges => scorers.kept.push(at),
                 Reuse::BeforeNormalization => {
                     scorers.kept.push(at);
@@ -191,37 +284,76 @@ impl Framework {
         scorers
     }
 
-    /// Every node that the kept filters let through is a candidate.
+    /// The filters are asked about one node of each bucket.
     fn rank(
         &self,
         state: &mut CycleState,
         pod: &PodInfo,
         snapshot: &Snapshot,
         mut standing: Standing,
+        search: &Search<'_>,
         mut diagnosis: Box<Diagnosis>,
     ) -> Result<Decision, Failure> {
-        if standing.feasible().0.is_empty() {
-            diagnosis.reject(standing.rejections());
+        let (mut open, mut rejections) = (Vec::new(), Vec::new());
+        for (at, bucket) in standing.buckets() {
+            let head = &snapshot.nodes()[bucket.members()[0]];
+            match search.rejection(state, pod, head)? {
+                None => open.push(at),
+                Some(rejection) => rejections.push((at, rejection)),
+            }
+        }
+        if open.is_empty() {
+            let mut all = standing.rejections();
+            for (at, rejection) in rejections {
+                let names = standing.members(at).iter().map(|at| snapshot.nodes()[*at].name());
+                all.extend(names.map(|node| Rejection { node: node.clone(), ..rejection.clone() }));
+            }
+            diagnosis.reject(all);
             self.put_back(standing);
             return Err(Failure::Unschedulable(diagnosis));
         }
-        let skipped = self.pre_score(state, pod, standing.feasible().0, snapshot)?;
+        let members = open.iter().map(|at| standing.members(*at)).collect();
+        let candidates = Candidates::grouped(snapshot.nodes(), members);
+        let skipped = self.pre_score(state, pod, &candidates, snapshot)?;
         let scorers = self.scorers(&skipped);
-        standing.rescore(&scorers.kept, |node| self.score_kept(&scorers, state, pod, node))?;
-        if !scorers.asked.is_empty() {
-            let (nodes, positions) = standing.feasible();
-            let listed = self.total(&scorers, state, pod, &standing, nodes, positions)?;
+        let score = |node: &NodeInfo| self.score_kept(&scorers, state, pod, node);
+        standing.rescore(snapshot, &scorers.kept, score)?;
+        if scorers.by_node {
+            let positions = open.iter().flat_map(|at| standing.members(*at)).copied();
+            let positions: Vec<usize> = positions.collect();
+            let listed = self.total(&scorers, state, pod, &standing, snapshot, &positions)?;
             self.put_back(standing);
             return Ok(Decision::Listed(listed));
         }
-        let nodes = |ties: &Vec<usize>| snapshot.nodes()[ties[0]].clone();
-        let groups = standing.groups();
-        // One node stands for all of its group: normalization looks at the scores alone.
-        let heads = groups.values().filter_map(|group| group.values().next().map(nodes));
-        let heads: Vec<Arc<NodeInfo>> = heads.collect();
-        let raws: Vec<&Raw> = groups.keys().collect();
-        let added = self.normalized(&scorers, state, pod, &heads, &raws)?;
-        Ok(Decision::Ranked(Box::new(standing), added))
+        let shares = self.shares(&scorers, state, pod, snapshot, &standing, &open)?;
+        Ok(Decision::Ranked(Box::new(standing), shares))
+    }
+
+    /// What is added to each group of the open buckets. One node stands for all of its group.
+    fn shares(
+        &self,
+        scorers: &Scorers,
+        state: &CycleState,
+        pod: &PodInfo,
+        snapshot: &Snapshot,
+        standing: &Standing,
+        open: &[usize],
+    ) -> Result<Vec<Share>, Failure> {
+        let (mut shares, mut heads) = (Vec::new(), Vec::new());
+        for bucket in open {
+            for (raw, group) in standing.groups(*bucket) {
+                let Some(head) = group.values().next().and_then(|ties| ties.first()) else {
+                    continue;
+                };
+                shares.push(Share { bucket: *bucket, raw: raw.clone(), added: 0 });
+                heads.push(snapshot.nodes()[*head].clone());
+            }
+        }
+        let raws: Vec<&Raw> = shares.iter().map(|share| &share.raw).collect();
+        let mut added = self.normalized(scorers, state, pod, &heads, &raws)?;
+        self.add_asked(scorers, state, pod, &heads, &mut added)?;
+        shares.iter_mut().zip(added).for_each(|(share, added)| share.added = added);
+        Ok(shares)
     }
 
     /// The candidates are asked one by one.
@@ -234,26 +366,24 @@ impl Framework {
         search: &Search<'_>,
         mut diagnosis: Box<Diagnosis>,
     ) -> Result<Decision, Failure> {
-        let (mut nodes, mut positions, mut rejections) = (Vec::new(), Vec::new(), Vec::new());
-        let (candidates, at) = standing.feasible();
-        for (node, position) in candidates.iter().zip(at) {
-            match search.rejection(state, pod, node)? {
+        let (mut positions, mut rejections) = (Vec::new(), Vec::new());
+        for position in standing.buckets().flat_map(|(_, bucket)| bucket.members()) {
+            match search.rejection(state, pod, &snapshot.nodes()[*position])? {
                 Some(rejection) => rejections.push(rejection),
-                None => {
-                    nodes.push(node.clone());
-                    positions.push(*position);
-                }
+                None => positions.push(*position),
             }
         }
-        if nodes.is_empty() {
+        if positions.is_empty() {
             rejections.extend(standing.rejections());
             diagnosis.reject(rejections);
             return Err(Failure::Unschedulable(diagnosis));
         }
-        let skipped = self.pre_score(state, pod, &nodes, snapshot)?;
+        let candidates = Candidates::grouped(snapshot.nodes(), positions.chunks(1).collect());
+        let skipped = self.pre_score(state, pod, &candidates, snapshot)?;
         let scorers = self.scorers(&skipped);
-        standing.rescore(&scorers.kept, |node| self.score_kept(&scorers, state, pod, node))?;
-        let listed = self.total(&scorers, state, pod, standing, &nodes, &positions)?;
+        let score = |node: &NodeInfo| self.score_kept(&scorers, state, pod, node);
+        standing.rescore(snapshot, &scorers.kept, score)?;
+        let listed = self.total(&scorers, state, pod, standing, snapshot, &positions)?;
         Ok(Decision::Listed(listed))
     }
 
@@ -331,23 +461,36 @@ impl Framework {
         state: &CycleState,
         pod: &PodInfo,
         standing: &Standing,
-        nodes: &[Arc<NodeInfo>],
+        snapshot: &Snapshot,
         positions: &[usize],
     ) -> Result<Vec<(Arc<str>, i64)>, Failure> {
-        let kept: SmallVec<[&Scored; 16]> =
-            positions.iter().filter_map(|position| standing.scored(*position)).collect();
+        let nodes: Vec<_> = positions.iter().map(|at| snapshot.nodes()[*at].clone()).collect();
+        let kept = positions.iter().filter_map(|position| standing.scored(*position));
+        let kept: Vec<&Scored> = kept.collect();
         let raws: Vec<&Raw> = kept.iter().map(|scored| &scored.raw).collect();
-        let mut totals = self.normalized(scorers, state, pod, nodes, &raws)?;
+        let mut totals = self.normalized(scorers, state, pod, &nodes, &raws)?;
         totals.iter_mut().zip(&kept).for_each(|(total, scored)| *total += scored.sum);
+        self.add_asked(scorers, state, pod, &nodes, &mut totals)?;
+        Ok(nodes.iter().map(|node| node.name().clone()).zip(totals).collect())
+    }
+
+    fn add_asked(
+        &self,
+        scorers: &Scorers,
+        state: &CycleState,
+        pod: &PodInfo,
+        nodes: &[Arc<NodeInfo>],
+        totals: &mut [i64],
+    ) -> Result<(), Failure> {
         for at in &scorers.asked {
             let enabled = &self.plugins[*at];
             let Some(score) = enabled.plugin.as_score() else { continue };
             let scores = nodes.iter().map(|node| score.score(state, pod, node));
             let scores: Result<Vec<i64>, _> = scores.collect();
             let scores = scores.map_err(|error| fault("Score", &enabled.name, &error))?;
-            self.add_normalized(*at, state, pod, nodes, scores, &mut totals)?;
+            self.add_normalized(*at, state, pod, nodes, scores, totals)?;
         }
-        Ok(nodes.iter().map(|node| node.name().clone()).zip(totals).collect())
+        Ok(())
     }
 
     /// Which plugins have nothing to score.
@@ -355,7 +498,7 @@ impl Framework {
         &self,
         state: &mut CycleState,
         pod: &PodInfo,
-        nodes: &[Arc<NodeInfo>],
+        nodes: &Candidates<'_>,
         snapshot: &Snapshot,
     ) -> Result<BTreeSet<Arc<str>>, Failure> {
         let mut skipped = BTreeSet::new();

@@ -1,6 +1,6 @@
 //! Binds through the API.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Pod;
@@ -15,11 +15,14 @@ use crate::{
     verdict::Verdict,
 };
 
-/// How often an unknown outcome is asked about before the pod goes back to the queue.
-const QUESTIONS_MAX: usize = 3;
+/// Between two questions about an unknown outcome; doubled with every question.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// An API that has not answered for so long is given up.
+const ASKED_MAX: Duration = Duration::from_secs(120);
 
-/// Posts a `Binding`. When no answer comes, it asks whether the pod is bound: a pod that is bound
-/// after all must not be taken for one that is not.
+/// Posts a `Binding`. When no answer comes, it asks whether the pod is bound until it knows: a pod
+/// that is bound after all must not be taken for one that is not, for its place would be given away.
 ///
 /// Source: `pkg/scheduler/framework/plugins/defaultbinder`.
 pub struct DefaultBinder {
@@ -73,14 +76,23 @@ impl Bind for DefaultBinder {
             Err(error) if error.is_retryable() => error,
             Err(error) => return Err(error.into()),
         };
-        for _ in 0..QUESTIONS_MAX {
-            let Ok(now) = pods.get(name).await else { continue };
-            let bound = now.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
-            let same = now.metadata.uid == pod.pod().metadata.uid;
-            if same && bound == Some(node) {
-                return Ok(Verdict::Success);
+        let (mut pause, since) = (PAUSE_MIN, tokio::time::Instant::now());
+        let now = loop {
+            match pods.get_opt(name).await {
+                Ok(now) => break now,
+                Err(fault) if fault.is_retryable() && since.elapsed() < ASKED_MAX => {
+                    tokio::time::sleep(pause).await;
+                }
+                Err(_) => return Err(error.into()),
             }
-            break;
+            pause = (pause * 2).min(PAUSE_MAX);
+        };
+        let same = now.filter(|now| now.metadata.uid == pod.pod().metadata.uid);
+        let bound = same.is_some_and(|now| {
+            now.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(node)
+        });
+        if bound {
+            return Ok(Verdict::Success);
         }
         Err(error.into())
     }

@@ -1,12 +1,10 @@
 //! Nodes that have the pod's images are better.
 
-use std::sync::Arc;
-
 use crate::{
     cycle_state::CycleState,
     error::Fault,
     node_info::{NodeInfo, normalized_image},
-    plugin::{Plugin, PreScore, SCORE_MAX, Score},
+    plugin::{Candidates, GroupKey, Grouping, Plugin, PreScore, Reuse, SCORE_MAX, Score},
     pod_info::PodInfo,
     snapshot::Snapshot,
     verdict::Verdict,
@@ -41,6 +39,29 @@ impl Plugin for ImageLocality {
     fn as_score(&self) -> Option<&dyn Score> {
         Some(self)
     }
+
+    fn as_grouping(&self) -> Option<&dyn Grouping> {
+        Some(self)
+    }
+}
+
+/// The images of a pod's containers, as nodes report them.
+fn images(pod: &PodInfo) -> impl Iterator<Item = String> + '_ {
+    let containers = pod
+        .spec()
+        .into_iter()
+        .flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
+    containers.map(|container| normalized_image(container.image.as_deref().unwrap_or_default()))
+}
+
+impl Grouping for ImageLocality {
+    /// Nodes with the same of the pod's images, of the same sizes.
+    fn group(&self, _: &CycleState, pod: &PodInfo, node: &NodeInfo, key: &mut GroupKey) {
+        let here = node.images();
+        if !here.is_empty() {
+            images(pod).for_each(|image| key.number(here.get(&image).map_or(-1, |bytes| *bytes)));
+        }
+    }
 }
 
 impl PreScore for ImageLocality {
@@ -48,25 +69,25 @@ impl PreScore for ImageLocality {
         &self,
         state: &mut CycleState,
         pod: &PodInfo,
-        _: &[Arc<NodeInfo>],
+        _: &Candidates<'_>,
         snapshot: &Snapshot,
     ) -> Result<Verdict, Fault> {
-        let Some(spec) = pod.spec() else { return Ok(Verdict::Skip) };
-        let total = snapshot.nodes().len().max(1) as f64;
-        let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
-        let mut images = Images { spread: Vec::new(), containers: 0 };
-        for image in containers.map(|container| container.image.as_deref().unwrap_or_default()) {
-            images.containers += 1;
-            let name = normalized_image(image);
-            let nodes = snapshot.nodes_with_image(&name) as f64;
-            if nodes > 0.0 {
-                images.spread.push((name, nodes / total));
-            }
-        }
-        if images.spread.is_empty() {
+        if !snapshot.has_images() {
             return Ok(Verdict::Skip);
         }
-        state.insert(images);
+        let total = snapshot.nodes().len().max(1) as f64;
+        let mut found = Images { spread: Vec::new(), containers: 0 };
+        for image in images(pod) {
+            found.containers += 1;
+            let nodes = snapshot.nodes_with_image(&image) as f64;
+            if nodes > 0.0 {
+                found.spread.push((image, nodes / total));
+            }
+        }
+        if found.spread.is_empty() {
+            return Ok(Verdict::Skip);
+        }
+        state.insert(found);
         Ok(Verdict::Success)
     }
 }
@@ -81,5 +102,9 @@ impl Score for ImageLocality {
         let max = BYTES_MAX.saturating_mul(images.containers.max(1));
         let sum = sizes.fold(0i64, i64::saturating_add).clamp(BYTES_MIN, max);
         Ok(SCORE_MAX * (sum - BYTES_MIN) / (max - BYTES_MIN))
+    }
+
+    fn reuse(&self) -> Reuse {
+        Reuse::Grouped
     }
 }

@@ -1,22 +1,23 @@
 //! Pods near other pods, or away from them.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Namespace;
 use orch_core::{Key, informer::Informer};
 
-use self::counts::counted;
-use super::Labels;
+use self::counts::{Counts, Relation, counted};
+use super::{InterPodAffinityArguments, Labels};
 use crate::{
     cycle_state::CycleState,
     error::Fault,
     event::{Actions, ChangedObject, ClusterChange, ClusterEvent, EventResource, Hint},
     node_info::NodeInfo,
     plugin::{
-        EventsToRegister, Filter, Plugin, PreFilter, PreFiltered, PreScore, SCORE_MAX, Score,
+        Candidates, EventsToRegister, Filter, GroupKey, Grouping, Plugin, PreFilter, PreFiltered,
+        PreScore, Reuse, SCORE_MAX, Score,
     },
     pod_info::{AffinityTerm, NO_LABELS, PodInfo},
-    snapshot::{Placed, Snapshot},
+    snapshot::Snapshot,
     verdict::Verdict,
 };
 
@@ -25,71 +26,55 @@ mod counts;
 const AFFINITY: &str = "node(s) didn't match pod affinity rules";
 const ANTI_AFFINITY: &str = "node(s) didn't match pod anti-affinity rules";
 const EXISTING: &str = "node(s) didn't satisfy existing pods anti-affinity rules";
-/// How much an existing pod's required affinity to this pod counts when nodes are ranked.
-const HARD_WEIGHT: i64 = 1;
 
 /// Source: `pkg/scheduler/framework/plugins/interpodaffinity`.
 #[derive(Clone, Debug)]
 pub struct InterPodAffinity {
     namespaces: Option<Informer<Namespace>>,
+    arguments: InterPodAffinityArguments,
 }
 
-/// How many matching pods (or how much weight) each topology domain has: key, then value.
-#[derive(Clone, Debug, Default)]
-struct Counts(HashMap<String, HashMap<String, i64>>);
-
-impl Counts {
-    fn add(&mut self, key: &str, node: &NodeInfo, by: i64) {
-        let Some(value) = node.label(key) else { return };
-        if let Some(count) = self.0.get_mut(key).and_then(|domain| domain.get_mut(value)) {
-            *count += by;
-            if *count == 0 {
-                // Domains come and go with their nodes.
-                self.forget(key, value);
-            }
-        } else {
-            *self.0.entry(key.to_owned()).or_default().entry(value.to_owned()).or_default() += by;
-        }
-    }
-
-    fn forget(&mut self, key: &str, value: &str) {
-        if let Some(domain) = self.0.get_mut(key) {
-            domain.remove(value);
-            if domain.is_empty() {
-                self.0.remove(key);
-            }
-        }
-    }
-
-    fn get(&self, key: &str, node: &NodeInfo) -> i64 {
-        let count = || self.0.get(key)?.get(node.label(key)?).copied();
-        count().unwrap_or(0)
-    }
-
-    fn is_empty(&self) -> bool {
-        self.0.values().flat_map(HashMap::values).all(|count| *count == 0)
-    }
-}
-
-#[derive(Clone, Debug)]
-struct FilterState {
+/// What a pod asks of its surroundings, with the namespaces that selectors select spelled out.
+#[derive(Clone, Debug, PartialEq)]
+struct Terms {
     affinity: Vec<AffinityTerm>,
     anti_affinity: Vec<AffinityTerm>,
-    /// Existing pods that match all of the pod's affinity terms.
-    affinity_counts: Arc<Counts>,
-    anti_affinity_counts: Arc<Counts>,
-    /// Existing pods that do not want this pod near them.
-    existing_counts: Arc<Counts>,
+    /// Those that score, the ones against with a negative weight.
+    preferred: Vec<AffinityTerm>,
+    /// Of the pod's namespace.
     namespace_labels: Labels,
+    arguments: InterPodAffinityArguments,
 }
 
-#[derive(Clone, Debug, Default)]
-struct ScoreState(Counts);
+impl Terms {
+    /// Whether what placed pods prefer does not count.
+    fn ignores_existing(&self) -> bool {
+        self.arguments.ignore_preferred_of_existing && self.preferred.is_empty()
+    }
+
+    /// Whether a pod that is placed may mean anything: a quick no for most.
+    fn may_concern(&self, other: &PodInfo) -> bool {
+        other.has_affinity()
+            || !self.affinity.is_empty()
+            || !self.anti_affinity.is_empty()
+            || !self.preferred.is_empty()
+    }
+}
+
+/// What was found out before any node.
+#[derive(Clone, Debug)]
+struct Found {
+    terms: Arc<Terms>,
+    counts: Arc<Counts>,
+}
 
 impl InterPodAffinity {
     /// Looks the labels of namespaces up in this informer; without one, namespaces have none.
-    pub fn new(namespaces: Option<Informer<Namespace>>) -> Self {
-        Self { namespaces }
+    pub fn new(
+        namespaces: Option<Informer<Namespace>>,
+        arguments: InterPodAffinityArguments,
+    ) -> Self {
+        Self { namespaces, arguments }
     }
 
     fn labels_of(&self, namespace: &str) -> Labels {
@@ -97,7 +82,7 @@ impl InterPodAffinity {
         found.and_then(|namespace| namespace.metadata.labels.clone()).unwrap_or_default()
     }
 
-    /// The pod's terms, with the namespaces that their selectors select spelled out.
+    /// Terms with the namespaces that their selectors select spelled out.
     fn resolved(&self, terms: &[AffinityTerm]) -> Vec<AffinityTerm> {
         let mut terms = terms.to_vec();
         for term in &mut terms {
@@ -109,6 +94,20 @@ impl InterPodAffinity {
             term.namespaces.extend(selected.filter_map(|ns| ns.metadata.name.clone()));
         }
         terms
+    }
+
+    fn terms(&self, pod: &PodInfo) -> Terms {
+        let mut against = self.resolved(&pod.anti_affinity().preferred);
+        against.iter_mut().for_each(|term| term.weight = -term.weight);
+        let mut preferred = self.resolved(&pod.affinity().preferred);
+        preferred.append(&mut against);
+        Terms {
+            affinity: self.resolved(&pod.affinity().required),
+            anti_affinity: self.resolved(&pod.anti_affinity().required),
+            preferred,
+            namespace_labels: self.labels_of(pod.namespace()),
+            arguments: self.arguments,
+        }
     }
 }
 
@@ -133,6 +132,10 @@ impl Plugin for InterPodAffinity {
         Some(self)
     }
 
+    fn as_grouping(&self) -> Option<&dyn Grouping> {
+        Some(self)
+    }
+
     fn as_events_to_register(&self) -> Option<&dyn EventsToRegister> {
         Some(self)
     }
@@ -143,28 +146,56 @@ fn matches_all(terms: &[AffinityTerm], pod: &PodInfo) -> bool {
     !terms.is_empty() && terms.iter().all(|term| term.matches(pod, &NO_LABELS))
 }
 
-/// The placed pods that a term is about.
-fn about<'a>(snapshot: &'a Snapshot, term: &'a AffinityTerm) -> impl Iterator<Item = &'a Placed> {
-    snapshot.matching(&term.namespaces, &term.selector)
+/// What a pod that is placed is to the pod: each relation with its topology and its amount.
+fn relations(
+    terms: &Terms,
+    pod: &PodInfo,
+    other: &PodInfo,
+    found: &mut dyn FnMut(Relation, &str, i64),
+) {
+    if matches_all(&terms.affinity, other) {
+        terms.affinity.iter().for_each(|term| found(Relation::Wanted, &term.topology_key, 1));
+    }
+    for term in terms.anti_affinity.iter().filter(|term| term.matches(other, &NO_LABELS)) {
+        found(Relation::Unwanted, &term.topology_key, 1);
+    }
+    for term in terms.preferred.iter().filter(|term| term.matches(other, &NO_LABELS)) {
+        found(Relation::Scored, &term.topology_key, term.weight);
+    }
+    if !other.has_affinity() {
+        return;
+    }
+    let labels = &terms.namespace_labels;
+    for term in other.anti_affinity().required.iter().filter(|term| term.matches(pod, labels)) {
+        found(Relation::Unwilling, &term.topology_key, 1);
+    }
+    if terms.ignores_existing() {
+        return;
+    }
+    let hard_weight = terms.arguments.hard_weight;
+    if hard_weight > 0 {
+        for term in other.affinity().required.iter().filter(|term| term.matches(pod, labels)) {
+            found(Relation::Scored, &term.topology_key, hard_weight);
+        }
+    }
+    for (terms, sign) in [(&other.affinity().preferred, 1), (&other.anti_affinity().preferred, -1)]
+    {
+        for term in terms.iter().filter(|term| term.matches(pod, labels)) {
+            found(Relation::Scored, &term.topology_key, sign * term.weight);
+        }
+    }
 }
 
-impl FilterState {
-    fn count(&mut self, pod: &PodInfo, other: &PodInfo, node: &NodeInfo, by: i64) {
-        for term in &other.anti_affinity().required {
-            if term.matches(pod, &self.namespace_labels) {
-                Arc::make_mut(&mut self.existing_counts).add(&term.topology_key, node, by);
-            }
+impl Found {
+    fn count(&mut self, pod: &PodInfo, other: &PodInfo, node: &NodeInfo, times: i64) {
+        if self.terms.may_concern(other) {
+            let counts = Arc::make_mut(&mut self.counts);
+            counts.count(&self.terms, pod, other, node, times, &|_| false);
         }
-        if matches_all(&self.affinity, other) {
-            for term in &self.affinity {
-                Arc::make_mut(&mut self.affinity_counts).add(&term.topology_key, node, by);
-            }
-        }
-        for term in &self.anti_affinity {
-            if term.matches(other, &NO_LABELS) {
-                Arc::make_mut(&mut self.anti_affinity_counts).add(&term.topology_key, node, by);
-            }
-        }
+    }
+
+    fn get(&self, relation: Relation, key: &str, pod: &PodInfo, node: &NodeInfo) -> i64 {
+        self.counts.get((relation, key), &self.terms, pod, node)
     }
 }
 
@@ -175,25 +206,15 @@ impl PreFilter for InterPodAffinity {
         pod: &PodInfo,
         snapshot: &Snapshot,
     ) -> Result<PreFiltered, Fault> {
-        let mut own = FilterState {
-            affinity: self.resolved(&pod.affinity().required),
-            anti_affinity: self.resolved(&pod.anti_affinity().required),
-            affinity_counts: Arc::default(),
-            anti_affinity_counts: Arc::default(),
-            existing_counts: Arc::default(),
-            namespace_labels: self.labels_of(pod.namespace()),
-        };
-        let mut others = snapshot.pods_with_required_anti_affinity();
-        let lonely = own.affinity.is_empty() && own.anti_affinity.is_empty();
-        if !lonely || others.next().is_some() {
-            own = counted(pod, own, snapshot);
+        if !pod.has_affinity() && snapshot.pods_with_affinity().next().is_none() {
+            return Ok(Verdict::Skip.into());
         }
-        let nothing = own.affinity.is_empty()
-            && own.anti_affinity.is_empty()
-            && own.existing_counts.is_empty();
-        let verdict = if nothing { Verdict::Skip } else { Verdict::Success };
-        state.insert(own);
-        Ok(verdict.into())
+        let (terms, counts) = counted(pod, self.terms(pod), snapshot);
+        let nothing = terms.affinity.is_empty()
+            && terms.anti_affinity.is_empty()
+            && !counts.has(Relation::Unwilling);
+        state.insert(Found { terms, counts });
+        Ok(if nothing { Verdict::Skip } else { Verdict::Success }.into())
     }
 
     fn add_pod(
@@ -203,8 +224,7 @@ impl PreFilter for InterPodAffinity {
         added: &PodInfo,
         node: &NodeInfo,
     ) -> Result<(), Fault> {
-        let own = state.get_mut::<FilterState>().ok_or("PreFilter did not run")?;
-        own.count(pod, added, node, 1);
+        state.get_mut::<Found>().ok_or("PreFilter did not run")?.count(pod, added, node, 1);
         Ok(())
     }
 
@@ -215,86 +235,91 @@ impl PreFilter for InterPodAffinity {
         removed: &PodInfo,
         node: &NodeInfo,
     ) -> Result<(), Fault> {
-        let own = state.get_mut::<FilterState>().ok_or("PreFilter did not run")?;
-        own.count(pod, removed, node, -1);
+        state.get_mut::<Found>().ok_or("PreFilter did not run")?.count(pod, removed, node, -1);
         Ok(())
+    }
+}
+
+impl Grouping for InterPodAffinity {
+    fn group(&self, state: &CycleState, pod: &PodInfo, node: &NodeInfo, key: &mut GroupKey) {
+        let Some(found) = state.get::<Found>() else { return };
+        for (of, topology) in &found.counts.topologies {
+            if !topology.by_node || node.label(of).is_none() {
+                key.label(node.label(of));
+                continue;
+            }
+            let mut sums = [0; 4];
+            for other in node.pods().iter().filter(|other| found.terms.may_concern(other)) {
+                relations(&found.terms, pod, other, &mut |relation, topology_key, amount| {
+                    if *topology_key == **of {
+                        sums[relation as usize] += amount;
+                    }
+                });
+            }
+            let [wanted, unwanted, unwilling, scored] = sums;
+            let flags = [wanted, unwanted, unwilling].map(|sum| i64::from(sum > 0));
+            flags.into_iter().chain([scored]).for_each(|number| key.number(number));
+        }
+    }
+
+    fn version(&self, state: &CycleState) -> u64 {
+        state.get::<Found>().map_or(0, |found| found.counts.version)
     }
 }
 
 impl Filter for InterPodAffinity {
     fn filter(&self, state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<Verdict, Fault> {
-        let own = state.get::<FilterState>().ok_or("PreFilter did not run")?;
-        if !satisfies_affinity(own, pod, node) {
+        let found = state.get::<Found>().ok_or("PreFilter did not run")?;
+        if !satisfies_affinity(found, pod, node) {
             return Ok(Verdict::unresolvable(AFFINITY));
         }
-        let near = |term: &AffinityTerm| own.anti_affinity_counts.get(&term.topology_key, node) > 0;
-        if own.anti_affinity.iter().any(near) {
+        let near =
+            |term: &AffinityTerm| found.get(Relation::Unwanted, &term.topology_key, pod, node) > 0;
+        if found.terms.anti_affinity.iter().any(near) {
             return Ok(Verdict::unschedulable(ANTI_AFFINITY));
         }
-        let unwanted =
-            own.existing_counts.0.keys().any(|key| own.existing_counts.get(key, node) > 0);
+        let mut keys = found.counts.topologies.keys();
+        let unwanted = keys.any(|key| found.get(Relation::Unwilling, key, pod, node) > 0);
         Ok(Verdict::success_if(!unwanted, EXISTING))
+    }
+
+    fn reuse(&self) -> Reuse {
+        Reuse::Grouped
     }
 }
 
-fn satisfies_affinity(own: &FilterState, pod: &PodInfo, node: &NodeInfo) -> bool {
+fn satisfies_affinity(found: &Found, pod: &PodInfo, node: &NodeInfo) -> bool {
+    let terms = &found.terms.affinity;
     let mut met = true;
-    for term in &own.affinity {
+    for term in terms {
         if node.label(&term.topology_key).is_none() {
             return false;
         }
-        met &= own.affinity_counts.get(&term.topology_key, node) > 0;
+        met &= found.get(Relation::Wanted, &term.topology_key, pod, node) > 0;
     }
     // The first of a group of pods that want to be together has nobody to be with yet.
-    met || own.affinity_counts.is_empty() && matches_all(&own.affinity, pod)
+    met || !found.counts.has(Relation::Wanted) && matches_all(terms, pod)
 }
 
 impl PreScore for InterPodAffinity {
     fn pre_score(
         &self,
         state: &mut CycleState,
-        pod: &PodInfo,
-        _: &[Arc<NodeInfo>],
-        snapshot: &Snapshot,
+        _: &PodInfo,
+        _: &Candidates<'_>,
+        _: &Snapshot,
     ) -> Result<Verdict, Fault> {
-        let mut counts = Counts::default();
-        for (terms, sign) in [(&pod.affinity().preferred, 1), (&pod.anti_affinity().preferred, -1)]
-        {
-            for term in &self.resolved(terms) {
-                for placed in about(snapshot, term) {
-                    let Some(node) = snapshot.node(&placed.node) else { continue };
-                    counts.add(&term.topology_key, node, sign * term.weight);
-                }
-            }
-        }
-        let labels = self.labels_of(pod.namespace());
-        for placed in snapshot.pods_with_affinity() {
-            let Some(node) = snapshot.node(&placed.node) else { continue };
-            let other = &placed.pod;
-            let terms = [
-                (&other.affinity().required, HARD_WEIGHT, true),
-                (&other.affinity().preferred, 1, false),
-                (&other.anti_affinity().preferred, -1, false),
-            ];
-            for (terms, sign, hard) in terms {
-                for term in terms.iter().filter(|term| term.matches(pod, &labels)) {
-                    let weight = if hard { 1 } else { term.weight };
-                    counts.add(&term.topology_key, node, sign * weight);
-                }
-            }
-        }
-        if counts.0.is_empty() {
-            return Ok(Verdict::Skip);
-        }
-        state.insert(ScoreState(counts));
-        Ok(Verdict::Success)
+        let found = state.get::<Found>();
+        let scores = found.is_some_and(|found| found.counts.has(Relation::Scored));
+        Ok(if scores { Verdict::Success } else { Verdict::Skip })
     }
 }
 
 impl Score for InterPodAffinity {
-    fn score(&self, state: &CycleState, _: &PodInfo, node: &NodeInfo) -> Result<i64, Fault> {
-        let ScoreState(counts) = state.get().ok_or("PreScore did not run")?;
-        Ok(counts.0.keys().map(|key| counts.get(key, node)).sum())
+    fn score(&self, state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<i64, Fault> {
+        let found = state.get::<Found>().ok_or("PreFilter did not run")?;
+        let keys = found.counts.topologies.keys();
+        Ok(keys.map(|key| found.get(Relation::Scored, key, pod, node)).sum())
     }
 
     fn normalize(
@@ -311,6 +336,10 @@ impl Score for InterPodAffinity {
             *score = (SCORE_MAX as f64 * part) as i64;
         }
         Ok(())
+    }
+
+    fn reuse(&self) -> Reuse {
+        Reuse::Grouped
     }
 }
 

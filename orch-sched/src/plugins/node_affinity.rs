@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use k8s_openapi::api::core::v1::{Node, NodeAffinity as Affinity, NodeSelectorTerm};
+use k8s_openapi::api::core::v1::{
+    Node, NodeAffinity as Affinity, NodeSelectorTerm, PreferredSchedulingTerm,
+};
 
 use super::{Labels, default_normalize};
 use crate::{
@@ -10,17 +12,49 @@ use crate::{
     error::Fault,
     event::{Actions, ClusterChange, ClusterEvent, EventResource, Hint},
     node_info::NodeInfo,
-    plugin::{EventsToRegister, Filter, Plugin, PreFilter, PreFiltered, PreScore, Reuse, Score},
+    plugin::{
+        Candidates, EventsToRegister, Filter, Plugin, PreFilter, PreFiltered, PreScore, Reuse,
+        Score,
+    },
     pod_info::{NO_LABELS, PodInfo, term_matches},
     snapshot::Snapshot,
     verdict::Verdict,
 };
 
 const REASON: &str = "node(s) didn't match Pod's node affinity/selector";
+const ENFORCED: &str = "node(s) didn't match scheduler-enforced node affinity";
 
 /// Source: `pkg/scheduler/framework/plugins/nodeaffinity`.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NodeAffinity;
+#[derive(Clone, Debug, Default)]
+pub struct NodeAffinity {
+    /// Asked of nodes beside what the pod asks.
+    added: Option<Affinity>,
+}
+
+impl NodeAffinity {
+    /// Asks this of nodes beside what pods ask.
+    pub fn adding(added: Option<Affinity>) -> Self {
+        Self { added }
+    }
+
+    fn added_terms(&self) -> Option<&[NodeSelectorTerm]> {
+        let required = &self.added.as_ref()?.required_during_scheduling_ignored_during_execution;
+        required.as_ref().map(|required| required.node_selector_terms.as_slice())
+    }
+
+    fn enforced(&self, labels: &Labels, name: &str) -> bool {
+        let mut terms = self.added_terms().into_iter().flatten().peekable();
+        self.added_terms().is_none() || terms.any(|term| term_matches(term, labels, name))
+    }
+
+    fn preferred<'a>(
+        &'a self,
+        pod: &'a PodInfo,
+    ) -> impl Iterator<Item = &'a PreferredSchedulingTerm> {
+        let both = self.added.iter().chain(affinity(pod));
+        both.flat_map(|a| a.preferred_during_scheduling_ignored_during_execution.iter().flatten())
+    }
+}
 
 impl Plugin for NodeAffinity {
     fn name(&self) -> &str {
@@ -95,7 +129,7 @@ impl PreFilter for NodeAffinity {
     ) -> Result<PreFiltered, Fault> {
         let has_selector = pod.spec().is_some_and(|spec| spec.node_selector.is_some());
         let terms = required_terms(pod);
-        if !has_selector && terms.is_none() {
+        if !has_selector && terms.is_none() && self.added_terms().is_none() {
             return Ok(Verdict::Skip.into());
         }
         let nodes = terms.and_then(named_nodes);
@@ -109,6 +143,9 @@ impl PreFilter for NodeAffinity {
 
 impl Filter for NodeAffinity {
     fn filter(&self, _: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<Verdict, Fault> {
+        if !self.enforced(node.labels(), node.name()) {
+            return Ok(Verdict::unresolvable(ENFORCED));
+        }
         let fits = node_fits(pod, node.labels(), node.name());
         Ok(if fits { Verdict::Success } else { Verdict::unresolvable(REASON) })
     }
@@ -123,23 +160,18 @@ impl PreScore for NodeAffinity {
         &self,
         _: &mut CycleState,
         pod: &PodInfo,
-        _: &[Arc<NodeInfo>],
+        _: &Candidates<'_>,
         _: &Snapshot,
     ) -> Result<Verdict, Fault> {
-        let preferred = affinity(pod)
-            .and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_deref());
-        let none = preferred.unwrap_or_default().is_empty();
+        let none = self.preferred(pod).next().is_none();
         Ok(if none { Verdict::Skip } else { Verdict::Success })
     }
 }
 
 impl Score for NodeAffinity {
     fn score(&self, _: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<i64, Fault> {
-        let preferred = affinity(pod)
-            .and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_deref());
-        let matching = preferred
-            .unwrap_or_default()
-            .iter()
+        let matching = self
+            .preferred(pod)
             .filter(|term| term_matches(&term.preference, node.labels(), node.name()));
         Ok(matching.map(|term| i64::from(term.weight)).sum())
     }
@@ -168,7 +200,8 @@ impl EventsToRegister for NodeAffinity {
     fn hint(&self, pod: &PodInfo, change: &ClusterChange) -> Hint {
         let fits = |node: &Node| {
             let labels = node.metadata.labels.as_ref().unwrap_or(&NO_LABELS);
-            node_fits(pod, labels, node.metadata.name.as_deref().unwrap_or_default())
+            let name = node.metadata.name.as_deref().unwrap_or_default();
+            self.enforced(labels, name) && node_fits(pod, labels, name)
         };
         if change.node().is_some_and(|node| !fits(node)) { Hint::Skip } else { Hint::Queue }
     }

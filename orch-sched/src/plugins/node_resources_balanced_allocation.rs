@@ -1,13 +1,11 @@
 //! Nodes whose resources are used evenly are better.
 
-use std::sync::Arc;
-
-use super::node_resources_fit::{WeightedResource, cpu_and_memory, usage};
+use super::{WeightedResource, cpu_and_memory, node_resources_fit::usage};
 use crate::{
     cycle_state::CycleState,
     error::Fault,
     node_info::NodeInfo,
-    plugin::{Plugin, PreScore, Reuse, SCORE_MAX, Score},
+    plugin::{Candidates, Plugin, PreScore, Reuse, SCORE_MAX, Score},
     pod_info::PodInfo,
     snapshot::Snapshot,
     verdict::Verdict,
@@ -23,6 +21,13 @@ impl Default for NodeResourcesBalancedAllocation {
     /// CPU and memory.
     fn default() -> Self {
         Self { resources: cpu_and_memory() }
+    }
+}
+
+impl NodeResourcesBalancedAllocation {
+    /// Balances these resources.
+    pub fn of(resources: Vec<WeightedResource>) -> Self {
+        Self { resources }
     }
 }
 
@@ -46,7 +51,7 @@ impl PreScore for NodeResourcesBalancedAllocation {
         &self,
         _: &mut CycleState,
         pod: &PodInfo,
-        _: &[Arc<NodeInfo>],
+        _: &Candidates<'_>,
         _: &Snapshot,
     ) -> Result<Verdict, Fault> {
         let wants = pod.requests();

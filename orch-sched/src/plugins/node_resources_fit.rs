@@ -7,45 +7,64 @@ use crate::{
     error::Fault,
     event::{Actions, ChangedObject, ClusterChange, ClusterEvent, EventResource, Hint},
     node_info::NodeInfo,
-    plugin::{EventsToRegister, Filter, Plugin, Reuse, SCORE_MAX, Score},
+    plugin::{EventsToRegister, Filter, Plugin, Reuse, Score},
+    plugins::FitArguments,
     pod_info::PodInfo,
     resources::Resources,
     verdict::{Reasons, Verdict},
 };
 
-/// A resource that counts when nodes are ranked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WeightedResource {
-    /// `cpu`, `memory` or another resource.
-    pub name: String,
-    /// How much it counts.
-    pub weight: i64,
-}
+mod strategy;
 
-pub(super) fn cpu_and_memory() -> Vec<WeightedResource> {
-    ["cpu", "memory"].map(|name| WeightedResource { name: name.into(), weight: 1 }).into()
-}
-
-/// Filters by requests and ranks by LeastAllocated.
+/// Filters by requests and ranks by utilization.
 ///
-/// Source: `pkg/scheduler/framework/plugins/noderesources/fit.go`, `least_allocated.go`.
-/// Differs: the strategies MostAllocated and RequestedToCapacityRatio are not there yet.
-#[derive(Clone, Debug)]
+/// Source: `pkg/scheduler/framework/plugins/noderesources/fit.go`.
+#[derive(Clone, Debug, Default)]
 pub struct NodeResourcesFit {
-    ranked: Vec<WeightedResource>,
-}
-
-impl Default for NodeResourcesFit {
-    /// Ranks by CPU and memory, equally.
-    fn default() -> Self {
-        Self { ranked: cpu_and_memory() }
-    }
+    arguments: FitArguments,
 }
 
 impl NodeResourcesFit {
-    /// Ranks by these resources.
-    pub fn ranked_by(ranked: Vec<WeightedResource>) -> Self {
-        Self { ranked }
+    /// As these arguments have it.
+    pub fn new(arguments: FitArguments) -> Self {
+        Self { arguments }
+    }
+
+    /// Whether Filter leaves a resource out. Only extended resources can be.
+    fn ignores(&self, name: &str) -> bool {
+        let Some((group, _)) = name.split_once('/') else { return false };
+        let FitArguments { ignored_resources, ignored_groups, .. } = &self.arguments;
+        !(group == "kubernetes.io" || group.ends_with(".kubernetes.io"))
+            && (ignored_resources.iter().any(|ignored| ignored == name)
+                || ignored_groups.iter().any(|ignored| ignored == group))
+    }
+
+    /// What is missing, and whether the node could never give it.
+    fn missing(&self, pod: &Resources, node: &NodeInfo) -> (Reasons, bool) {
+        let (has, used) = (node.allocatable(), node.requested());
+        let mut reasons = Reasons::new();
+        let mut never = false;
+        if used.pods.saturating_add(1) > has.pods {
+            reasons.push("Too many pods".into());
+        }
+        let mut check = |name: &str, wants: i64, has: i64, used: i64| {
+            if wants > 0 && wants > has.saturating_sub(used) {
+                never |= wants > has;
+                reasons.push(match name {
+                    "cpu" => "Insufficient cpu".into(),
+                    "memory" => "Insufficient memory".into(),
+                    other => Cow::Owned(format!("Insufficient {other}")),
+                });
+            }
+        };
+        check("cpu", pod.milli_cpu, has.milli_cpu, used.milli_cpu);
+        check("memory", pod.memory, has.memory, used.memory);
+        let disk = (pod.ephemeral_storage, has.ephemeral_storage, used.ephemeral_storage);
+        check("ephemeral-storage", disk.0, disk.1, disk.2);
+        for (name, wants) in pod.scalar.iter().filter(|(name, _)| !self.ignores(name)) {
+            check(name, *wants, has.scalar(name), used.scalar(name));
+        }
+        (reasons, never)
     }
 }
 
@@ -67,37 +86,9 @@ impl Plugin for NodeResourcesFit {
     }
 }
 
-/// What is missing, and whether the node could never give it.
-fn missing(pod: &Resources, node: &NodeInfo) -> (Reasons, bool) {
-    let (has, used) = (node.allocatable(), node.requested());
-    let mut reasons = Reasons::new();
-    let mut never = false;
-    if used.pods.saturating_add(1) > has.pods {
-        reasons.push("Too many pods".into());
-    }
-    let mut check = |name: &str, wants: i64, has: i64, used: i64| {
-        if wants > 0 && wants > has.saturating_sub(used) {
-            never |= wants > has;
-            reasons.push(match name {
-                "cpu" => "Insufficient cpu".into(),
-                "memory" => "Insufficient memory".into(),
-                other => Cow::Owned(format!("Insufficient {other}")),
-            });
-        }
-    };
-    check("cpu", pod.milli_cpu, has.milli_cpu, used.milli_cpu);
-    check("memory", pod.memory, has.memory, used.memory);
-    let disk = (pod.ephemeral_storage, has.ephemeral_storage, used.ephemeral_storage);
-    check("ephemeral-storage", disk.0, disk.1, disk.2);
-    for (name, wants) in &pod.scalar {
-        check(name, *wants, has.scalar(name), used.scalar(name));
-    }
-    (reasons, never)
-}
-
 impl Filter for NodeResourcesFit {
     fn filter(&self, _: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<Verdict, Fault> {
-        let (reasons, never) = missing(pod.requests(), node);
+        let (reasons, never) = self.missing(pod.requests(), node);
         Ok(if reasons.is_empty() {
             Verdict::Success
         } else if never {
@@ -137,18 +128,7 @@ pub(super) fn usage(name: &str, pod: &PodInfo, node: &NodeInfo, non_zero: bool) 
 
 impl Score for NodeResourcesFit {
     fn score(&self, _: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<i64, Fault> {
-        let (mut score, mut weights) = (0i64, 0i64);
-        for WeightedResource { name, weight } in &self.ranked {
-            let (has, used) = usage(name, pod, node, true);
-            if has <= 0 {
-                continue;
-            }
-            let free = has.saturating_sub(used).max(0);
-            let own = i128::from(free) * i128::from(SCORE_MAX) / i128::from(has);
-            score = score.saturating_add((own as i64).saturating_mul(*weight));
-            weights += weight;
-        }
-        Ok(if weights > 0 { score / weights } else { 0 })
+        Ok(self.arguments.strategy.score(|name| usage(name, pod, node, true)))
     }
 
     fn reuse(&self) -> Reuse {
@@ -176,7 +156,10 @@ impl EventsToRegister for NodeResourcesFit {
                     wants.milli_cpu <= has.milli_cpu
                         && wants.memory <= has.memory
                         && wants.ephemeral_storage <= has.ephemeral_storage
-                        && wants.scalar.iter().all(|(name, wants)| *wants <= has.scalar(name))
+                        && wants
+                            .scalar
+                            .iter()
+                            .all(|(name, wants)| *wants <= has.scalar(name) || self.ignores(name))
                 })
             }
             _ => true,

@@ -22,6 +22,8 @@ use orch_core::{
 use parking_lot::Mutex;
 use serde_json::json;
 
+use self::capacity::{Provision, StorageCapacity};
+use super::VolumeBindingArguments;
 use crate::{
     cycle_state::CycleState,
     error::Fault,
@@ -33,25 +35,33 @@ use crate::{
     verdict::Verdict,
 };
 
+mod capacity;
+
 const UNBOUND_IMMEDIATE: &str = "pod has unbound immediate PersistentVolumeClaims";
 const NODE_CONFLICT: &str = "node(s) didn't match PersistentVolume's node affinity";
 const BIND_CONFLICT: &str = "node(s) didn't find available persistent volumes to bind";
 const NO_VOLUME: &str = "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)";
 const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
-/// A pod whose claims are not bound by then goes back to the queue.
-const BIND_TIMEOUT: Duration = Duration::from_secs(600);
+const NO_SPACE: &str = "node(s) did not have enough free storage";
+
+/// Volumes that are promised to a pod's claims: volume, then pod. Shared by all profiles.
+pub(crate) type Promised = Arc<Mutex<HashMap<String, Arc<str>>>>;
 
 /// Source: `pkg/scheduler/framework/plugins/volumebinding`.
-/// Differs: storage capacity is not tracked, and nodes are not ranked by it.
+/// Differs: nodes are not ranked by storage capacity, which upstream does only on demand.
 pub struct VolumeBinding {
     client: Arc<dyn Client>,
     claims: Informer<PersistentVolumeClaim>,
     volumes: Informer<PersistentVolume>,
     classes: Informer<StorageClass>,
-    /// Volumes that are promised to a pod's claims: volume, then pod.
-    promised: Mutex<HashMap<String, Arc<str>>>,
+    capacity: StorageCapacity,
+    arguments: VolumeBindingArguments,
+    promised: Promised,
 }
+
+/// Where a claim's volume can come from: those that exist, smallest first, and new ones.
+type Sources = (Vec<Arc<PersistentVolume>>, Option<Provision>);
 
 /// The pod's claims, looked up once per cycle.
 #[derive(Clone)]
@@ -60,7 +70,7 @@ struct Claims {
     unbound: Vec<Arc<PersistentVolumeClaim>>,
     /// Volumes that could be bound to each unbound claim, smallest first; and whether new ones can
     /// be made for it.
-    candidates: Arc<Vec<(Vec<Arc<PersistentVolume>>, bool)>>,
+    candidates: Arc<Vec<Sources>>,
 }
 
 /// What is to be done once the node is certain.
@@ -77,7 +87,7 @@ impl fmt::Debug for VolumeBinding {
 }
 
 /// The claims that a pod names, and whether each belongs to an ephemeral volume of the pod.
-pub(super) fn claim_names(pod: &Pod) -> Vec<(String, bool)> {
+pub(crate) fn claim_names(pod: &Pod) -> Vec<(String, bool)> {
     let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     let claims = volumes.iter().filter_map(|volume| {
@@ -142,13 +152,19 @@ fn suits(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
 
 impl VolumeBinding {
     /// Looks claims, volumes and classes up in these informers, and writes through their client.
-    pub fn new(informers: &Informers) -> Self {
+    pub(crate) fn new(
+        informers: &Informers,
+        arguments: VolumeBindingArguments,
+        promised: Promised,
+    ) -> Self {
         Self {
             client: informers.client().clone(),
             claims: informers.of(),
             volumes: informers.of(),
             classes: informers.of(),
-            promised: Mutex::default(),
+            capacity: StorageCapacity::new(informers),
+            arguments,
+            promised,
         }
     }
 
@@ -203,7 +219,7 @@ impl VolumeBinding {
         Ok(Claims { bound, unbound, candidates: Arc::new(candidates) })
     }
 
-    fn candidates(&self, claim: &PersistentVolumeClaim) -> (Vec<Arc<PersistentVolume>>, bool) {
+    fn candidates(&self, claim: &PersistentVolumeClaim) -> Sources {
         let mut volumes = self.volumes.list();
         volumes.retain(|volume| suits(volume, claim));
         volumes.sort_by_key(|volume| {
@@ -211,29 +227,39 @@ impl VolumeBinding {
             let reserved_for_it = spec.is_some_and(|spec| spec.claim_ref.is_some());
             (!reserved_for_it, storage(spec.and_then(|spec| spec.capacity.as_ref())))
         });
-        let class = self.class(claim);
-        let provisioner = class.map(|class| class.provisioner.clone()).unwrap_or_default();
-        (volumes, !provisioner.is_empty() && provisioner != NO_PROVISIONER)
+        let class = self
+            .class(claim)
+            .filter(|class| !class.provisioner.is_empty() && class.provisioner != NO_PROVISIONER);
+        (volumes, class.map(|class| self.capacity.provision(&class, claim)))
     }
 
-    /// How the pod's unbound claims would be bound on a node; `None` if they cannot be.
-    fn plan(&self, claims: &Claims, pod: &PodInfo, node: &NodeInfo) -> Option<Bindings> {
+    /// How the pod's unbound claims would be bound on a node, or why they cannot be.
+    fn plan(
+        &self,
+        claims: &Claims,
+        pod: &PodInfo,
+        node: &NodeInfo,
+    ) -> Result<Bindings, &'static str> {
         let promised = self.promised.lock();
         let mut plan = Bindings::default();
-        for (claim, (volumes, provisionable)) in claims.unbound.iter().zip(&*claims.candidates) {
+        let mut space = true;
+        for (claim, (volumes, provision)) in claims.unbound.iter().zip(&*claims.candidates) {
             let taken = |volume: &PersistentVolume| {
                 let name = volume.metadata.name.as_deref().unwrap_or_default();
                 promised.get(name).is_some_and(|owner| owner != pod.uid())
                     || plan.existing.iter().any(|(v, _)| v.metadata.name == volume.metadata.name)
             };
             let volume = volumes.iter().find(|v| !taken(v) && fits_node(v, node));
-            match volume {
-                Some(volume) => plan.existing.push((volume.clone(), claim.clone())),
-                None if *provisionable => plan.provisioned.push(claim.clone()),
-                None => return None,
+            match (volume, provision) {
+                (Some(volume), _) => plan.existing.push((volume.clone(), claim.clone())),
+                (None, Some(provision)) if provision.reaches(node) => {
+                    space &= provision.has_space(node);
+                    plan.provisioned.push(claim.clone());
+                }
+                (None, _) => return Err(BIND_CONFLICT),
             }
         }
-        Some(plan)
+        if space { Ok(plan) } else { Err(NO_SPACE) }
     }
 
     async fn bind(&self, plan: &Bindings, node: &str) -> Result<(), ClientError> {
@@ -359,8 +385,8 @@ impl Filter for VolumeBinding {
             }
         }
         Ok(match self.plan(claims, pod, node) {
-            Some(_) => Verdict::Success,
-            None => Verdict::unresolvable(BIND_CONFLICT),
+            Ok(_) => Verdict::Success,
+            Err(reason) => Verdict::unresolvable(reason),
         })
     }
 }
@@ -373,8 +399,9 @@ impl Reserve for VolumeBinding {
     fn reserve(&self, state: &mut CycleState, pod: &PodInfo, _: &str) -> Result<Verdict, Fault> {
         let Some(claims) = state.get::<Claims>() else { return Ok(Verdict::Success) };
         let ChosenNode(node) = state.get().ok_or("no node was chosen")?;
-        let Some(plan) = self.plan(claims, pod, node) else {
-            return Ok(Verdict::unschedulable(BIND_CONFLICT));
+        let plan = match self.plan(claims, pod, node) {
+            Ok(plan) => plan,
+            Err(reason) => return Ok(Verdict::unschedulable(reason)),
         };
         let mut promised = self.promised.lock();
         for (volume, _) in &plan.existing {
@@ -410,7 +437,7 @@ impl PreBind for VolumeBinding {
             }
             Ok::<(), Fault>(())
         };
-        let outcome = tokio::time::timeout(BIND_TIMEOUT, work).await;
+        let outcome = tokio::time::timeout(self.arguments.bind_timeout, work).await;
         outcome.map_err(|_| "timed out waiting for the pod's claims to be bound")??;
         self.promised.lock().retain(|_, owner| owner != pod.uid());
         Ok(Verdict::Success)
@@ -424,6 +451,9 @@ impl EventsToRegister for VolumeBinding {
             ClusterEvent::new(EventResource::StorageClass, changed),
             ClusterEvent::new(EventResource::PersistentVolumeClaim, changed),
             ClusterEvent::new(EventResource::PersistentVolume, changed),
+            ClusterEvent::new(EventResource::CsiNode, changed),
+            ClusterEvent::new(EventResource::CsiDriver, Actions::UPDATE),
+            ClusterEvent::new(EventResource::CsiStorageCapacity, changed),
             ClusterEvent::new(EventResource::Node, Actions::ADD.or(Actions::UPDATE_LABEL)),
         ]
     }

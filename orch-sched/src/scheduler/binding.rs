@@ -13,6 +13,7 @@ use super::{
 use crate::{
     event::{Actions, ClusterChange, EventResource},
     framework::Failure,
+    plugin::Nomination,
     verdict::Verdict,
 };
 
@@ -38,7 +39,7 @@ pub(super) async fn run(shared: &Arc<Shared>, placement: Placement) {
                 Ok(())
             });
             shared.cache.lock().forget(pod.info.uid());
-            failure::report(shared, pod, &failure, None);
+            failure::report(shared, pod, &failure, (Nomination::Keep, None));
             // The place that was taken is free again for whoever waits for one.
             let freed = ClusterChange::of(EventResource::AssignedPod, Actions::DELETE);
             shared.queue.changed(&freed);

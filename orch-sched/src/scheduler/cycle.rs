@@ -5,12 +5,14 @@ use std::{
     sync::Arc,
 };
 
+use futures::FutureExt;
 use tokio::sync::Semaphore;
 
-use super::{BINDING_MAX, Shared, binding, failure};
+use super::{BINDING_MAX, Shared, binding, eviction::Eviction, failure};
 use crate::{
     cycle_state::CycleState,
-    framework::{Failure, Framework},
+    framework::{Failure, Framework, Room},
+    plugin::Nomination,
     plugins::ChosenNode,
     queue::QueuedPod,
     snapshot::Snapshot,
@@ -104,7 +106,7 @@ fn place(
     let reserved = guarded("Reserve", || framework.reserve(&mut state, &pod.info, &node));
     if let Err(failure) = reserved {
         shared.cache.lock().forget(pod.info.uid());
-        failure::report(shared, &pod, &failure, None);
+        failure::report(shared, &pod, &failure, (Nomination::Keep, None));
         return None;
     }
     shared.queue.placed(pod.info.uid());
@@ -115,17 +117,26 @@ async fn failed(
     shared: &Arc<Shared>,
     framework: &Framework,
     pod: &Arc<QueuedPod>,
-    mut state: CycleState,
+    state: CycleState,
     snapshot: &Snapshot,
     mut failure: Failure,
 ) {
-    let mut nominated = None;
+    let mut outcome = (Nomination::Keep, None);
     if let Failure::Unschedulable(diagnosis) = &mut failure {
-        let room = framework.post_filter(&mut state, &pod.info, snapshot, diagnosis).await;
-        match room {
-            Ok(node) => nominated = node,
-            Err(fault) => failure = fault,
+        let room = framework.post_filter(&state, &pod.info, snapshot, diagnosis);
+        match AssertUnwindSafe(room).catch_unwind().await {
+            Ok(Ok(Room { plugin, nomination, victims })) => {
+                let eviction = match &nomination {
+                    Nomination::Node(node) if !victims.is_empty() => {
+                        Some(Eviction { plugin, node: node.clone(), victims })
+                    }
+                    _ => None,
+                };
+                outcome = (nomination, eviction);
+            }
+            Ok(Err(fault)) => failure = fault,
+            Err(_) => failure = Failure::Fault("a plugin panicked in PostFilter".into()),
         }
     }
-    failure::report(shared, pod, &failure, nominated);
+    failure::report(shared, pod, &failure, outcome);
 }

@@ -9,15 +9,16 @@ use k8s_openapi::{
 use orch_core::{Resources, client::PatchKind, clock::to_seconds, event::EventType};
 use serde_json::{Value, json};
 
-use super::Shared;
-use crate::{framework::Failure, pod_info::PodInfo, queue::QueuedPod};
+use super::{Shared, eviction::Eviction};
+use crate::{framework::Failure, plugin::Nomination, pod_info::PodInfo, queue::QueuedPod};
 
-/// Puts the pod back into the queue and tells the user why.
+/// Puts the pod back into the queue and tells the user why. While room is made for it, it is kept
+/// out of the queue: what happens meanwhile is remembered for it, and it is tried once.
 pub(super) fn report(
     shared: &Arc<Shared>,
     pod: &Arc<QueuedPod>,
     failure: &Failure,
-    nominated: Option<String>,
+    (nomination, eviction): (Nomination, Option<Eviction>),
 ) {
     let (reason, message, rejected_by) = match failure {
         Failure::Unschedulable(diagnosis) => {
@@ -31,9 +32,24 @@ pub(super) fn report(
         return;
     }
     shared.record(&pod.info, EventType::Warning, "FailedScheduling", "Scheduling", &message);
-    let patch = status_patch(shared, &pod.info, reason, &message, nominated);
-    // Back in the queue first: what happens to the cluster from now on is not missed.
-    shared.queue.retry(pod, rejected_by);
+    {
+        let nominations = &mut shared.cache.lock().nominations;
+        match &nomination {
+            Nomination::Keep => nominations.keep(&pod.info),
+            Nomination::Clear => nominations.remove(pod.info.uid()),
+            Nomination::Node(node) => nominations.set(&pod.info, node),
+        }
+        // A pod that went meanwhile is marked before its nomination is removed.
+        if !shared.queue.is_wanted(pod.info.uid()) {
+            nominations.remove(pod.info.uid());
+        }
+    }
+    let patch = status_patch(shared, &pod.info, reason, &message, &nomination);
+    match eviction {
+        Some(eviction) => make_room(shared, pod.clone(), eviction, rejected_by),
+        // Back in the queue first: what happens to the cluster from now on is not missed.
+        None => shared.queue.retry(pod, rejected_by),
+    }
     if let Some(patch) = patch {
         let pods: Resources<Pod> =
             Resources::namespaced(shared.client.clone(), pod.info.namespace());
@@ -48,13 +64,37 @@ pub(super) fn report(
     }
 }
 
+fn make_room(
+    shared: &Arc<Shared>,
+    pod: Arc<QueuedPod>,
+    eviction: Eviction,
+    rejected_by: BTreeSet<Arc<str>>,
+) {
+    let shared_ = shared.clone();
+    shared.tasks.spawn(async move {
+        let shared = shared_;
+        let evicted = tokio::select! {
+            evicted = eviction.run(&shared, &pod.info) => evicted,
+            () = shared.stopping.cancelled() => return,
+        };
+        match evicted {
+            Ok(()) => shared.queue.retry(&pod, rejected_by),
+            Err(error) => {
+                tracing::debug!(pod = %pod.info.key(), %error, "victims not evicted");
+                // Nothing that happens to the cluster may wake the pod: it is tried again anyway.
+                shared.queue.retry(&pod, BTreeSet::new());
+            }
+        }
+    });
+}
+
 /// The change of the pod's status; `None` if it says so already.
 fn status_patch(
     shared: &Shared,
     pod: &PodInfo,
     reason: &str,
     message: &str,
-    nominated: Option<String>,
+    nomination: &Nomination,
 ) -> Option<Value> {
     let status = pod.pod().status.clone().unwrap_or_default();
     let conditions = status.conditions.unwrap_or_default();
@@ -64,7 +104,12 @@ fn status_patch(
             && before.reason.as_deref() == Some(reason)
             && before.message.as_deref() == Some(message)
     });
-    if same && (nominated.is_none() || nominated == status.nominated_node_name) {
+    let said = match nomination {
+        Nomination::Keep => true,
+        Nomination::Clear => pod.nominated_node().is_none(),
+        Nomination::Node(node) => pod.nominated_node() == Some(&**node),
+    };
+    if same && said {
         return None;
     }
     let kept = before.filter(|before| before.status == "False");
@@ -84,8 +129,10 @@ fn status_patch(
         "metadata": {"uid": pod.pod().metadata.uid},
         "status": {"conditions": [condition]},
     });
-    if let Some(node) = nominated {
-        patch["status"]["nominatedNodeName"] = node.into();
+    match nomination {
+        Nomination::Node(node) => patch["status"]["nominatedNodeName"] = (**node).into(),
+        Nomination::Clear if !said => patch["status"]["nominatedNodeName"] = Value::Null,
+        _ => {}
     }
     Some(patch)
 }

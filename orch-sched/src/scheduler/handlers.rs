@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 
 use k8s_openapi::api::{
     core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod},
-    storage::v1::StorageClass,
+    storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment},
 };
 use orch_core::informer::{Change, Informers, Watchable};
 
@@ -25,6 +25,10 @@ pub(super) fn follow(informers: &Informers, shared: &Arc<Shared>) {
     notice::<PersistentVolume>(informers, weak(), EventResource::PersistentVolume);
     notice::<PersistentVolumeClaim>(informers, weak(), EventResource::PersistentVolumeClaim);
     notice::<StorageClass>(informers, weak(), EventResource::StorageClass);
+    notice::<CSINode>(informers, weak(), EventResource::CsiNode);
+    notice::<CSIDriver>(informers, weak(), EventResource::CsiDriver);
+    notice::<CSIStorageCapacity>(informers, weak(), EventResource::CsiStorageCapacity);
+    notice::<VolumeAttachment>(informers, weak(), EventResource::VolumeAttachment);
     // Started here so that affinity terms find namespaces from the first cycle on.
     drop(informers.of::<Namespace>());
 }
@@ -98,7 +102,7 @@ fn pod_changed(shared: &Shared, change: &Change<Pod>) {
     if has_node(new) {
         assigned(shared, old, new);
     } else {
-        waiting(shared, new);
+        waiting(shared, old, new);
     }
 }
 
@@ -106,7 +110,12 @@ fn pod_gone(shared: &Shared, pod: &Arc<Pod>) {
     let info = Arc::new(PodInfo::new(pod.clone()));
     shared.queue.delete(info.uid());
     shared.waiting.reject(info.uid(), "", "the pod was deleted");
-    if shared.cache.lock().remove_pod(info.uid()).is_some() {
+    let removed = {
+        let mut cache = shared.cache.lock();
+        cache.nominations.remove(info.uid());
+        cache.remove_pod(info.uid())
+    };
+    if removed.is_some() {
         let object = ChangedObject::AssignedPod { old: Some(info), new: None };
         let (resource, actions) = (EventResource::AssignedPod, Actions::DELETE);
         shared.queue.changed(&ClusterChange { resource, actions, object });
@@ -125,8 +134,8 @@ fn assigned(shared: &Shared, old: Option<&Arc<Pod>>, new: &Arc<Pod>) {
     }
     let info = Arc::new(PodInfo::new(new.clone()));
     let before = was_assigned.map(|old| Arc::new(PodInfo::new(old.clone())));
-    shared.cache.lock().set_pod(info.clone());
     shared.queue.delete(info.uid());
+    shared.cache.lock().set_pod(info.clone());
     let actions = match &before {
         None => Actions::ADD,
         Some(before) => update_actions(before, &info),
@@ -147,15 +156,23 @@ fn update_actions(old: &PodInfo, new: &PodInfo) -> Actions {
     actions
 }
 
-fn waiting(shared: &Shared, new: &Arc<Pod>) {
+fn waiting(shared: &Shared, old: Option<&Arc<Pod>>, new: &Arc<Pod>) {
     let info = Arc::new(PodInfo::new(new.clone()));
     if shared.profiles.of(&info).is_none() {
         return;
     }
     if new.metadata.deletion_timestamp.is_some() {
         shared.queue.delete(info.uid());
+        shared.cache.lock().nominations.remove(info.uid());
         shared.waiting.reject(info.uid(), "", "the pod is being deleted");
         return;
+    }
+    let before = old.and_then(|pod| pod.status.as_ref()?.nominated_node_name.as_deref());
+    if before.is_some() || info.nominated_node().is_some() {
+        let mut cache = shared.cache.lock();
+        if !cache.has_pod(info.uid()) {
+            cache.nominations.follow(before.filter(|node| !node.is_empty()), &info);
+        }
     }
     shared.queue.set(info);
 }

@@ -4,12 +4,19 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::TopologySpreadConstraint;
 use orch_core::{Environment, testing::rounds};
-use orch_sched::{PlanError, Planner, Profile};
-use serde_json::Value;
+use orch_sched::{
+    PlanError, Planner, Profile,
+    plugins::{
+        Arguments, FitArguments, InterPodAffinityArguments, ScoringStrategy, ShapePoint,
+        SpreadDefaults, WeightedResource,
+    },
+};
+use serde_json::{Value, json};
 
 use crate::{
-    reference,
+    reference, reference_preemption,
     world::{Dice, World, info},
 };
 
@@ -45,6 +52,55 @@ fn decide(world: &World, planner: &mut Planner, pod: &Value, seed: u64) -> Optio
     placed
 }
 
+/// Where room would be made for a pod that fits nowhere, and for whose sake.
+async fn make_room(
+    world: &World,
+    planner: &mut Planner,
+    pod: &Value,
+    seed: u64,
+) -> Option<(String, Vec<String>)> {
+    let expected = reference_preemption::preempt(world, pod);
+    let found = match planner.preempt(&info(pod)).await {
+        Err(PlanError::Unschedulable(_)) => None,
+        Err(fault) => panic!("seed {seed}: {fault}"),
+        Ok((node, victims)) => {
+            let names = victims.iter().map(|victim| victim.key().name.clone());
+            Some((node.to_string(), names.collect::<Vec<_>>()))
+        }
+    };
+    match &found {
+        None => assert!(expected.is_empty(), "seed {seed}: {expected:?} for {pod:#}"),
+        Some(found) => assert!(
+            expected.contains(found),
+            "seed {seed}: {found:?} and not of {expected:?} for {pod:#}"
+        ),
+    }
+    found
+}
+
+/// Carries a preemption out: the pod waits for room, and its victims leave, at once or not.
+fn carry_out(
+    world: &mut World,
+    planner: &mut Planner,
+    dice: &Dice,
+    mut pod: Value,
+    (node, victims): (String, Vec<String>),
+) {
+    for victim in victims {
+        if dice.below(2) == 0 {
+            let gone = world.pods.remove(&victim).unwrap();
+            planner.remove_pod(gone["metadata"]["uid"].as_str().unwrap());
+        } else {
+            let mut victim = world.pods[&victim].clone();
+            victim["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+            world.set_pod(planner, victim);
+        }
+    }
+    pod["status"]["nominatedNodeName"] = node.as_str().into();
+    planner.nominate(&info(&pod), &node);
+    world.nominated.insert(reference::name(&pod).to_owned(), pod);
+}
+
 /// Something else happens to the cluster.
 fn disturb(world: &mut World, planner: &mut Planner, dice: &Dice, nodes: u64) {
     let names: Vec<String> = world.pods.keys().cloned().collect();
@@ -69,43 +125,114 @@ fn disturb(world: &mut World, planner: &mut Planner, dice: &Dice, nodes: u64) {
     }
 }
 
-async fn simulate(seed: u64, profile: &Profile) -> (u64, u64) {
+async fn simulate(seed: u64, profile: &Profile) -> Counts {
     let environment = environment(seed);
     let dice = Dice(environment.random.clone());
     let mut world = World::surroundings();
+    world.arguments = profile.arguments.clone();
     let mut planner = world.planner(profile, environment).await;
     let nodes = 1 + dice.below(14);
     for n in 0..nodes {
         world.set_node(&mut planner, dice.node(n));
     }
     let specs: Vec<Value> = (0..5).map(|_| dice.spec()).collect();
-    let (mut placed, mut refused) = (0, 0);
+    let mut counts = Counts::default();
     for n in 0..PODS {
-        let mut pod = dice.pod(n, &specs);
+        let waiting: Vec<String> = world.nominated.keys().cloned().collect();
+        let again = !waiting.is_empty() && dice.below(4) == 0;
+        let mut pod = match again {
+            true => world.nominated[dice.of(&waiting)].clone(),
+            false => dice.pod(n, &specs),
+        };
         match decide(&world, &mut planner, &pod, seed) {
             Some(node) => {
-                placed += 1;
+                counts.placed += 1;
+                counts.promised += u64::from(again);
                 pod["spec"]["nodeName"] = node.into();
+                world.nominated.remove(reference::name(&pod));
                 world.pods.insert(reference::name(&pod).to_owned(), pod);
             }
-            None => refused += 1,
+            None => {
+                counts.refused += 1;
+                let room = make_room(&world, &mut planner, &pod, seed).await;
+                if let Some(room) = room.filter(|_| !again) {
+                    counts.preempting += 1;
+                    carry_out(&mut world, &mut planner, &dice, pod, room);
+                }
+            }
         }
         disturb(&mut world, &mut planner, &dice, nodes);
     }
-    (placed, refused)
+    counts
+}
+
+/// A profile in which everything is set that can be set for a plugin.
+fn arranged() -> Profile {
+    let resource = |(name, weight): (&str, i64)| WeightedResource { name: name.into(), weight };
+    let resources = || [("cpu", 3), ("memory", 1)].map(resource).into();
+    let point = |(utilization, score)| ShapePoint { utilization, score };
+    let shape = [(0, 2), (40, 10), (90, 0)].map(point).into();
+    let constraint = |(key, when): (&str, &str)| TopologySpreadConstraint {
+        topology_key: key.into(),
+        max_skew: 2,
+        when_unsatisfiable: when.into(),
+        ..TopologySpreadConstraint::default()
+    };
+    let constraints =
+        [("topology.kubernetes.io/zone", "DoNotSchedule"), ("rack", "ScheduleAnyway")];
+    let zones = |operator: &str, zone: &str| {
+        json!({"matchExpressions": [{"key": "topology.kubernetes.io/zone", "operator": operator,
+                                     "values": [zone]}]})
+    };
+    let added = json!({
+        "requiredDuringSchedulingIgnoredDuringExecution":
+            {"nodeSelectorTerms": [zones("NotIn", "z2")]},
+        "preferredDuringSchedulingIgnoredDuringExecution":
+            [{"weight": 5, "preference": zones("In", "z0")}],
+    });
+    let strategy = ScoringStrategy::RequestedToCapacityRatio(resources(), shape);
+    let arguments = Arguments {
+        inter_pod_affinity: InterPodAffinityArguments {
+            hard_weight: 7,
+            ignore_preferred_of_existing: true,
+        },
+        added_affinity: serde_json::from_value(added).unwrap(),
+        node_resources_fit: FitArguments { strategy, ..FitArguments::default() },
+        spread_defaults: SpreadDefaults::List(constraints.map(constraint).into()),
+        ..Arguments::default()
+    };
+    Profile { arguments, ..Profile::default() }
+}
+
+/// How often each thing happened.
+#[derive(Debug, Default)]
+struct Counts {
+    placed: u64,
+    /// Of these, onto the node where room was made.
+    promised: u64,
+    refused: u64,
+    preempting: u64,
 }
 
 #[tokio::test]
 async fn every_decision_is_that_of_the_reference() {
-    let (mut placed, mut refused) = (0, 0);
+    let mut all = Counts::default();
     for seed in 0..u64::from(rounds(50)) {
         // A cluster as small as these is looked at whole even so, but on another way through the code.
         let sampled = || Profile::default().percentage_of_nodes_to_score(10);
-        let profile = if seed % 5 == 0 { sampled() } else { Profile::default() };
-        let (fits, misfits) = simulate(seed, &profile).await;
-        placed += fits;
-        refused += misfits;
+        let profile = match seed % 5 {
+            0 => sampled(),
+            1 => arranged(),
+            2 => Profile { arguments: arranged().arguments, ..sampled() },
+            _ => Profile::default(),
+        };
+        let Counts { placed, promised, refused, preempting } = simulate(seed, &profile).await;
+        all.placed += placed;
+        all.promised += promised;
+        all.refused += refused;
+        all.preempting += preempting;
     }
-    // Neither side of the question may be rare.
-    assert!(placed > 200 && refused > 200, "{placed} placed, {refused} refused");
+    // No side of the question may be rare.
+    assert!(all.placed > 200 && all.refused > 200, "{all:?}");
+    assert!(all.preempting > 30 && all.promised > 10, "{all:?}");
 }

@@ -7,20 +7,38 @@
 
 use std::collections::BTreeMap;
 
+use orch_sched::plugins::ScoringStrategy;
 use serde_json::Value;
 
 use crate::{reference_pods, reference_volumes, world::World};
 
 pub(crate) const HUNDRED: i64 = 100;
 
+/// What a node is to a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Status {
+    Fits,
+    /// It would fit if other pods went.
+    Unschedulable,
+    /// Not even then.
+    Unresolvable,
+}
+
 /// The nodes that the pod fits, each with its weighted sum of scores.
 pub(crate) fn evaluate(world: &World, pod: &Value) -> BTreeMap<String, i64> {
-    let feasible: Vec<&Value> = world.nodes.values().filter(|n| fits(world, pod, n)).collect();
+    let fits = |node: &&Value| status(world, pod, node) == Status::Fits;
+    // Where room was made for the pod, it goes without asking for the best.
+    let promised = pod["status"]["nominatedNodeName"].as_str();
+    let promised = promised.and_then(|name| world.nodes.get(name)).filter(fits);
+    if let Some(node) = promised {
+        return BTreeMap::from([(name(node).to_owned(), 0)]);
+    }
+    let feasible: Vec<&Value> = world.nodes.values().filter(fits).collect();
     let mut totals = vec![0; feasible.len()];
     let plugins: [(i64, Vec<i64>); 7] = [
         (3, taints(pod, &feasible)),
-        (2, node_affinity(pod, &feasible)),
-        (1, feasible.iter().map(|node| least_allocated(world, pod, node)).collect()),
+        (2, node_affinity(world, pod, &feasible)),
+        (1, feasible.iter().map(|node| allocated(world, pod, node)).collect()),
         (2, reference_pods::spread_scores(world, pod, &feasible)),
         (2, reference_pods::affinity_scores(world, pod, &feasible)),
         (1, feasible.iter().map(|node| balanced(world, pod, node)).collect()),
@@ -33,7 +51,29 @@ pub(crate) fn evaluate(world: &World, pod: &Value) -> BTreeMap<String, i64> {
     feasible.iter().map(|node| name(node).to_owned()).zip(totals).collect()
 }
 
-fn fits(world: &World, pod: &Value, node: &Value) -> bool {
+/// A node must be right with those that wait for room there and go first, and without them.
+pub(crate) fn status(world: &World, pod: &Value, node: &Value) -> Status {
+    let mut later = world.clone();
+    later.without_affinity |= !reference_pods::affinity_matters(world, pod);
+    later.without_disks |= !reference_volumes::disks_matter(world, pod);
+    for (key, other) in &world.nominated {
+        let here = other["status"]["nominatedNodeName"] == name(node);
+        if here && priority(other) >= priority(pod) && name(other) != name(pod) {
+            let mut other = other.clone();
+            other["spec"]["nodeName"] = name(node).into();
+            later.pods.insert(key.clone(), other);
+        }
+    }
+    let with = plain_status(&later, pod, node);
+    if with == Status::Fits { plain_status(world, pod, node) } else { with }
+}
+
+pub(crate) fn priority(pod: &Value) -> i64 {
+    pod["spec"]["priority"].as_i64().unwrap_or(0)
+}
+
+/// What the first of upstream's filters that has something against the node says.
+fn plain_status(world: &World, pod: &Value, node: &Value) -> Status {
     let cordoned = node["spec"]["unschedulable"] == true
         && !tolerated(
             pod,
@@ -42,15 +82,22 @@ fn fits(world: &World, pod: &Value, node: &Value) -> bool {
             }),
         );
     let named = pod["spec"]["nodeName"].as_str().is_none_or(|wanted| wanted == name(node));
-    !cordoned
-        && named
-        && hard_taints_are_tolerated(pod, node)
-        && matches_node_affinity(pod, node)
-        && ports_are_free(world, pod, node)
-        && resources_suffice(world, pod, node)
-        && reference_volumes::fits(world, pod, node)
-        && reference_pods::spread_allows(world, pod, node)
-        && reference_pods::affinity_allows(world, pod, node)
+    let for_good = |fits: bool| if fits { Status::Fits } else { Status::Unresolvable };
+    let for_now = |fits: bool| if fits { Status::Fits } else { Status::Unschedulable };
+    let checks = [
+        for_good(!reference_volumes::is_hopeless(world, pod)),
+        for_good(!cordoned && named),
+        for_good(hard_taints_are_tolerated(pod, node) && matches_added_affinity(world, node)),
+        for_good(matches_node_affinity(pod, node)),
+        for_now(ports_are_free(world, pod, node)),
+        resources_suffice(world, pod, node),
+        for_now(reference_volumes::disks_are_free(world, pod, node)),
+        for_now(reference_volumes::can_be_attached(world, pod, node)),
+        for_good(reference_volumes::fits(world, pod, node)),
+        reference_pods::spread_allows(world, pod, node),
+        reference_pods::affinity_allows(world, pod, node),
+    ];
+    checks.into_iter().find(|status| *status != Status::Fits).unwrap_or(Status::Fits)
 }
 
 pub(crate) fn name(object: &Value) -> &str {
@@ -146,11 +193,23 @@ pub(crate) fn matches_node_affinity(pod: &Value, node: &Value) -> bool {
         && (required.is_null() || terms.iter().any(|term| term_holds(term, node)))
 }
 
-fn node_affinity(pod: &Value, nodes: &[&Value]) -> Vec<i64> {
+fn matches_added_affinity(world: &World, node: &Value) -> bool {
+    let required = &added(world)["requiredDuringSchedulingIgnoredDuringExecution"];
+    required.is_null()
+        || list(&required["nodeSelectorTerms"]).iter().any(|term| term_holds(term, node))
+}
+
+fn added(world: &World) -> Value {
+    serde_json::to_value(&world.arguments.added_affinity).expect("it is JSON")
+}
+
+fn node_affinity(world: &World, pod: &Value, nodes: &[&Value]) -> Vec<i64> {
     let preferred =
         &pod["spec"]["affinity"]["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"];
+    let added = &added(world)["preferredDuringSchedulingIgnoredDuringExecution"];
     let sum = |node: &&Value| {
-        let terms = list(preferred).iter().filter(|term| term_holds(&term["preference"], node));
+        let all = list(preferred).iter().chain(list(added));
+        let terms = all.filter(|term| term_holds(&term["preference"], node));
         terms.map(|term| term["weight"].as_i64().expect("a weight")).sum()
     };
     let raw: Vec<i64> = nodes.iter().map(sum).collect();
@@ -212,28 +271,72 @@ fn ranked(pod: &Value, resource: &str) -> i64 {
     list(&pod["spec"]["containers"]).iter().map(own).sum()
 }
 
-fn resources_suffice(world: &World, pod: &Value, node: &Value) -> bool {
+fn resources_suffice(world: &World, pod: &Value, node: &Value) -> Status {
     let has = &node["status"]["allocatable"];
     let room = (world.pods_on(name(node)).count() as i64 + 1) * 1000 <= amount(&has["pods"]);
-    room && RESOURCES.iter().all(|resource| {
+    let mut status = if room { Status::Fits } else { Status::Unschedulable };
+    for resource in RESOURCES {
         let used: i64 = world.pods_on(name(node)).map(|pod| requested(pod, resource)).sum();
-        let wants = requested(pod, resource);
-        wants == 0 || wants + used <= amount(&has[*resource])
-    })
-}
-
-fn least_allocated(world: &World, pod: &Value, node: &Value) -> i64 {
-    let (mut sum, mut resources) = (0, 0);
-    for resource in ["cpu", "memory"] {
-        let has = amount(&node["status"]["allocatable"][resource]);
-        let used: i64 = world.pods_on(name(node)).map(|pod| ranked(pod, resource)).sum();
-        if has > 0 {
-            let free = i128::from((has - used - ranked(pod, resource)).max(0));
-            sum += (free * 100 / i128::from(has)) as i64;
-            resources += 1;
+        let (wants, has) = (requested(pod, resource), amount(&has[resource]));
+        if wants > has {
+            return Status::Unresolvable;
+        }
+        if wants > 0 && wants + used > has {
+            status = Status::Unschedulable;
         }
     }
-    if resources == 0 { 0 } else { sum / resources }
+    status
+}
+
+/// By the strategy of the profile: how empty a node is, how full, or how near to what is best.
+fn allocated(world: &World, pod: &Value, node: &Value) -> i64 {
+    let (resources, shape) = match &world.arguments.node_resources_fit.strategy {
+        ScoringStrategy::LeastAllocated(resources) => (resources, vec![(0, 100), (100, 0)]),
+        ScoringStrategy::MostAllocated(resources) => (resources, vec![(0, 0), (100, 100)]),
+        ScoringStrategy::RequestedToCapacityRatio(resources, shape) => {
+            (resources, shape.iter().map(|one| (one.utilization, one.score * 10)).collect())
+        }
+    };
+    let by_ratio = matches!(
+        world.arguments.node_resources_fit.strategy,
+        ScoringStrategy::RequestedToCapacityRatio(..)
+    );
+    let (mut sum, mut weights) = (0, 0);
+    for resource in resources {
+        let has = amount(&node["status"]["allocatable"][&resource.name]);
+        let used: i64 = world.pods_on(name(node)).map(|pod| ranked(pod, &resource.name)).sum();
+        let used = (used + ranked(pod, &resource.name)).min(has);
+        if has == 0 {
+            continue;
+        }
+        // What is free is rounded for itself, so that it is not a hundred minus the rest.
+        let percent = |part: i64| (i128::from(part) * 100 / i128::from(has)) as i64;
+        let score = match &world.arguments.node_resources_fit.strategy {
+            ScoringStrategy::LeastAllocated(_) => percent(has - used),
+            _ => linear(&shape, percent(used)),
+        };
+        if score > 0 || !by_ratio {
+            sum += score * resource.weight;
+            weights += resource.weight;
+        }
+    }
+    match weights {
+        0 => 0,
+        _ if by_ratio => (sum as f64 / weights as f64).round() as i64,
+        _ => sum / weights,
+    }
+}
+
+fn linear(shape: &[(i64, i64)], at: i64) -> i64 {
+    let mut before = shape[0];
+    for point in shape {
+        if at <= point.0 {
+            let width = (point.0 - before.0).max(1);
+            return before.1 + (point.1 - before.1) * (at - before.0) / width;
+        }
+        before = *point;
+    }
+    before.1
 }
 
 fn balanced(world: &World, pod: &Value, node: &Value) -> i64 {

@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
+use orch_sched::plugins::SpreadDefaults;
+use serde_json::{Value, json};
 
 use crate::{
     reference::{
-        HUNDRED, hard_taints_are_tolerated, label, list, matches_node_affinity, name, selects,
+        HUNDRED, Status, hard_taints_are_tolerated, label, list, matches_node_affinity, name,
+        selects,
     },
     world::World,
 };
@@ -21,14 +23,60 @@ fn namespace(pod: &Value) -> &str {
 
 // Spreading.
 
-fn constraints<'a>(pod: &'a Value, when: &str) -> Vec<&'a Value> {
-    let all = list(&pod["spec"]["topologySpreadConstraints"]).iter();
-    all.filter(|constraint| constraint["whenUnsatisfiable"] == when).collect()
+fn constraints(world: &World, pod: &Value, when: &str) -> Vec<Value> {
+    let own = list(&pod["spec"]["topologySpreadConstraints"]);
+    let all = if own.is_empty() { defaults(world, pod) } else { own.to_vec() };
+    all.into_iter().filter(|constraint| constraint["whenUnsatisfiable"] == when).collect()
+}
+
+/// Whether nodes that lack a label are ranked all the same: those of a pod that has no constraints
+/// of its own, where the profile has none either.
+fn is_lenient(world: &World, pod: &Value) -> bool {
+    list(&pod["spec"]["topologySpreadConstraints"]).is_empty()
+        && world.arguments.spread_defaults == SpreadDefaults::System
+}
+
+/// The constraints of a pod that has none of its own, over what belongs to its services and owner.
+fn defaults(world: &World, pod: &Value) -> Vec<Value> {
+    let constraints = match &world.arguments.spread_defaults {
+        SpreadDefaults::List(constraints) => serde_json::to_value(constraints).expect("JSON"),
+        SpreadDefaults::System => json!([
+            {"topologyKey": "kubernetes.io/hostname", "maxSkew": 3,
+             "whenUnsatisfiable": "ScheduleAnyway"},
+            {"topologyKey": "topology.kubernetes.io/zone", "maxSkew": 5,
+             "whenUnsatisfiable": "ScheduleAnyway"},
+        ]),
+    };
+    let mut selector = json!({"matchLabels": {}, "matchExpressions": []});
+    let near = |object: &&Value| object["metadata"]["namespace"] == pod["metadata"]["namespace"];
+    for service in world.services.iter().filter(near) {
+        let own = service["spec"]["selector"].as_object().into_iter().flatten();
+        let own: Vec<_> = own.collect();
+        if own.iter().all(|(key, value)| label(pod, key) == value.as_str()) {
+            own.iter().for_each(|(key, value)| selector["matchLabels"][*key] = (*value).clone());
+        }
+    }
+    let owner = &pod["metadata"]["ownerReferences"][0]["name"];
+    for owner in
+        world.replica_sets.iter().filter(near).filter(|one| &one["metadata"]["name"] == owner)
+    {
+        // Both ask for it, so that nothing is lost where they name the same label.
+        let own = owner["spec"]["selector"]["matchLabels"].as_object().into_iter().flatten();
+        let own = own.map(|(key, v)| json!({"key": key, "operator": "In", "values": [v]}));
+        let expressions = list(&owner["spec"]["selector"]["matchExpressions"]).iter().cloned();
+        let all = list(&selector["matchExpressions"]).iter().cloned();
+        let all: Vec<Value> = all.chain(own).chain(expressions).collect();
+        selector["matchExpressions"] = all.into();
+    }
+    let nothing = selector == json!({"matchLabels": {}, "matchExpressions": []});
+    let mut constraints = if nothing { Vec::new() } else { list(&constraints).to_vec() };
+    constraints.iter_mut().for_each(|one| one["labelSelector"] = selector.clone());
+    constraints
 }
 
 /// Whether the pods of a node count: it has all the labels and the policies include it.
-fn counts(pod: &Value, node: &Value, constraint: &Value, all: &[&Value]) -> bool {
-    all.iter().all(|one| label(node, text(one, "topologyKey")).is_some())
+fn counts(pod: &Value, node: &Value, constraint: &Value, all: &[Value], lenient: bool) -> bool {
+    (lenient || all.iter().all(|one| label(node, text(one, "topologyKey")).is_some()))
         && (constraint["nodeAffinityPolicy"] == "Ignore" || matches_node_affinity(pod, node))
         && (constraint["nodeTaintsPolicy"] != "Honor" || hard_taints_are_tolerated(pod, node))
 }
@@ -57,13 +105,13 @@ fn matching(world: &World, constraint: &Value, pod: &Value, node: &Value) -> i64
     pods.count() as i64
 }
 
-pub(crate) fn spread_allows(world: &World, pod: &Value, node: &Value) -> bool {
-    let all = constraints(pod, "DoNotSchedule");
-    all.iter().all(|constraint| {
+pub(crate) fn spread_allows(world: &World, pod: &Value, node: &Value) -> Status {
+    let all = &constraints(world, pod, "DoNotSchedule");
+    let mut each = all.iter().map(|constraint| {
         let key = text(constraint, "topologyKey");
-        let Some(here) = label(node, key) else { return false };
+        let Some(here) = label(node, key) else { return Status::Unresolvable };
         let mut domains: BTreeMap<&str, i64> = BTreeMap::new();
-        for node in world.nodes.values().filter(|node| counts(pod, node, constraint, &all)) {
+        for node in world.nodes.values().filter(|node| counts(pod, node, constraint, all, false)) {
             let value = label(node, key).expect("a node that counts has the label");
             *domains.entry(value).or_default() += matching(world, constraint, pod, node);
         }
@@ -71,30 +119,37 @@ pub(crate) fn spread_allows(world: &World, pod: &Value, node: &Value) -> bool {
         let least = if few { 0 } else { domains.values().copied().min().unwrap_or(0) };
         let itself = i64::from(is_selected(constraint, pod, pod));
         let skew = domains.get(here).copied().unwrap_or(0) + itself - least;
-        skew <= constraint["maxSkew"].as_i64().expect("a skew")
-    })
+        let fits = skew <= constraint["maxSkew"].as_i64().expect("a skew");
+        if fits { Status::Fits } else { Status::Unschedulable }
+    });
+    each.find(|status| *status != Status::Fits).unwrap_or(Status::Fits)
 }
 
 pub(crate) fn spread_scores(world: &World, pod: &Value, nodes: &[&Value]) -> Vec<i64> {
-    let all = constraints(pod, "ScheduleAnyway");
+    let all = constraints(world, pod, "ScheduleAnyway");
+    let lenient = is_lenient(world, pod);
     if all.is_empty() {
         return vec![0; nodes.len()];
     }
-    let labelled =
-        |node: &&Value| all.iter().all(|one| label(node, text(one, "topologyKey")).is_some());
+    let labelled = |node: &&Value| {
+        lenient || all.iter().all(|one| label(node, text(one, "topologyKey")).is_some())
+    };
     let ranked: Vec<&Value> = nodes.iter().copied().filter(labelled).collect();
     let raw = |node: &Value| {
         let mut sum = 0.0;
         for constraint in &all {
             let key = text(constraint, "topologyKey");
             let here = label(node, key);
+            if here.is_none() {
+                continue;
+            }
             let values: BTreeSet<_> = ranked.iter().map(|node| label(node, key)).collect();
             let by_node = key == "kubernetes.io/hostname";
             let (count, size) = if by_node {
                 (matching(world, constraint, pod, node), ranked.len())
             } else {
                 let same = world.nodes.values().filter(|other| {
-                    label(other, key) == here && counts(pod, other, constraint, &all)
+                    label(other, key) == here && counts(pod, other, constraint, &all, lenient)
                 });
                 (same.map(|node| matching(world, constraint, pod, node)).sum(), values.len())
             };
@@ -153,7 +208,24 @@ fn same_place(a: &Value, b: &Value, key: &str) -> bool {
     label(a, key).is_some() && label(a, key) == label(b, key)
 }
 
-pub(crate) fn affinity_allows(world: &World, pod: &Value, node: &Value) -> bool {
+/// Upstream does not look at other pods, not even at those that wait for room, when the pod
+/// requires nothing of its surroundings and no placed pod has anything against it.
+pub(crate) fn affinity_matters(world: &World, pod: &Value) -> bool {
+    let own = |kind: &str| !terms(pod, kind, true).is_empty();
+    own("podAffinity")
+        || own("podAntiAffinity")
+        || placed(world).any(|(other, where_)| {
+            terms(other, "podAntiAffinity", true).iter().any(|(term, _)| {
+                is_about(world, other, term, pod)
+                    && label(where_, text(term, "topologyKey")).is_some()
+            })
+        })
+}
+
+pub(crate) fn affinity_allows(world: &World, pod: &Value, node: &Value) -> Status {
+    if world.without_affinity {
+        return Status::Fits;
+    }
     let key = |term: &Value| text(term, "topologyKey").to_owned();
     let anti = terms(pod, "podAntiAffinity", true);
     let near = anti.iter().any(|(term, _)| {
@@ -166,7 +238,11 @@ pub(crate) fn affinity_allows(world: &World, pod: &Value, node: &Value) -> bool 
             is_about(world, other, term, pod) && same_place(node, where_, &key(term))
         })
     });
-    !near && !unwanted && required_affinity_holds(world, pod, node)
+    match required_affinity_holds(world, pod, node) {
+        false => Status::Unresolvable,
+        true if near || unwanted => Status::Unschedulable,
+        true => Status::Fits,
+    }
 }
 
 /// Only pods that all terms are about count. The first of a group may start anywhere that has the
@@ -188,6 +264,10 @@ fn required_affinity_holds(world: &World, pod: &Value, node: &Value) -> bool {
 }
 
 pub(crate) fn affinity_scores(world: &World, pod: &Value, nodes: &[&Value]) -> Vec<i64> {
+    let arguments = &world.arguments.inter_pod_affinity;
+    let own = |kind: &str| !terms(pod, kind, false).is_empty();
+    let ignoring =
+        arguments.ignore_preferred_of_existing && !own("podAffinity") && !own("podAntiAffinity");
     let raw = |node: &&Value| {
         let mut sum = 0;
         for (other, where_) in placed(world) {
@@ -201,7 +281,10 @@ pub(crate) fn affinity_scores(world: &World, pod: &Value, nodes: &[&Value]) -> V
             };
             count(pod, other, "podAffinity", false, 1);
             count(pod, other, "podAntiAffinity", false, -1);
-            count(other, pod, "podAffinity", true, 1);
+            if ignoring {
+                continue;
+            }
+            count(other, pod, "podAffinity", true, arguments.hard_weight);
             count(other, pod, "podAffinity", false, 1);
             count(other, pod, "podAntiAffinity", false, -1);
         }

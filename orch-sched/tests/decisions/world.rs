@@ -3,8 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::api::{
-    core::v1::{Namespace, PersistentVolume, PersistentVolumeClaim},
-    storage::v1::StorageClass,
+    apps::v1::ReplicaSet,
+    core::v1::{Namespace, PersistentVolume, PersistentVolumeClaim, Service},
+    policy::v1::PodDisruptionBudget,
+    storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass},
 };
 use orch_core::{
     Environment,
@@ -13,20 +15,34 @@ use orch_core::{
     resource::ResourceType,
     testing::MemoryClient,
 };
-use orch_sched::{Planner, PodInfo, Profile};
+use orch_sched::{Planner, PodInfo, Profile, plugins::Arguments};
 use serde_json::{Value, json};
 
 use crate::reference::name;
 
 /// A cluster as JSON. `pods` are placed.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct World {
     pub(crate) nodes: BTreeMap<String, Value>,
     pub(crate) pods: BTreeMap<String, Value>,
+    /// Pods that wait for room on a node.
+    pub(crate) nominated: BTreeMap<String, Value>,
+    pub(crate) budgets: Vec<Value>,
+    /// Whether the pod at hand is not asked about other pods at all.
+    pub(crate) without_affinity: bool,
+    /// Whether it is not asked about volumes that others use.
+    pub(crate) without_disks: bool,
     pub(crate) namespaces: Vec<Value>,
     pub(crate) claims: Vec<Value>,
     pub(crate) volumes: Vec<Value>,
     pub(crate) classes: Vec<Value>,
+    pub(crate) drivers: Vec<Value>,
+    pub(crate) capacities: Vec<Value>,
+    pub(crate) csi_nodes: Vec<Value>,
+    pub(crate) services: Vec<Value>,
+    pub(crate) replica_sets: Vec<Value>,
+    /// What the profile sets.
+    pub(crate) arguments: Arguments,
 }
 
 impl World {
@@ -57,7 +73,8 @@ impl World {
             json!({
                 "metadata": {"name": name, "labels": label},
                 "spec": {"storageClassName": class, "accessModes": ["ReadWriteOnce"],
-                         "capacity": {"storage": "5Gi"}, "hostPath": {"path": "/x"},
+                         "capacity": {"storage": "5Gi"},
+                         "csi": {"driver": "example.com/disk", "volumeHandle": name},
                          "nodeAffinity": {"required": {"nodeSelectorTerms": [
                              {"matchExpressions": [expression]}]}}},
                 "status": {"phase": phase},
@@ -71,7 +88,52 @@ impl World {
             json!({"failure-domain.beta.kubernetes.io/zone": "z0__z1"}),
         );
         zoned["spec"]["nodeAffinity"] = Value::Null;
+        let budget = |name: &str, namespace: &str, app: &str, allowed: i32| {
+            json!({
+                "metadata": {"name": name, "namespace": namespace},
+                "spec": {"selector": {"matchLabels": {"app": app}}},
+                "status": {"disruptionsAllowed": allowed, "currentHealthy": 0,
+                           "desiredHealthy": 0, "expectedPods": 0},
+            })
+        };
+        let mut alone = claim("alone", "late", Some("alone"));
+        alone["spec"]["accessModes"] = json!(["ReadWriteOncePod"]);
+        let capacity = |zone: &str, size: &str| {
+            json!({"metadata": {"name": zone, "namespace": "red"}, "storageClassName": "late",
+                   "capacity": size,
+                   "nodeTopology": {"matchLabels": {"topology.kubernetes.io/zone": zone}}})
+        };
+        // Every other node can attach one volume only; of some, nothing is known.
+        let csi_node = |n: u64| {
+            let allocatable = n.is_multiple_of(2).then(|| json!({"count": 1}));
+            pruned(json!({"metadata": {"name": format!("n{n}")},
+                   "spec": {"drivers": [{"name": "example.com/disk", "nodeID": "x",
+                                         "allocatable": allocatable}]}}))
+        };
         Self {
+            drivers: vec![json!({"metadata": {"name": "example.com/disk"},
+                                 "spec": {"storageCapacity": true}})],
+            capacities: vec![capacity("z0", "5Gi"), capacity("z1", "1Gi"), capacity("z2", "1Mi")],
+            csi_nodes: (0..12).map(csi_node).collect(),
+            services: vec![
+                json!({"metadata": {"name": "s", "namespace": "red"},
+                       "spec": {"selector": {"app": "a"}}}),
+                json!({"metadata": {"name": "t", "namespace": "red"},
+                       "spec": {"selector": {"tier": "front"}}}),
+                json!({"metadata": {"name": "none", "namespace": "blue"}, "spec": {}}),
+            ],
+            replica_sets: vec![
+                json!({"metadata": {"name": "r", "namespace": "red"},
+                       "spec": {"selector": {"matchLabels": {"app": "b"}}}}),
+                json!({"metadata": {"name": "r", "namespace": "blue"},
+                       "spec": {"selector": {"matchExpressions": [
+                           {"key": "app", "operator": "In", "values": ["a", "b"]}]}}}),
+            ],
+            budgets: vec![
+                budget("x", "red", "a", 0),
+                budget("y", "red", "b", 1),
+                budget("z", "blue", "a", 1),
+            ],
             namespaces: vec![namespace("red", "a"), namespace("blue", "b")],
             classes: vec![
                 class("late", "example.com/disk", "WaitForFirstConsumer"),
@@ -84,9 +146,11 @@ impl World {
                 claim("unbound", "late", None),
                 claim("static", "static", None),
                 claim("now", "now", None),
+                alone,
             ],
             volumes: vec![
                 volume("in-z1", "late", "Bound", "z1", json!({})),
+                volume("alone", "late", "Bound", "z1", json!({})),
                 volume("free", "static", "Available", "z2", json!({})),
                 zoned,
             ],
@@ -102,6 +166,12 @@ impl World {
             (ResourceType::of::<StorageClass>(), &self.classes),
             (ResourceType::of::<PersistentVolumeClaim>(), &self.claims),
             (ResourceType::of::<PersistentVolume>(), &self.volumes),
+            (ResourceType::of::<PodDisruptionBudget>(), &self.budgets),
+            (ResourceType::of::<CSIDriver>(), &self.drivers),
+            (ResourceType::of::<CSIStorageCapacity>(), &self.capacities),
+            (ResourceType::of::<CSINode>(), &self.csi_nodes),
+            (ResourceType::of::<Service>(), &self.services),
+            (ResourceType::of::<ReplicaSet>(), &self.replica_sets),
         ] {
             objects.iter().for_each(|o| drop(memory.seed(&resource, o.clone()).unwrap()));
         }
@@ -111,6 +181,12 @@ impl World {
         synced::<StorageClass>(&informers).await;
         synced::<PersistentVolumeClaim>(&informers).await;
         synced::<PersistentVolume>(&informers).await;
+        synced::<PodDisruptionBudget>(&informers).await;
+        synced::<CSIDriver>(&informers).await;
+        synced::<CSIStorageCapacity>(&informers).await;
+        synced::<CSINode>(&informers).await;
+        synced::<Service>(&informers).await;
+        synced::<ReplicaSet>(&informers).await;
         planner
     }
 
@@ -220,6 +296,8 @@ impl Dice {
         let mut pod = if self.one_in(6) { self.spec() } else { self.of(specs).clone() };
         pod["metadata"]["name"] = format!("p{n}").into();
         pod["metadata"]["uid"] = format!("u{n}").into();
+        // No two pods began at the same time: nothing but that is left to chance upstream.
+        pod["status"]["startTime"] = format!("2026-01-01T00:00:{:02}Z", n * 7 % 60).into();
         pod
     }
 
@@ -231,24 +309,33 @@ impl Dice {
             2 => json!({"key": "node.kubernetes.io/unschedulable", "operator": "Exists"}),
             _ => json!({"key": "l", "operator": "Equal", "value": "v"}),
         };
-        let claims = ["bound", "zoned", "unbound", "static", "now", "missing"];
-        let volume = || {
-            json!([{"name": "v",
-                                "persistentVolumeClaim": {"claimName": self.of(&claims)}}])
+        let claims =
+            ["bound", "zoned", "unbound", "unbound", "static", "now", "missing", "alone", "alone"];
+        let volume = || match self.below(4) {
+            0 => json!([{"name": "v", "gcePersistentDisk":
+                {"pdName": self.of(&["x", "y"]), "readOnly": self.one_in(2)}}]),
+            _ => json!([{"name": "v", "persistentVolumeClaim": {"claimName": self.of(&claims)}}]),
+        };
+        let owner = || {
+            json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r",
+                               "uid": "r", "controller": true}])
         };
         let count = 1 + u64::from(self.one_in(3));
         pruned(json!({
             "metadata": {
                 "namespace": self.of(&["red", "red", "blue"]),
+                "ownerReferences": self.maybe(3, owner),
                 "labels": {"app": self.app(), "tier": self.maybe(2, || json!("front"))},
             },
             "spec": {
+                "priority": self.of(&[0, 5, 10, 20]),
+                "preemptionPolicy": self.maybe(12, || json!("Never")),
                 "containers": (0..count).map(|n| self.container(n)).collect::<Vec<_>>(),
                 "tolerations": self.maybe(3, || json!([toleration()])),
                 "nodeSelector": self.maybe(8, || json!({"topology.kubernetes.io/zone": "z1"})),
                 "affinity": self.affinity(),
                 "topologySpreadConstraints": self.maybe(3, || self.constraints()),
-                "volumes": self.maybe(8, volume),
+                "volumes": self.maybe(5, volume),
             },
         }))
     }

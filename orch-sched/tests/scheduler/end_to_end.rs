@@ -43,7 +43,11 @@ async fn nodes_fill_up_and_never_over() {
     cluster.pod("late", cpu("1")).await;
     let (reason, message) = cluster.refused("late").await;
     assert_eq!(reason, "Unschedulable");
-    assert_eq!(message, "0/2 nodes are available: 2 Insufficient cpu.");
+    assert_eq!(
+        message,
+        "0/2 nodes are available: 2 Insufficient cpu. preemption: 0/2 nodes are available: \
+         2 No preemption victims found for incoming pod."
+    );
     let events = cluster.events().await;
     assert!(events.contains(&("FailedScheduling".into(), message)), "{events:?}");
 

@@ -3,11 +3,11 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use orch_sched::{
-    CycleState, NodeInfo, Plugin, PodInfo, Snapshot, Verdict,
+    Candidates, CycleState, NodeInfo, Plugin, PodInfo, Snapshot, Verdict,
     plugins::{
-        ImageLocality, InterPodAffinity, NodeAffinity, NodeName, NodePorts,
-        NodeResourcesBalancedAllocation, NodeResourcesFit, NodeUnschedulable, PodTopologySpread,
-        TaintToleration,
+        ImageLocality, InterPodAffinity, InterPodAffinityArguments, NodeAffinity, NodeName,
+        NodePorts, NodeResourcesBalancedAllocation, NodeResourcesFit, NodeUnschedulable,
+        PodTopologySpread, TaintToleration,
     },
 };
 use serde_json::{Value, json};
@@ -52,8 +52,12 @@ fn filtered(plugin: &dyn Plugin, pod: &PodInfo, snapshot: &Snapshot) -> BTreeMap
 fn scored(plugin: &dyn Plugin, pod: &PodInfo, snapshot: &Snapshot) -> BTreeMap<String, i64> {
     let mut state = CycleState::default();
     let nodes = snapshot.nodes();
+    if let Some(pre_filter) = plugin.as_pre_filter() {
+        pre_filter.pre_filter(&mut state, pod, snapshot).unwrap();
+    }
     if let Some(pre_score) = plugin.as_pre_score()
-        && pre_score.pre_score(&mut state, pod, nodes, snapshot).unwrap() == Verdict::Skip
+        && pre_score.pre_score(&mut state, pod, &Candidates::each(nodes), snapshot).unwrap()
+            == Verdict::Skip
     {
         return BTreeMap::new();
     }
@@ -142,7 +146,7 @@ fn node_affinity() {
     ];
     let no = "node(s) didn't match Pod's node affinity/selector";
     let selector = pod("p", json!({"spec": {"nodeSelector": {"disk": "ssd"}}}));
-    check(&NodeAffinity, selector, &nodes, &[("big", no), ("hdd", no), ("ssd", "")]);
+    check(&NodeAffinity::default(), selector, &nodes, &[("big", no), ("hdd", no), ("ssd", "")]);
     let required = |term: Value| {
         let required = json!({"nodeSelectorTerms": [term]});
         pod(
@@ -166,12 +170,17 @@ fn node_affinity() {
         (required(json!({})), [no, no, no]),
     ];
     for (pod, [big, hdd, ssd]) in rows {
-        check(&NodeAffinity, pod, &nodes, &[("big", big), ("hdd", hdd), ("ssd", ssd)]);
+        check(&NodeAffinity::default(), pod, &nodes, &[("big", big), ("hdd", hdd), ("ssd", ssd)]);
     }
     let field =
         json!({"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["ssd"]}]});
     let out = "narrowed out";
-    check(&NodeAffinity, required(field), &nodes, &[("big", out), ("hdd", out), ("ssd", "")]);
+    check(
+        &NodeAffinity::default(),
+        required(field),
+        &nodes,
+        &[("big", out), ("hdd", out), ("ssd", "")],
+    );
 
     let preference = |weight: i32, value: &str| {
         json!({"weight": weight, "preference": {"matchExpressions":
@@ -182,7 +191,12 @@ fn node_affinity() {
         json!({"spec": {"affinity": {"nodeAffinity": {
         "preferredDuringSchedulingIgnoredDuringExecution": [preference(80, "ssd"), preference(20, "hdd")]}}}}),
     );
-    check_score(&NodeAffinity, preferred, &nodes, &[("big", 0), ("hdd", 25), ("ssd", 100)]);
+    check_score(
+        &NodeAffinity::default(),
+        preferred,
+        &nodes,
+        &[("big", 0), ("hdd", 25), ("ssd", 100)],
+    );
 }
 
 fn with_port(name: &str, port: i32, ip: &str, protocol: &str) -> Value {
@@ -280,7 +294,7 @@ fn required(kind: &str, term: Value) -> Value {
 
 #[test]
 fn inter_pod_affinity() {
-    let plugin = InterPodAffinity::new(None);
+    let plugin = InterPodAffinity::new(None, InterPodAffinityArguments::default());
     let zone = |name: &'static str, zone: &str, pods: Vec<Value>| {
         (name, json!({"metadata": {"labels": {"zone": zone}}}), pods)
     };
@@ -342,23 +356,28 @@ fn pod_topology_spread() {
     let missing = "node(s) didn't match pod topology spread constraints (missing required label)";
     let hard = |more: Value| constraint("DoNotSchedule", more);
     check(
-        &PodTopologySpread,
+        &PodTopologySpread::default(),
         hard(json!({})),
         &nodes,
         &[("a1", skewed), ("b1", ""), ("none", missing)],
     );
     check(
-        &PodTopologySpread,
+        &PodTopologySpread::default(),
         hard(json!({"maxSkew": 2})),
         &nodes,
         &[("a1", ""), ("b1", ""), ("none", missing)],
     );
     check(
-        &PodTopologySpread,
+        &PodTopologySpread::default(),
         hard(json!({"minDomains": 3})),
         &nodes,
         &[("a1", skewed), ("b1", skewed), ("none", missing)],
     );
     let soft = constraint("ScheduleAnyway", json!({}));
-    check_score(&PodTopologySpread, soft, &nodes, &[("a1", 33), ("b1", 100), ("none", 0)]);
+    check_score(
+        &PodTopologySpread::default(),
+        soft,
+        &nodes,
+        &[("a1", 33), ("b1", 100), ("none", 0)],
+    );
 }

@@ -5,7 +5,10 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use clap::Args;
 use orch::{
     Cluster, StartError,
-    api::serve::{KubeconfigEntry, Pki, write_kubeconfig},
+    api::{
+        metrics::Metrics,
+        serve::{KubeconfigEntry, Pki, write_kubeconfig},
+    },
     core::Environment,
 };
 
@@ -72,7 +75,8 @@ async fn up(arguments: UpArguments) -> Result<(), Failure> {
     let environment = Environment::system();
     let store = store::open(&arguments.store, &machine.folder, &environment).await?;
     let pki = machine.pki(&arguments, &environment)?;
-    let builder = Cluster::builder().environment(environment.clone()).store(store);
+    let builder =
+        Cluster::builder().environment(environment.clone()).store(store).metrics(Metrics::new());
     let builder = machine.assemble(builder, &arguments, pki.clone(), &environment)?;
     let cluster = tokio::select! {
         cluster = builder.start() => cluster.map_err(|error| not_started(&error))?,

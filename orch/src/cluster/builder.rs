@@ -7,6 +7,7 @@ use orch_api::{
     admission::StorageObjectInUseProtection,
     allocator::ServiceRanges,
     auth::UserInfo,
+    metrics::Metrics,
     proxy::NodeConnector,
     serve::{Listener, Pki},
 };
@@ -40,6 +41,7 @@ pub struct ClusterBuilder {
     serve: Option<ServeSetup>,
     network: NetworkSetup,
     volumes: Option<PathBuf>,
+    metrics: Option<Metrics>,
 }
 
 impl ClusterBuilder {
@@ -117,6 +119,14 @@ impl ClusterBuilder {
         self
     }
 
+    /// Where the API server counts what it does, which is then told at `/metrics`. Default:
+    /// nowhere.
+    #[must_use]
+    pub fn metrics(mut self, metrics: Metrics) -> Self {
+        self.metrics = Some(metrics);
+        self
+    }
+
     /// Starts the cluster. When this returns, the API answers and holds what every cluster holds;
     /// nodes register themselves from then on (see [`Cluster::nodes_ready`]). Call it inside a
     /// tokio runtime.
@@ -141,7 +151,7 @@ impl ClusterBuilder {
             ensure_storage_class(client.clone(), &class).await.map_err(StartError::Bootstrap)?;
         }
         let informers = OwnInformers(Informers::new(client.clone(), environment.clone()));
-        let controllers = self.manager(&api, pki.as_deref(), &informers.0)?;
+        let controllers = self.manager(pki.as_deref(), &informers.0)?;
         let scheduler = self.scheduler(&informers.0)?;
         let (nodes, agents) = self.agents(&client, &informers.0, &environment)?;
         let first = nodes.first().map_or("", String::as_str);
@@ -208,11 +218,15 @@ impl ClusterBuilder {
             .connector(Arc::new(NodeConnector::new(dialer.clone())))
             .options(options);
         let mut builder = security::secure(builder, pki, environment)?;
+        if let Some(metrics) = &self.metrics {
+            builder = builder.metrics(metrics.clone());
+        }
         if self.protects_storage() {
             builder = builder.admission(Arc::new(StorageObjectInUseProtection));
         }
         let api = builder.build();
-        let bootstrap = Bootstrap { roles: pki.is_some(), address: advertised };
+        let bootstrap =
+            Bootstrap { roles: pki.is_some(), api_services: pki.is_some(), address: advertised };
         api.bootstrap(&bootstrap).await.map_err(StartError::Bootstrap)?;
         Ok(api)
     }
@@ -228,13 +242,8 @@ impl ClusterBuilder {
             .all(|name| options.enables(name))
     }
 
-    fn manager(
-        &self,
-        api: &ApiServer,
-        pki: Option<&Pki>,
-        informers: &Informers,
-    ) -> Result<Manager, StartError> {
-        let mut options = StandardOptions::new(api.resource_types());
+    fn manager(&self, pki: Option<&Pki>, informers: &Informers) -> Result<Manager, StartError> {
+        let mut options = StandardOptions::new(informers.client().clone());
         options.root_ca_pem = pki.map(|pki| pki.ca_pem().to_owned());
         if let Some(names) = &self.controllers {
             options.controllers.clone_from(names);

@@ -130,3 +130,20 @@ async fn a_deleted_namespace_is_emptied_first() {
     assert_eq!(left.items.len(), 0);
     cluster.shutdown().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_deleted_pod_that_somebody_holds_causes_no_work() {
+    let cluster = seeded(6).simulated_nodes(1).start().await.expect("it starts");
+    let mut pod = template("held");
+    pod["metadata"]["name"] = json!("held");
+    pod["metadata"]["finalizers"] = json!(["example.com/hold"]);
+    create::<Pod>(&cluster, pod).await;
+    until::<Pod>(&cluster, |pods| pods.iter().all(|pod| is_ready(pod))).await;
+    let pods: Api<Pod> = Api::default_namespaced(cluster.client());
+    pods.delete("held", &DeleteParams::default()).await.expect("it is deleted");
+    tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    let held = pods.get("held").await.expect("it is held").resource_version();
+    tokio::time::sleep(std::time::Duration::from_secs(600)).await;
+    assert_eq!(pods.get("held").await.expect("it is held").resource_version(), held);
+    cluster.shutdown().await;
+}

@@ -61,7 +61,7 @@ fn volumes(spec: &Field<'_>, warnings: &mut Vec<String>) {
 fn environment(spec: &Field<'_>, warnings: &mut Vec<String>) {
     for list in ["initContainers", "containers"] {
         for container in spec.items(list) {
-            let mut seen = Vec::new();
+            let mut seen = std::collections::BTreeSet::new();
             for variable in container.items("env") {
                 let name = variable.str("name");
                 if seen.contains(&name) {
@@ -70,7 +70,7 @@ fn environment(spec: &Field<'_>, warnings: &mut Vec<String>) {
                         "{path}: hides previous definition of \"{name}\", which may be dropped when using apply"
                     ));
                 }
-                seen.push(name);
+                seen.insert(name);
             }
             for kind in ["limits", "requests"] {
                 let held = container.get("resources");

@@ -137,7 +137,7 @@ fn common(container: &Field<'_>, volumes: &Volumes<'_>, claims: &[&str], errors:
 }
 
 fn ports(container: &Field<'_>, errors: &mut Errors) {
-    let mut seen = Vec::new();
+    let mut seen = BTreeSet::new();
     for port in container.items("ports") {
         let name = port.str("name");
         if !name.is_empty() {
@@ -146,7 +146,7 @@ fn ports(container: &Field<'_>, errors: &mut Errors) {
                 errors.push(FieldError::duplicate(port.at("name"), name));
             }
             errors.extend(wrong.into_iter().map(|why| port.invalid("name", why)));
-            seen.push(name);
+            seen.insert(name);
         }
         if port.int("containerPort").unwrap_or_default() == 0 {
             errors.push(port.required("containerPort", ""));

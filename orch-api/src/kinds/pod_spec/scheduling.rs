@@ -162,7 +162,7 @@ fn pod_affinity_term(term: &Field<'_>, errors: &mut Errors) {
 
 /// Checks `topologySpreadConstraints`.
 pub(super) fn topology_spread(spec: &Field<'_>, errors: &mut Errors) {
-    let mut seen = Vec::new();
+    let mut seen = std::collections::BTreeSet::new();
     for constraint in spec.items("topologySpreadConstraints") {
         let skew = constraint.int("maxSkew").unwrap_or_default();
         if skew <= 0 {
@@ -188,7 +188,7 @@ pub(super) fn topology_spread(spec: &Field<'_>, errors: &mut Errors) {
                 pair,
             ));
         }
-        seen.push((key, action));
+        seen.insert((key, action));
         if constraint.int("minDomains").is_some_and(|n| n <= 0) {
             errors.push(constraint.invalid("minDomains", "must be greater than zero"));
         } else if constraint.has("minDomains") && action != "DoNotSchedule" {

@@ -34,7 +34,7 @@ pub(super) fn pod(spec: &Field<'_>, errors: &mut Errors) {
         let why = "ShareProcessNamespace and HostPID cannot both be enabled";
         errors.push(spec.invalid("shareProcessNamespace", why));
     }
-    let mut seen = Vec::new();
+    let mut seen = std::collections::BTreeSet::new();
     for sysctl in context.items("sysctls") {
         let name = sysctl.str("name");
         if name.is_empty() {
@@ -46,7 +46,7 @@ pub(super) fn pod(spec: &Field<'_>, errors: &mut Errors) {
         } else if seen.contains(&name) {
             errors.push(FieldError::duplicate(sysctl.at("name"), name));
         }
-        seen.push(name);
+        seen.insert(name);
     }
     profiles(&context, errors);
 }

@@ -29,8 +29,8 @@ pub(super) struct Event {
     pub(super) new: Option<Arc<Object>>,
 }
 
-#[derive(Default)]
 struct Collection {
+    resource: ResourceType,
     objects: BTreeMap<Key, Arc<Object>>,
     history: VecDeque<Event>,
     /// Changes up to this revision are forgotten.
@@ -53,6 +53,13 @@ fn id(resource: &ResourceType) -> (String, String) {
 impl Store {
     pub(super) fn revision(&self) -> u64 {
         self.revision
+    }
+
+    pub(super) fn resource_types(&self) -> Vec<ResourceType> {
+        let mut types: Vec<ResourceType> =
+            self.collections.values().map(|collection| collection.resource.clone()).collect();
+        types.sort();
+        types
     }
 
     pub(super) fn count(&self, resource: &ResourceType) -> usize {
@@ -108,7 +115,12 @@ impl Store {
     fn collection(&mut self, resource: &ResourceType) -> &mut Collection {
         let forgotten = self.compacted;
         let collection = self.collections.entry(id(resource));
-        collection.or_insert_with(|| Collection { forgotten, ..Collection::default() })
+        collection.or_insert_with(|| Collection {
+            resource: resource.clone(),
+            objects: BTreeMap::new(),
+            history: VecDeque::new(),
+            forgotten,
+        })
     }
 
     fn record(

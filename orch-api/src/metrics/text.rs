@@ -1,0 +1,43 @@
+//! The two text formats.
+
+use std::fmt::Write as _;
+
+/// OpenMetrics, for those who ask for it.
+pub(crate) const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// The older format, which everybody reads.
+pub(crate) const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// OpenMetrics as the older format, in which a counter is called by its whole name.
+pub(super) fn plain(open_metrics: &str) -> String {
+    let mut out = String::with_capacity(open_metrics.len());
+    let mut help = None;
+    for line in open_metrics.lines() {
+        if let Some(said) = line.strip_prefix("# HELP ") {
+            help = said.split_once(' ');
+        } else if let Some(said) = line.strip_prefix("# TYPE ") {
+            let Some((name, kind)) = said.split_once(' ') else { continue };
+            let suffix = if kind == "counter" { "_total" } else { "" };
+            if let Some((_, text)) = help.take() {
+                let _ = writeln!(out, "# HELP {name}{suffix} {text}");
+            }
+            let kind = if kind == "unknown" { "untyped" } else { kind };
+            let _ = writeln!(out, "# TYPE {name}{suffix} {kind}");
+        } else if !line.starts_with("# ") {
+            out.push_str(line);
+            out.push('\n');
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn counters_get_their_whole_name() {
+        let text = "# HELP a A.\n# TYPE a counter\na_total 1\n# HELP b B.\n# TYPE b gauge\n\
+                    # UNIT b seconds\nb 2\n# EOF\n";
+        let plain = "# HELP a_total A.\n# TYPE a_total counter\na_total 1\n# HELP b B.\n\
+                     # TYPE b gauge\nb 2\n";
+        assert_eq!(super::plain(text), plain);
+    }
+}

@@ -1,0 +1,79 @@
+//! ResourceQuotas.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, ResourceQuota};
+use orch_controllers::resource_quota::resource_quota;
+use orch_core::{Client, client::PatchKind};
+use serde_json::{Value, json};
+
+use crate::world::{World, template};
+
+fn world() -> World {
+    World::start(|informers| {
+        let types: Arc<dyn Client> = informers.client().clone();
+        vec![resource_quota(informers, Arc::new(types))]
+    })
+}
+
+async fn create_quota(world: &World, spec: Value) {
+    world.create::<ResourceQuota>(json!({"metadata": {"name": "most"}, "spec": spec})).await;
+}
+
+fn pod(name: &str, cpu: &str) -> Value {
+    let mut pod = template("web", "v1");
+    pod["metadata"]["name"] = json!(name);
+    pod["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": cpu}});
+    pod
+}
+
+async fn used(world: &World, wanted: Value) {
+    world
+        .eventually(&wanted.to_string(), async |world| {
+            let quota = world.get::<ResourceQuota>("most").await?;
+            let status = quota.status.as_ref()?;
+            let hard = quota.spec.as_ref().and_then(|spec| spec.hard.clone());
+            (json!(status.used) == wanted && status.hard == hard).then_some(())
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_there_is_counted_and_what_goes_is_given_back() {
+    let world = world();
+    world.create::<Pod>(pod("one", "300m")).await;
+    world.create::<ConfigMap>(json!({"metadata": {"name": "map"}})).await;
+    let hard = json!({"cpu": "2", "pods": "5", "count/configmaps": "3", "gadgets": "1"});
+    create_quota(&world, json!({"hard": hard})).await;
+    used(&world, json!({"cpu": "300m", "pods": "1", "count/configmaps": "1"})).await;
+    world.create::<Pod>(pod("two", "500m")).await;
+    used(&world, json!({"cpu": "800m", "pods": "2", "count/configmaps": "1"})).await;
+    // A pod that is over uses nothing any more, although it is there.
+    let over = json!({"status": {"phase": "Succeeded"}});
+    world.resources::<Pod>().patch_status("one", PatchKind::Merge, over).await.unwrap();
+    used(&world, json!({"cpu": "500m", "pods": "1", "count/configmaps": "1"})).await;
+    world.delete::<Pod>("two").await;
+    world.delete::<ConfigMap>("map").await;
+    used(&world, json!({"cpu": "0", "pods": "0", "count/configmaps": "0"})).await;
+    world.patch::<ResourceQuota>("most", json!({"spec": {"hard": {"cpu": null}}})).await;
+    used(&world, json!({"pods": "0", "count/configmaps": "0"})).await;
+    let writes = world.writes();
+    world.pass(3600).await;
+    assert_eq!(world.writes(), writes, "what does not change is not written");
+}
+
+#[tokio::test(start_paused = true)]
+async fn scopes_say_what_is_counted() {
+    let world = world();
+    world.create::<Pod>(pod("sized", "100m")).await;
+    let mut small = pod("best-effort", "0");
+    small["spec"]["containers"][0]["resources"] = json!({});
+    world.create::<Pod>(small).await;
+    create_quota(&world, json!({"hard": {"pods": "5"}, "scopes": ["BestEffort"]})).await;
+    used(&world, json!({"pods": "1"})).await;
+    world.delete::<Pod>("sized").await;
+    world.pass(5).await;
+    used(&world, json!({"pods": "1"})).await;
+    world.delete::<Pod>("best-effort").await;
+    used(&world, json!({"pods": "0"})).await;
+}
