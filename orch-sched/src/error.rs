@@ -41,9 +41,6 @@ pub enum BuildError {
         /// The extension point.
         point: &'static str,
     },
-    /// The configuration has extenders, which are not supported yet.
-    #[error("the configuration has {0} extenders, which are not supported yet")]
-    Extenders(usize),
     /// Two plugins of one name were registered.
     #[error("a plugin called {0:?} is registered already")]
     DuplicateRegistration(String),

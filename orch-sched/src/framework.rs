@@ -18,6 +18,7 @@ use crate::{
     cycle_state::CycleState,
     error::Fault,
     event::{ClusterChange, ClusterEvent, Hint},
+    extender::Extender,
     extension_point::ExtensionPoint,
     node_info::NodeInfo,
     plugin::{Candidates, Filter, Nomination, Plugin, PostFiltered, SCORE_MAX},
@@ -58,6 +59,8 @@ pub(crate) struct Framework {
     percentage: Option<u8>,
     /// What pods that are alike share, last used first.
     standings: Mutex<Vec<Standing>>,
+    /// Services outside that take part.
+    extenders: Arc<[Extender]>,
 }
 
 /// Below this many nodes, all of them are looked at.
@@ -121,6 +124,12 @@ impl Diagnosis {
         let rejections = self.rejections.iter();
         let may_help = rejections.filter(|one| matches!(one.verdict, Verdict::Unschedulable(_)));
         may_help.filter_map(|one| snapshot.node(&one.node)).collect()
+    }
+
+    /// What somebody outside has against nodes that fitted.
+    pub(crate) fn add(&mut self, rejections: Vec<Rejection>, by: &str) {
+        self.rejections.extend(rejections);
+        self.rejected_by.insert(by.into());
     }
 
     /// What was found out about a node.
@@ -191,7 +200,53 @@ impl Framework {
             Some(own) => own.clone(),
             None => (0..everywhere).filter(|at| point.is_of(&*plugins[*at].plugin)).collect(),
         });
-        Self { scheduler_name, plugins, order, next_start, percentage, standings }
+        let extenders = Arc::default();
+        Self { scheduler_name, plugins, order, next_start, percentage, standings, extenders }
+    }
+
+    /// With services outside that take part.
+    pub(crate) fn extended_by(mut self, extenders: Arc<[Extender]>) -> Self {
+        self.extenders = extenders;
+        self
+    }
+
+    pub(crate) fn extenders(&self) -> &[Extender] {
+        &self.extenders
+    }
+
+    /// Whether a service outside is to be asked where a pod goes.
+    pub(crate) fn is_extended_for(&self, pod: &PodInfo) -> bool {
+        let mut asked = self.extenders.iter().filter(|one| one.filters() || one.prioritizes());
+        asked.any(|extender| extender.is_interested(pod))
+    }
+
+    /// All nodes that fit a pod, before anybody outside is asked; and what is known about the others.
+    pub(crate) fn feasible(
+        &self,
+        state: &mut CycleState,
+        pod: &PodInfo,
+        snapshot: &Snapshot,
+    ) -> Result<(Vec<Arc<NodeInfo>>, Box<Diagnosis>), Failure> {
+        if let Some(error) = pod.error() {
+            return Err(Failure::Fault(error.to_owned()));
+        }
+        let mut diagnosis = self.diagnosis(snapshot)?;
+        let narrowed = self.pre_filter(state, pod, snapshot, &mut diagnosis)?;
+        if let Some(node) = self.promised(state, pod, snapshot, &diagnosis)? {
+            return Ok((snapshot.node(&node).into_iter().cloned().collect(), diagnosis));
+        }
+        let mut found = Found::default();
+        let trial = self.trial(&diagnosis.skipped, snapshot);
+        let is_left = |node: &&Arc<NodeInfo>| {
+            narrowed.as_ref().is_none_or(|names| names.contains(&**node.name()))
+        };
+        let nodes = snapshot.nodes().iter().filter(is_left);
+        found.run(&trial, state, pod, nodes, usize::MAX)?;
+        diagnosis.reject(found.rejections);
+        if found.feasible.is_empty() {
+            return Err(Failure::Unschedulable(diagnosis));
+        }
+        Ok((found.feasible, diagnosis))
     }
 
     /// The places of the plugins that run at an extension point, in their order.
@@ -497,6 +552,11 @@ impl Framework {
         pod: &PodInfo,
         node: &str,
     ) -> Result<(), Failure> {
+        let mut extenders = self.extenders.iter();
+        if let Some(extender) = extenders.find(|one| one.binds() && one.is_interested(pod)) {
+            let bound = extender.bind(pod, node).await;
+            return bound.map_err(|error| Failure::Fault(error.to_string()));
+        }
         for enabled in self.at(ExtensionPoint::Bind) {
             let Some(bind) = enabled.plugin.as_bind() else { continue };
             match bind.bind(state, pod, node).await {
@@ -650,10 +710,14 @@ impl Profiles {
 
     /// Whether any profile's plugin of this name wants to hear of a change.
     pub(crate) fn listens(&self, plugin: &str, change: &ClusterChange) -> bool {
-        self.by_name.values().filter_map(|framework| framework.enabled(plugin)).any(|enabled| {
-            let events = enabled.events.as_ref();
-            events.is_none_or(|events| events.iter().any(|event| event.includes(change)))
-        })
+        let mut known = self.by_name.values().filter_map(|framework| framework.enabled(plugin));
+        let mut known = known.by_ref().peekable();
+        // What nobody here said is asked about after every change: an extender's refusal.
+        known.peek().is_none()
+            || known.any(|enabled| {
+                let events = enabled.events.as_ref();
+                events.is_none_or(|events| events.iter().any(|event| event.includes(change)))
+            })
     }
 
     /// Whether a change may help a pod that a plugin rejected.

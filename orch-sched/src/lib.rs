@@ -24,6 +24,7 @@
 //! | `standing` | what pods that are alike share: which nodes fit, in the order of their scores |
 //! | `queue` | pods that wait: active, backing off, unschedulable, gated |
 //! | `scheduler` | scheduling cycles, binding cycles, failures |
+//! | `extender` | services outside that take part |
 //! | `planner`, `what_if` | the decisions alone, in process; what would happen if |
 
 mod cache;
@@ -31,6 +32,7 @@ pub mod configuration;
 mod cycle_state;
 mod error;
 mod event;
+mod extender;
 mod extension_point;
 mod framework;
 mod node_info;
@@ -53,6 +55,7 @@ mod what_if;
 pub use cycle_state::CycleState;
 pub use error::{BuildError, Fault};
 pub use event::{Actions, ChangedObject, ClusterChange, ClusterEvent, EventResource, Hint};
+pub use extender::ExtenderTransport;
 pub use extension_point::ExtensionPoint;
 pub use framework::{
     Diagnosis, Explanation, NodeExplanation, Objection, Rejection, ScoreDetail, Trial,

@@ -9,6 +9,7 @@ use orch_core::informer::Informers;
 
 use crate::{
     error::BuildError,
+    extender::Extender,
     extension_point::ExtensionPoint,
     framework::{Enabled, Framework, Profiles},
     plugin::Plugin,
@@ -291,7 +292,11 @@ impl Registry {
         Ok(places)
     }
 
-    pub(crate) fn build(&mut self, profiles: &[Profile]) -> Result<Profiles, BuildError> {
+    pub(crate) fn build(
+        &mut self,
+        profiles: &[Profile],
+        extenders: &Arc<[Extender]>,
+    ) -> Result<Profiles, BuildError> {
         let mut frameworks: Vec<Framework> = Vec::new();
         let mut sort: Option<Arc<dyn Plugin>> = None;
         for profile in profiles {
@@ -299,7 +304,7 @@ impl Registry {
             if frameworks.iter().any(|framework| framework.scheduler_name == name) {
                 return Err(BuildError::DuplicateProfile(name));
             }
-            let framework = self.framework(profile)?;
+            let framework = self.framework(profile)?.extended_by(extenders.clone());
             let mut sorts = framework.at(ExtensionPoint::QueueSort);
             let missing =
                 |extension_point| BuildError::Missing { profile: name.clone(), extension_point };

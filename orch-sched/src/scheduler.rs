@@ -23,8 +23,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     cache::Cache,
-    configuration::SchedulerConfiguration,
+    configuration::{ExtenderConfiguration, SchedulerConfiguration},
     error::BuildError,
+    extender::{Extender, ExtenderTransport, Http},
     framework::{Explanation, Profiles},
     planner::{PlanError, Planner},
     plugin::Plugin,
@@ -38,6 +39,7 @@ use crate::{
 mod binding;
 mod cycle;
 mod eviction;
+mod extended;
 mod failure;
 mod handlers;
 
@@ -52,7 +54,8 @@ pub struct SchedulerBuilder {
     added: Vec<Added>,
     waiting: WaitingPods,
     backoff: Backoff,
-    extenders: usize,
+    extenders: Vec<ExtenderConfiguration>,
+    transport: Option<Arc<dyn ExtenderTransport>>,
 }
 
 #[derive(Debug)]
@@ -76,7 +79,14 @@ impl SchedulerBuilder {
         self.profiles.extend(configuration.profiles.iter().cloned());
         let (min, max) = (configuration.pod_initial_backoff, configuration.pod_max_backoff);
         self.backoff = Backoff { min, max };
-        self.extenders = configuration.extenders.len();
+        self.extenders.extend(configuration.extenders.iter().cloned());
+        self
+    }
+
+    /// Carries requests to all extenders, instead of HTTP.
+    #[must_use]
+    pub fn extender_transport(mut self, transport: Arc<dyn ExtenderTransport>) -> Self {
+        self.transport = Some(transport);
         self
     }
 
@@ -113,9 +123,6 @@ impl SchedulerBuilder {
     /// # Errors
     /// [`BuildError`] if the profiles or plugins do not fit together.
     pub fn build(self) -> Result<Scheduler, BuildError> {
-        if self.extenders > 0 {
-            return Err(BuildError::Extenders(self.extenders));
-        }
         let mut registry = Registry::new(self.informers.clone());
         let mut profiles = self.profiles;
         if profiles.is_empty() {
@@ -128,8 +135,22 @@ impl SchedulerBuilder {
             }
             registry.register(plugin)?;
         }
+        let managed = self.extenders.iter().flat_map(|extender| &extender.managed_resources);
+        let ignored = managed.filter(|resource| resource.ignored_by_scheduler);
+        for resource in ignored {
+            for profile in &mut profiles {
+                let fit = &mut profile.arguments.node_resources_fit;
+                fit.ignored_resources.push(resource.name.clone());
+            }
+        }
+        let extender = |configuration: ExtenderConfiguration| {
+            let transport = self.transport.clone();
+            let transport = transport.unwrap_or_else(|| Arc::new(Http::new(&configuration)));
+            Extender::new(configuration, transport)
+        };
+        let extenders: Arc<[Extender]> = self.extenders.into_iter().map(extender).collect();
         let names: Vec<String> = profiles.iter().map(|p| p.scheduler_name.clone()).collect();
-        let profiles = Arc::new(registry.build(&profiles)?);
+        let profiles = Arc::new(registry.build(&profiles, &extenders)?);
         let client = self.informers.client().clone();
         let environment = self.informers.environment().clone();
         let recorder = |name: String| {
@@ -241,7 +262,8 @@ impl Scheduler {
             added: Vec::new(),
             waiting: WaitingPods::default(),
             backoff: Backoff::default(),
-            extenders: 0,
+            extenders: Vec::new(),
+            transport: None,
         }
     }
 

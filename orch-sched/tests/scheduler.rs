@@ -9,6 +9,8 @@ mod cluster;
 mod configuration;
 #[path = "scheduler/end_to_end.rs"]
 mod end_to_end;
+#[path = "scheduler/extenders.rs"]
+mod extenders;
 #[path = "scheduler/faults.rs"]
 mod faults;
 #[path = "scheduler/insight.rs"]

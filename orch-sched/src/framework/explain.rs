@@ -245,6 +245,7 @@ impl Framework {
             next_start: std::sync::atomic::AtomicUsize::new(0),
             percentage: self.percentage,
             standings: parking_lot::Mutex::default(),
+            extenders: Arc::default(),
         }
     }
 }

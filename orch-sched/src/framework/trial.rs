@@ -4,8 +4,9 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use super::{Failure, Framework, Rejection, Search, fault};
 use crate::{
-    cycle_state::CycleState, error::Fault, extension_point::ExtensionPoint, node_info::NodeInfo,
-    pod_info::PodInfo, snapshot::Snapshot, verdict::Verdict,
+    cycle_state::CycleState, error::Fault, extender::VictimsByNode,
+    extension_point::ExtensionPoint, node_info::NodeInfo, pod_info::PodInfo, snapshot::Snapshot,
+    verdict::Verdict,
 };
 
 /// Asks all filters of a pod's profile about nodes that may differ from those of the cluster.
@@ -73,6 +74,35 @@ impl<'a> Trial<'a> {
         let skipped = self.skipped;
         let told = self.framework.at(ExtensionPoint::PreFilter);
         told.filter(move |enabled| !skipped.contains(&enabled.name))
+    }
+
+    /// What services outside make of the ways to make room.
+    pub(crate) async fn ask_extenders(
+        &self,
+        pod: &PodInfo,
+        mut candidates: VictimsByNode,
+    ) -> Result<VictimsByNode, Fault> {
+        let extenders = self.framework.extenders().iter();
+        for extender in extenders.filter(|one| one.preempts() && one.is_interested(pod)) {
+            match extender.preempt(pod, &candidates).await {
+                Ok(found) => candidates = found,
+                Err(error) if extender.is_ignorable() => {
+                    tracing::info!(%error, "skipped an extender that failed and may be ignored");
+                }
+                Err(error) => return Err(error),
+            }
+            candidates.retain(|_, (victims, _)| !victims.is_empty());
+            if candidates.is_empty() {
+                break;
+            }
+        }
+        Ok(candidates)
+    }
+
+    /// Whether services outside have a say in how room is made for a pod.
+    pub(crate) fn is_extended_for(&self, pod: &PodInfo) -> bool {
+        let mut extenders = self.framework.extenders().iter();
+        extenders.any(|one| one.preempts() && one.is_interested(pod))
     }
 
     /// Whether the pod fits the node, both with the pods for which room is being made there (of its

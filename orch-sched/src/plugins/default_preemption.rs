@@ -215,6 +215,28 @@ impl DefaultPreemption {
         Ok(Ok(Candidate { node, victims, violations, started: started.unwrap_or_default() }))
     }
 
+    /// What is left of the candidates once services outside have been asked.
+    async fn extended(
+        &self,
+        trial: &Trial<'_>,
+        pod: &PodInfo,
+        candidates: Vec<Candidate>,
+    ) -> Result<Vec<Candidate>, Fault> {
+        if candidates.is_empty() || !trial.is_extended_for(pod) {
+            return Ok(candidates);
+        }
+        let told = candidates.into_iter();
+        let told = told.map(|one| (one.node, (one.victims, one.violations))).collect();
+        let left = trial.ask_extenders(pod, told).await?;
+        let candidate = |(node, (victims, violations)): (Arc<str>, (Vec<Arc<PodInfo>>, usize))| {
+            let highest = victims.first().map(|victim| victim.priority());
+            let oldest = victims.iter().filter(|victim| Some(victim.priority()) == highest);
+            let started = oldest.map(|victim| self.started(victim)).min().unwrap_or_default();
+            Candidate { node, victims, violations, started }
+        };
+        Ok(left.into_iter().map(candidate).collect())
+    }
+
     /// Sorts the most important pods first: those of high priority, and of these the oldest.
     fn importance(&self, pod: &PodInfo) -> (i64, Timestamp) {
         (-i64::from(pod.priority()), self.started(pod))
@@ -265,6 +287,12 @@ impl PostFilter for DefaultPreemption {
         }
         let nodes = diagnosis.resolvable(snapshot);
         let DryRun { candidates, rejections } = self.dry_run(trial, state, pod, &nodes)?;
+        let found = !candidates.is_empty();
+        let candidates = self.extended(trial, pod, candidates).await?;
+        if found && candidates.is_empty() {
+            let words = "preemption: no candidate node for preemption";
+            return Ok(Verdict::unschedulable(words).into());
+        }
         let Some(Candidate { node, victims, .. }) = best(candidates) else {
             let total = snapshot.nodes().len();
             let why = Diagnosis::of(total, rejections, NOT_HELPFUL);

@@ -8,7 +8,7 @@ use std::{
 use futures::FutureExt;
 use tokio::sync::Semaphore;
 
-use super::{BINDING_MAX, Shared, binding, eviction::Eviction, failure};
+use super::{BINDING_MAX, Shared, binding, eviction::Eviction, extended, failure};
 use crate::{
     cycle_state::CycleState,
     framework::{Failure, Framework, Room},
@@ -67,8 +67,14 @@ async fn schedule_one(
     }
     let mut state = CycleState::default();
     let random = &*shared.environment.random;
-    let chosen =
-        guarded("scheduling cycle", || framework.choose(&mut state, &info, snapshot, random));
+    let chosen = if framework.is_extended_for(&info) {
+        let choice = extended::choose(&framework, &mut state, &info, snapshot, random);
+        AssertUnwindSafe(choice).catch_unwind().await.unwrap_or_else(|_| {
+            Err(Failure::Fault("a plugin panicked in the scheduling cycle".into()))
+        })
+    } else {
+        guarded("scheduling cycle", || framework.choose(&mut state, &info, snapshot, random))
+    };
     match chosen {
         Ok(node) => place(shared, framework, pod, node, state, snapshot),
         Err(failure) => {
