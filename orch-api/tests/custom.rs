@@ -2,6 +2,7 @@
 
 mod custom {
     mod definitions;
+    mod expressions;
     mod objects;
     mod schemas;
     mod support;

@@ -137,8 +137,8 @@ async fn definitions_that_are_wrong_are_refused_in_upstreams_words() {
     )
     .await;
     check(
-        |d| root(d)["x-kubernetes-validations"] = json!([{"rule": "true"}]),
-        "CEL validation rules are not supported by this server yet",
+        |d| root(d)["x-kubernetes-validations"] = json!([{"rule": "other"}]),
+        "undeclared reference to 'other' (in container '')",
     )
     .await;
     check(

@@ -3,7 +3,7 @@
 //! Source: `k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/validation/validation.go` and
 //! `cel_validation.go`.
 
-use orch_cel::{Declared, RequestSizes};
+use orch_cel::Declared;
 use orch_core::status::FieldError;
 use serde_json::{Value, json};
 
