@@ -215,6 +215,7 @@ impl ClusterBuilder {
         let bootstrap = Bootstrap {
             roles: pki.is_some(),
             api_services: pki.is_some(),
+            client_authority: pki.map(|pki| pki.ca_pem().to_owned()),
             address: advertised,
         };
         api.bootstrap(&bootstrap).await.map_err(StartError::Bootstrap)?;
