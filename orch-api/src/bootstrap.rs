@@ -19,6 +19,8 @@ use crate::{
 
 const SERVICES: ResourceType =
     ResourceType::new("", "v1", "services", "Service", Scope::Namespaced);
+const CONFIG_MAPS: ResourceType =
+    ResourceType::new("", "v1", "configmaps", "ConfigMap", Scope::Namespaced);
 const ENDPOINTS: ResourceType =
     ResourceType::new("", "v1", "endpoints", "Endpoints", Scope::Namespaced);
 const ENDPOINT_SLICES: ResourceType = ResourceType::new(
@@ -32,6 +34,11 @@ const ENDPOINT_SLICES: ResourceType = ResourceType::new(
 const SERVICE_CIDRS: ResourceType =
     ResourceType::new("networking.k8s.io", "v1", "servicecidrs", "ServiceCIDR", Scope::Cluster);
 
+/// What aggregated API servers read to learn whom to believe.
+const AUTHENTICATION: &str = "extension-apiserver-authentication";
+/// The name that the certificate of a front proxy has to bear.
+pub const FRONT_PROXY: &str = "front-proxy-client";
+
 /// What [`ApiServer::bootstrap`] creates besides the namespaces and priority classes.
 #[derive(Clone, Debug, Default)]
 pub struct Bootstrap {
@@ -40,6 +47,10 @@ pub struct Bootstrap {
     /// Create the APIServices of the built-in group versions. Default: not. The server serves them
     /// in any case.
     pub api_services: bool,
+    /// The authority that signed clients' certificates and the front proxy's, in PEM: makes the
+    /// ConfigMap by which aggregated API servers learn whom to believe. Default: none, and there
+    /// is no such ConfigMap.
+    pub client_authority: Option<String>,
     /// Where pods reach the server: makes the `kubernetes` Service and its endpoints. Default:
     /// none, and there is no such Service.
     pub address: Option<SocketAddr>,
@@ -60,6 +71,9 @@ impl ApiServer {
         }
         if what.api_services {
             register_built_in(&client, &self.inner.built_in).await?;
+        }
+        if let Some(pem) = &what.client_authority {
+            self.publish_authority(pem).await?;
         }
         if let Some(address) = what.address {
             self.kubernetes_service(address).await?;
@@ -84,6 +98,35 @@ impl ApiServer {
         match client.write(write).await {
             // Another server on the same store was first.
             Err(error) if error.is_already_exists() => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    /// Source: `pkg/controlplane/controller/clusterauthenticationtrust`. Differs: one authority
+    /// signs clients and the front proxy, which is told apart by its name.
+    async fn publish_authority(&self, pem: &str) -> Result<(), ClientError> {
+        let client = self.inner.own_client();
+        let body = json!({
+            "metadata": {"name": AUTHENTICATION, "namespace": "kube-system"},
+            "data": {
+                "client-ca-file": pem,
+                "requestheader-client-ca-file": pem,
+                "requestheader-allowed-names": json!([FRONT_PROXY]).to_string(),
+                "requestheader-username-headers": r#"["X-Remote-User"]"#,
+                "requestheader-uid-headers": r#"["X-Remote-Uid"]"#,
+                "requestheader-group-headers": r#"["X-Remote-Group"]"#,
+                "requestheader-extra-headers-prefix": r#"["X-Remote-Extra-"]"#,
+            },
+        });
+        let target = Target::collection(CONFIG_MAPS, Some("kube-system"));
+        let create = Write::Create(target, body.clone(), WriteOptions::default());
+        match client.write(create).await {
+            // The authority may be another one than before.
+            Err(error) if error.is_already_exists() => {
+                let target = Target::object(CONFIG_MAPS, Some("kube-system"), AUTHENTICATION);
+                let update = Write::Update(target, body, WriteOptions::default());
+                client.write(update).await.map(drop)
+            }
             other => other.map(drop),
         }
     }

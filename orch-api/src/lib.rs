@@ -32,6 +32,6 @@ pub mod server;
 pub mod strategy;
 pub mod subresources;
 
-pub use bootstrap::Bootstrap;
+pub use bootstrap::{Bootstrap, FRONT_PROXY};
 pub use catalog::ApiVersions;
 pub use server::{ApiServer, ApiServerBuilder, ServerOptions};

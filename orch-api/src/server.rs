@@ -11,7 +11,11 @@ use orch_store::Store;
 use parking_lot::Mutex;
 
 use crate::{
-    admission::{Admission, LateClient, policy::Policies, webhook::Webhooks},
+    admission::{
+        Admission, LateClient,
+        policy::{Policies, TypeCheck},
+        webhook::Webhooks,
+    },
     aggregation::Aggregated,
     allocator::{ServiceAllocator, ServiceCidrs, ServiceRanges},
     audit::Audit,
@@ -434,6 +438,8 @@ impl ApiServerBuilder {
         self.hooks.push(Installed { group, plural, hook: requester });
         let (group, plural) = ("apiextensions.k8s.io", "customresourcedefinitions");
         self.hooks.push(Installed { group, plural, hook: Arc::new(SettleNames) });
+        let (group, plural) = ("admissionregistration.k8s.io", "validatingadmissionpolicies");
+        self.hooks.push(Installed { group, plural, hook: Arc::new(TypeCheck) });
         let mut add = |group, plural, subresource, answers: Arc<dyn VirtualResource>| {
             self.virtuals.push(Virtual { group, plural, subresource, answers });
         };

@@ -68,7 +68,10 @@ impl Remote {
             name: object.key().name,
             group: text(&spec["group"])?,
             version: text(&spec["version"])?,
-            endpoint: Endpoint::service(&namespace, &name, port, trust),
+            endpoint: Endpoint {
+                front_proxy: true,
+                ..Endpoint::service(&namespace, &name, port, trust)
+            },
             service: (namespace, name, port),
             group_priority: spec["groupPriorityMinimum"].as_i64()?,
             version_priority: spec["versionPriority"].as_i64()?,

@@ -247,6 +247,12 @@ impl Collection {
         Some((state.revision, objects))
     }
 
+    /// Whether nothing has changed since a revision that somebody knows everything of.
+    pub(crate) fn is_at(&self, known: Option<u64>) -> bool {
+        let state = self.state.lock();
+        self.is_ready() && known == Some(state.revision)
+    }
+
     fn is_ready(&self) -> bool {
         self.phase.get() == Phase::Ready
     }

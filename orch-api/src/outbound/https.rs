@@ -16,9 +16,9 @@ use tokio_rustls::TlsConnector;
 use super::{
     Address, Endpoint, Outbound, OutboundError, Trust,
     connect::{Connector, Way},
-    trust,
+    trust::{self, Identity},
 };
-use crate::connect::BoxBody;
+use crate::{connect::BoxBody, serve::Credentials};
 
 /// For how many endpoints connections are kept; past that all are closed and begun anew.
 const ENDPOINTS_MAX: usize = 64;
@@ -32,7 +32,8 @@ type Kept = legacy::Client<Connector, BoxBody>;
 /// endpoints are reached without a service proxy on the API server's machine.
 pub struct Https {
     way: Way,
-    clients: Mutex<HashMap<(Address, Trust), Kept>>,
+    identity: Option<Identity>,
+    clients: Mutex<HashMap<(Address, Trust, bool), Kept>>,
 }
 
 impl fmt::Debug for Https {
@@ -45,7 +46,7 @@ impl Https {
     /// Finds Services and their endpoints through `client`, and dials over TCP.
     pub fn new(client: Arc<dyn Client>, environment: Environment) -> Self {
         let way = Way { client, environment, dialer: None };
-        Self { way, clients: Mutex::default() }
+        Self { way, identity: None, clients: Mutex::default() }
     }
 
     /// Reaches endpoints of the cluster through `dialer` instead.
@@ -55,8 +56,18 @@ impl Https {
         self
     }
 
+    /// Shows a certificate to aggregated API servers, which believe what the server says of
+    /// callers because of it: upstream's `--proxy-client-cert-file`.
+    ///
+    /// # Errors
+    /// [`OutboundError::Broken`] if the credentials are no certificate and key.
+    pub fn front_proxy(mut self, credentials: &Credentials) -> Result<Self, OutboundError> {
+        self.identity = Some(trust::identity(credentials)?);
+        Ok(self)
+    }
+
     fn kept(&self, endpoint: &Endpoint) -> Result<Kept, OutboundError> {
-        let key = (endpoint.address.clone(), endpoint.trust.clone());
+        let key = (endpoint.address.clone(), endpoint.trust.clone(), endpoint.front_proxy);
         let mut clients = self.clients.lock();
         if let Some(kept) = clients.get(&key) {
             return Ok(kept.clone());
@@ -64,7 +75,9 @@ impl Https {
         if clients.len() >= ENDPOINTS_MAX {
             clients.clear();
         }
-        let tls = TlsConnector::from(Arc::new(trust::client_config(&endpoint.trust)?));
+        let identity = self.identity.as_ref().filter(|_| endpoint.front_proxy);
+        let config = trust::client_config(&endpoint.trust, identity)?;
+        let tls = TlsConnector::from(Arc::new(config));
         let connector = Connector { way: self.way.clone(), tls, endpoint: endpoint.clone() };
         let kept = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())

@@ -69,6 +69,9 @@ pub struct Endpoint {
     pub path: String,
     /// How the answer is trusted.
     pub trust: Trust,
+    /// Whether the server shows that it is the front proxy, so that the other side believes what
+    /// it says of callers.
+    pub front_proxy: bool,
 }
 
 impl Endpoint {
@@ -76,7 +79,7 @@ impl Endpoint {
     pub fn service(namespace: &str, name: &str, port: u16, trust: Trust) -> Self {
         let (namespace, name) = (namespace.to_owned(), name.to_owned());
         let address = Address::Service { namespace, name, port };
-        Self { address, path: "/".into(), trust }
+        Self { address, path: "/".into(), trust, front_proxy: false }
     }
 
     /// What a `clientConfig` names; `None` for one that validation would have refused.
@@ -86,7 +89,7 @@ impl Endpoint {
             let rest = url.strip_prefix("https://")?;
             let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
             let address = Address::Host(host.to_owned());
-            return Some(Self { address, path: rooted(path), trust });
+            return Some(Self { address, path: rooted(path), trust, front_proxy: false });
         }
         let service = &config["service"];
         let port = service["port"].as_u64().unwrap_or(443);

@@ -7,9 +7,10 @@ use rustls::{
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
 };
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _};
 
 use super::{OutboundError, Trust};
+use crate::serve::Credentials;
 
 /// The authorities of a PEM file; the error is upstream's text.
 pub(super) fn roots(pem: &[u8]) -> Result<RootCertStore, String> {
@@ -31,23 +32,47 @@ fn system() -> RootCertStore {
     roots
 }
 
+/// What the server shows of itself.
+#[derive(Debug)]
+pub(super) struct Identity {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+/// The identity that credentials are.
+pub(super) fn identity(credentials: &Credentials) -> Result<Identity, OutboundError> {
+    let broken = |error: rustls_pki_types::pem::Error| OutboundError::Broken(error.to_string());
+    let chain = CertificateDer::pem_slice_iter(credentials.certificate_pem.as_bytes());
+    let chain = chain.collect::<Result<_, _>>().map_err(broken)?;
+    let key = PrivateKeyDer::from_pem_slice(credentials.key_pem.as_bytes()).map_err(broken)?;
+    Ok(Identity { chain, key })
+}
+
 /// What a connection is set up with.
-pub(super) fn client_config(trust: &Trust) -> Result<ClientConfig, OutboundError> {
+pub(super) fn client_config(
+    trust: &Trust,
+    identity: Option<&Identity>,
+) -> Result<ClientConfig, OutboundError> {
     let broken = |error: &dyn std::fmt::Display| OutboundError::Broken(error.to_string());
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(|error| broken(&error))?;
-    let mut config = match trust {
+    let builder = match trust {
         Trust::Bundle(pem) => {
             let roots = roots(pem).map_err(OutboundError::Broken)?;
-            builder.with_root_certificates(roots).with_no_client_auth()
+            builder.with_root_certificates(roots)
         }
-        Trust::System => builder.with_root_certificates(system()).with_no_client_auth(),
-        Trust::Anybody => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
-            .with_no_client_auth(),
+        Trust::System => builder.with_root_certificates(system()),
+        Trust::Anybody => {
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+        }
+    };
+    let mut config = match identity {
+        None => builder.with_no_client_auth(),
+        Some(Identity { chain, key }) => builder
+            .with_client_auth_cert(chain.clone(), key.clone_key())
+            .map_err(|error| broken(&error))?,
     };
     // One connection a request at a time, as upstream: HTTP/2 would bind all of them to one
     // endpoint.

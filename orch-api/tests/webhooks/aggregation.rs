@@ -66,7 +66,7 @@ impl Cluster {
     }
 
     /// Waits until the condition has a reason; gives its status and message.
-    async fn condition(&self, reason: &str) -> (String, String) {
+    pub(super) async fn condition(&self, reason: &str) -> (String, String) {
         let params = WatchParams::default().fields(&format!("metadata.name={NAME}"));
         let events = self.api_services().watch(&params, "0").await.unwrap();
         let found = events.try_filter_map(|event| {

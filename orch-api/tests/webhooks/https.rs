@@ -14,10 +14,26 @@ use http::{Request, Response};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+use k8s_openapi::{
+    api::{
+        core::v1::{ConfigMap, Service},
+        discovery::v1::EndpointSlice,
+    },
+    kube_aggregator::pkg::apis::apiregistration::v1::APIService,
+};
 use kube::{Api, api::PostParams};
+use orch_api::{
+    ApiServer, Bootstrap, FRONT_PROXY,
+    admission::LateClient,
+    auth::{Authenticator as _, ClientCertificates, UserInfo},
+    outbound::Https,
+    serve::{Listener, ListenerOptions, Pki, PkiOptions},
+};
+use orch_core::{Environment, clock::SystemClock};
+use orch_store::MemoryStore;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::support::{Cluster, allowed, answer, cluster, for_maps, refusal, typed, with};
 
@@ -160,4 +176,56 @@ async fn who_is_not_there_is_told_as_upstream_does() {
         refused(json!({"url": url})).await,
         format!("Post \"{url}?timeout=10s\": dial tcp {address}: connect: connection refused")
     );
+}
+
+/// Answers with the name that the caller's certificate bears, and who it says asks.
+async fn callers(request: Request<Incoming>) -> Result<Response<String>, Infallible> {
+    let (parts, _) = request.into_parts();
+    let user = ClientCertificates.authenticate(&parts).await.ok().flatten();
+    let user = user.map_or_else(|| "nobody".to_owned(), |user| user.name);
+    let asks = parts.headers.get("x-remote-user").and_then(|value| value.to_str().ok());
+    Ok(Response::new(json!({"proxy": user, "asks": asks}).to_string()))
+}
+
+#[tokio::test]
+async fn aggregated_api_servers_see_the_front_proxy() {
+    let pki = Pki::in_memory(&PkiOptions::default(), Arc::new(SystemClock)).unwrap();
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let tls = Some(pki.server_config().unwrap());
+    let listener = Listener::bind(any, tls, ListenerOptions::default()).await.unwrap();
+    let (address, stop) = (listener.local_addr(), CancellationToken::new());
+    let serving = tokio::spawn(listener.serve(tower::service_fn(callers), stop.clone()));
+    let late = LateClient::new();
+    let front_proxy = pki.client_certificate(FRONT_PROXY, &[]).unwrap();
+    let outbound = Https::new(late.clone(), Environment::system()).front_proxy(&front_proxy);
+    let server = ApiServer::builder(Arc::new(MemoryStore::default()))
+        .outbound(Arc::new(outbound.unwrap()))
+        .late_client(late)
+        .build();
+    let authority = Some(pki.ca_pem().to_owned());
+    let bootstrap = Bootstrap { client_authority: authority, ..Bootstrap::default() };
+    server.bootstrap(&bootstrap).await.unwrap();
+    let client = server.kube_client(UserInfo::master("ann"), "default");
+    let cluster = Cluster { server, client, services: Arc::default(), asked: Arc::default() };
+    let trust: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), "kube-system");
+    let trust = trust.get("extension-apiserver-authentication").await.unwrap().data.unwrap();
+    assert_eq!(trust["requestheader-allowed-names"], "[\"front-proxy-client\"]");
+    assert_eq!(trust["requestheader-client-ca-file"], pki.ca_pem());
+    cluster.publish("sample-api", address).await;
+    let service = json!({"namespace": "default", "name": "sample-api"});
+    let body = json!({
+        "metadata": {"name": "v1.stable.example.com"},
+        "spec": {
+            "group": "stable.example.com", "version": "v1", "groupPriorityMinimum": 1000,
+            "versionPriority": 10, "insecureSkipTLSVerify": true, "service": service,
+        },
+    });
+    let all: Api<APIService> = Api::all(cluster.client.clone());
+    all.create(&PostParams::default(), &typed(body)).await.unwrap();
+    cluster.condition("Passed").await;
+    let request = Request::get("/apis/stable.example.com/v1/things").body(Vec::new()).unwrap();
+    let told: Value = cluster.client.request(request).await.unwrap();
+    assert_eq!(told, json!({"proxy": "front-proxy-client", "asks": "ann"}));
+    stop.cancel();
+    serving.await.unwrap();
 }

@@ -251,8 +251,12 @@ impl ClusterBuilder {
             builder = builder.admission(Arc::new(StorageObjectInUseProtection));
         }
         let api = builder.build();
-        let bootstrap =
-            Bootstrap { roles: pki.is_some(), api_services: pki.is_some(), address: advertised };
+        let bootstrap = Bootstrap {
+            roles: pki.is_some(),
+            api_services: pki.is_some(),
+            client_authority: pki.map(|pki| pki.ca_pem().to_owned()),
+            address: advertised,
+        };
         api.bootstrap(&bootstrap).await.map_err(StartError::Bootstrap)?;
         Ok(api)
     }

@@ -3,13 +3,14 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use orch_api::{
-    ApiServerBuilder,
+    ApiServerBuilder, FRONT_PROXY,
     admission::LateClient,
     auth::{
         access_control::{AccessControl, AccessOptions},
         jwt::TokenKey,
         service_account::ServiceAccountTokens,
     },
+    outbound::Https,
     serve::{ListenerOptions, Pki},
 };
 use orch_core::{Client, Environment};
@@ -57,6 +58,10 @@ pub(super) fn secure(
         let tokens = ServiceAccountTokens::new(key, client, environment.clone());
         return Ok(builder.default_admission().service_account_tokens(tokens));
     };
+    let front_proxy = pki.client_certificate(FRONT_PROXY, &[]);
+    let front_proxy = front_proxy.map_err(|error| unusable(&error))?;
+    let outbound = Https::new(client.clone(), environment.clone()).front_proxy(&front_proxy);
+    let builder = builder.outbound(Arc::new(outbound.map_err(|error| unusable(&error))?));
     let key = TokenKey::from_pem(pki.service_account_key_pem());
     let options = AccessOptions {
         token_key: Some(key.map_err(|error| unusable(&error))?),

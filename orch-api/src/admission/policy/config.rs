@@ -22,6 +22,7 @@ use super::{
     params::{ParamKind, ParamRef},
 };
 use crate::{
+    cache::Collection,
     catalog::{Catalog, Resource},
     server::Inner,
 };
@@ -202,20 +203,29 @@ pub(super) struct Bound {
 }
 
 /// The policies of both kinds.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Policies {
     validating: Mutex<Compiled>,
     mutating: Mutex<Compiled>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Compiled {
     policies: HashMap<String, (Option<u64>, Arc<Policy>)>,
+    /// Where policies and bindings are, so that nobody looks for them once they are known.
+    collections: Option<[Arc<Collection>; 2]>,
     revisions: [Option<u64>; 2],
     bound: Arc<[Bound]>,
 }
 
 impl Compiled {
+    /// What is compiled, if nothing has changed since.
+    fn unchanged(&self) -> Option<Arc<[Bound]>> {
+        let [policies, bindings] = self.collections.as_ref()?;
+        let [first, second] = self.revisions;
+        (policies.is_at(first) && bindings.is_at(second)).then(|| self.bound.clone())
+    }
+
     /// Takes in what has changed. The policies come ordered by name.
     fn renew(&mut self, policies: &[Arc<Object>], bindings: &[Arc<Object>]) {
         let mut by_policy: BTreeMap<String, Vec<Binding>> = BTreeMap::new();
@@ -243,6 +253,9 @@ impl Inner {
         of: &[ResourceType; 2],
         kept: &Mutex<Compiled>,
     ) -> Result<Arc<[Bound]>, ApiError> {
+        if let Some(bound) = kept.lock().unchanged() {
+            return Ok(bound);
+        }
         let find = |of| self.built_in.resource(of).ok_or_else(ApiError::no_such_path);
         let policies = self.cache.collection(find(&of[0])?).await?;
         let bindings = self.cache.collection(find(&of[1])?).await?;
@@ -257,6 +270,7 @@ impl Inner {
             kept.renew(&objects.unwrap_or_default(), &others.unwrap_or_default());
             kept.revisions = [Some(first), Some(second)];
         }
+        kept.collections = Some([policies, bindings]);
         Ok(kept.bound.clone())
     }
 

@@ -135,7 +135,14 @@ pub(crate) struct Composed(Vec<(String, Expression)>);
 impl Composed {
     /// Compiles variables, and gives the environment that knows them.
     pub(crate) fn compile(uses: Uses, variables: &[(&str, &str)]) -> (Self, Environment) {
-        let mut environment = uses.environment();
+        Self::compile_in(uses.environment(), variables)
+    }
+
+    /// The same, where it is said already what else expressions may name.
+    pub(crate) fn compile_in(
+        mut environment: Environment,
+        variables: &[(&str, &str)],
+    ) -> (Self, Environment) {
         let mut composed = Vec::with_capacity(variables.len());
         for (name, source) in variables {
             let expression = Expression::compile(&environment, source, Gives::Anything);

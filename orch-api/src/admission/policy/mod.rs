@@ -9,6 +9,7 @@ pub(crate) mod expression;
 mod mutating;
 mod params;
 mod request;
+mod type_check;
 mod validating;
 
 use async_trait::async_trait;
@@ -16,6 +17,7 @@ use orch_core::ApiError;
 
 pub(crate) use config::Policies;
 pub(crate) use request::Asked;
+pub(crate) use type_check::TypeCheck;
 
 use super::{Admission, AdmissionRequest};
 

@@ -13,7 +13,7 @@ use super::super::{
     matching::{Rule, Selectors},
     policy::{conditions::Conditions, expression::Uses},
 };
-use crate::{outbound::Endpoint, server::Inner};
+use crate::{cache::Collection, outbound::Endpoint, server::Inner};
 
 const GROUP: &str = "admissionregistration.k8s.io";
 const MUTATING: ResourceType = ResourceType::new(
@@ -96,14 +96,16 @@ impl Hook {
 }
 
 /// The webhooks of both kinds, as of a revision of their configurations.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Webhooks {
     mutating: Mutex<Compiled>,
     validating: Mutex<Compiled>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Compiled {
+    /// Where the configurations are, so that nobody looks for them once they are known.
+    collection: Option<Arc<Collection>>,
     revision: Option<u64>,
     hooks: Arc<[Hook]>,
 }
@@ -125,14 +127,21 @@ impl Inner {
         of: &ResourceType,
         kept: &Mutex<Compiled>,
     ) -> Result<Arc<[Hook]>, ApiError> {
-        // A server of other versions than the stable ones has them all the same.
+        {
+            let kept = kept.lock();
+            if kept.collection.as_ref().is_some_and(|of| of.is_at(kept.revision)) {
+                return Ok(kept.hooks.clone());
+            }
+        }
         let Some(resource) = self.built_in.resource(of) else { return Ok(Arc::default()) };
         let collection = self.cache.collection(resource).await?;
         let mut kept = kept.lock();
         let newer = collection.newer_than(kept.revision).ok_or_else(crate::cache::reloading)?;
         if let (revision, Some(objects)) = newer {
-            *kept = Compiled { revision: Some(revision), hooks: compile(&objects) };
+            kept.hooks = compile(&objects);
+            kept.revision = Some(revision);
         }
+        kept.collection = Some(collection);
         Ok(kept.hooks.clone())
     }
 
