@@ -9,7 +9,7 @@
 
 mod ledger;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use k8s_openapi::{
@@ -21,6 +21,8 @@ use orch_core::{
     informer::{Change, Informer, Informers},
     quota::{self, Amounts, parsed},
 };
+use parking_lot::Mutex;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::ledger::{Counted, Ledger};
@@ -37,6 +39,13 @@ const RESYNC: Duration = Duration::from_secs(300);
 /// How long a new object may wait to be counted: admission has charged for it already.
 const NEW_WAIT: Duration = Duration::from_secs(1);
 
+/// How long a quota must have been unchanged before its usage is lowered: what admission has charged
+/// for is stored by then, and seen. Otherwise the last of something could be given away twice.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// When each quota was seen to change last.
+type Changed = Mutex<HashMap<Key, Instant>>;
+
 /// The controller of ResourceQuotas over all kinds that `types` gives.
 pub fn resource_quota(informers: &Informers, types: Arc<dyn ResourceTypes>) -> Runnable {
     let context = Context::new(informers, "resourcequota-controller");
@@ -48,16 +57,29 @@ pub fn resource_quota(informers: &Informers, types: Arc<dyn ResourceTypes>) -> R
         tell(&concerned, &told, counted, namespace, is_new);
     };
     let ledger = Arc::new(Ledger::new(context.clone(), types, notify));
+    let changed = Arc::new(Changed::default());
+    let seen = changed.clone();
     let controller = builder
-        .watches::<ResourceQuota>(|change| match change {
-            // The status is written by this controller and by admission.
-            Change::Updated { old, new } if old.spec == new.spec => Vec::new(),
-            _ => vec![Key::of(&change.object().metadata)],
+        .watches::<ResourceQuota>(move |change| {
+            let key = Key::of(&change.object().metadata);
+            match change {
+                // The status is written by this controller and by admission.
+                Change::Updated { old, new } => {
+                    seen.lock().insert(key.clone(), Instant::now());
+                    if old.spec == new.spec { Vec::new() } else { vec![key] }
+                }
+                Change::Added(_) => vec![key],
+                Change::Deleted(_) => {
+                    seen.lock().remove(&key);
+                    vec![key]
+                }
+            }
         })
         .build(QuotaReconciler {
             context: context.clone(),
             quotas: quotas.clone(),
             ledger: ledger.clone(),
+            changed,
         });
     Runnable::new("resourcequota-controller", move |stop: CancellationToken| async move {
         let resync = resync(&context, &quotas, &queue, &ledger, &stop);
@@ -106,6 +128,7 @@ struct QuotaReconciler {
     context: Context,
     quotas: Informer<ResourceQuota>,
     ledger: Arc<Ledger>,
+    changed: Arc<Changed>,
 }
 
 #[async_trait]
@@ -126,12 +149,22 @@ impl Reconciler for QuotaReconciler {
         if known && used == before && hard == parsed(status.hard.as_ref()) {
             return Ok(Action::Done);
         }
+        let lowers = before.iter().any(|(name, amount)| used.get(name).is_none_or(|u| u < amount));
+        if let Some(wait) = self.restless(&key).filter(|_| lowers) {
+            return Ok(Action::RequeueAfter(wait));
+        }
         self.write(&key, &quota, used).await?;
         Ok(Action::Done)
     }
 }
 
 impl QuotaReconciler {
+    /// How long until the quota has been unchanged for long enough.
+    fn restless(&self, key: &Key) -> Option<Duration> {
+        let since = self.changed.lock().get(key)?.elapsed();
+        QUIET.checked_sub(since).filter(|left| !left.is_zero())
+    }
+
     /// What is used of everything that the quota limits and that can be counted.
     async fn count(
         &self,

@@ -1,6 +1,6 @@
 //! ResourceQuotas.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, ResourceQuota};
 use orch_controllers::resource_quota::resource_quota;
@@ -75,5 +75,25 @@ async fn scopes_say_what_is_counted() {
     world.pass(5).await;
     used(&world, json!({"pods": "1"})).await;
     world.delete::<Pod>("best-effort").await;
+    used(&world, json!({"pods": "0"})).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_charge_is_not_lost_before_what_it_is_for_is_stored() {
+    let world = world();
+    world.create::<Pod>(pod("one", "100m")).await;
+    create_quota(&world, json!({"hard": {"pods": "3"}})).await;
+    used(&world, json!({"pods": "1"})).await;
+    let charged = json!({"status": {"used": {"pods": "2"}}});
+    world
+        .resources::<ResourceQuota>()
+        .patch_status("most", PatchKind::Merge, charged)
+        .await
+        .unwrap();
+    world.delete::<Pod>("one").await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    used(&world, json!({"pods": "2"})).await;
+    // Nothing has come of it.
+    world.pass(2).await;
     used(&world, json!({"pods": "0"})).await;
 }
