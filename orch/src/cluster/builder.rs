@@ -6,6 +6,7 @@ use orch_api::{
     ApiServer, Bootstrap, ServerOptions,
     admission::{LateClient, StorageObjectInUseProtection},
     allocator::ServiceRanges,
+    audit::Audit,
     auth::UserInfo,
     flow::{FlowControl, FlowOptions},
     metrics::Metrics,
@@ -44,6 +45,7 @@ pub struct ClusterBuilder {
     volumes: Option<PathBuf>,
     metrics: Option<Metrics>,
     flow: Option<FlowOptions>,
+    audit: Option<Audit>,
 }
 
 impl ClusterBuilder {
@@ -134,6 +136,13 @@ impl ClusterBuilder {
     #[must_use]
     pub fn flow_control(mut self, options: FlowOptions) -> Self {
         self.flow = Some(options);
+        self
+    }
+
+    /// What the API server notes of requests that come from outside, and where. Default: nothing.
+    #[must_use]
+    pub fn audit(mut self, audit: Audit) -> Self {
+        self.audit = Some(audit);
         self
     }
 
@@ -230,6 +239,9 @@ impl ClusterBuilder {
         let mut builder = security::secure(builder, pki, environment)?;
         if let Some(metrics) = &self.metrics {
             builder = builder.metrics(metrics.clone());
+        }
+        if let Some(audit) = &self.audit {
+            builder = builder.audit(audit.clone());
         }
         if let Some(options) = self.flow {
             let late = LateClient::new();

@@ -19,6 +19,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("kubectl::prints_in_every_form", &[Kubectl], prints_in_every_form),
         trial("kubectl::asks_about_access", &[Kubectl], asks_about_access),
         trial("kubectl::cares_for_nodes", &[Kubectl], cares_for_nodes),
+        trial("kubectl::leaves_its_trace_in_the_audit", &[Kubectl], leaves_its_trace),
         trial("kubectl::explains_custom_resources", &[Kubectl], explains_custom_resources),
     ]
 }
@@ -320,6 +321,33 @@ fn cares_for_nodes() {
     assert!(cluster.kubectl(&["uncordon", node]).contains("uncordoned"));
     let described = cluster.kubectl(&["describe", "node", node]);
     assert!(described.contains("Allocated resources:"), "{described}");
+}
+
+fn leaves_its_trace() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (policy, log) = (folder.path().join("policy.yaml"), folder.path().join("audit.log"));
+    let rules = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\n\
+                 rules: [{level: Request, resources: [{resources: [configmaps]}]}]\n";
+    fs::write(&policy, rules).expect("a file");
+    let [policy, log] = [policy, log].map(|path| path.to_str().expect("UTF-8").to_owned());
+    let cluster = Cluster::up(&[
+        "--runtime",
+        "simulated",
+        "--store",
+        "memory",
+        "--audit-policy",
+        &policy,
+        "--audit-log",
+        &log,
+    ]);
+    cluster.kubectl(&["create", "configmap", "m", "--from-literal=a=b"]);
+    let text = fs::read_to_string(&log).expect("the log");
+    let line = text.lines().find(|line| line.contains("\"verb\":\"create\"")).expect("an event");
+    let event: serde_json::Value = serde_json::from_str(line).expect("JSON");
+    assert_eq!(event["objectRef"]["name"], "m", "{event}");
+    assert_eq!(event["requestObject"]["data"]["a"], "b", "{event}");
+    assert_eq!(event["sourceIPs"], serde_json::json!(["127.0.0.1"]), "{event}");
+    assert!(event["userAgent"].as_str().is_some_and(|agent| agent.starts_with("kubectl/")));
 }
 
 const GADGETS: &str = "apiVersion: apiextensions.k8s.io/v1
