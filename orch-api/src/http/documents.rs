@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{Method, Response, StatusCode, header};
+use http::{HeaderValue, Method, Response, StatusCode, header};
 use orch_core::ApiError;
 use serde_json::{Value, json};
 
@@ -37,9 +37,9 @@ pub(super) async fn serve(exchange: &Exchange, path: &str) -> Result<Response<Bo
         }
         ["openapi", ..] => openapi(exchange, path).await,
         ["metrics"] => metrics(exchange).await,
-        _ => match document(exchange, &parts).await?.or_else(|| added(exchange, path)) {
+        _ => match document(exchange, &parts).await? {
             Some(value) => Ok(respond::json(&value)),
-            None => Err(ApiError::no_such_path()),
+            None => added(exchange, path).ok_or_else(ApiError::no_such_path),
         },
     }
 }
@@ -66,11 +66,18 @@ async fn document(exchange: &Exchange, parts: &[&str]) -> Result<Option<Value>, 
     })
 }
 
-/// What the server was built to serve besides.
-fn added(exchange: &Exchange, path: &str) -> Option<Value> {
+/// What the server was built to serve besides: what verifiers of its tokens read, now and then.
+///
+/// Source: `k8s.io/kubernetes/pkg/routes/openidmetadata.go`.
+fn added(exchange: &Exchange, path: &str) -> Option<Response<BoxBody>> {
     let path = path.trim_end_matches('/');
     let found = exchange.server.documents.iter().find(|(at, _)| *at == path);
-    found.map(|(_, document)| document.clone())
+    let (at, document) = found?;
+    let media_type = if at.ends_with("jwks") { "application/jwk-set+json" } else { respond::JSON };
+    let mut response = respond::bytes(StatusCode::OK, media_type, document.to_string());
+    let often = HeaderValue::from_static("public, max-age=3600");
+    response.headers_mut().insert(header::CACHE_CONTROL, often);
+    Some(response)
 }
 
 async fn openapi(exchange: &Exchange, path: &str) -> Result<Response<BoxBody>, ApiError> {

@@ -295,6 +295,25 @@ async fn nobody_grants_what_they_do_not_have() {
          (groups=[\"system:authenticated\"]) is attempting to grant RBAC permissions not currently \
          held:\n{APIGroups:[\"\"], Resources:[\"nodes\"], Verbs:[\"get\"]}"
     );
+    let mut several = role("nodes");
+    let object = several.object.as_mut().unwrap();
+    object["rules"][0]["verbs"] = json!(["list", "get"]);
+    object["rules"][0]["resources"] = json!(["pods", "nodes", "nodes/proxy"]);
+    let refused = check.validate(&several).await.unwrap_err().to_string();
+    let (_, lines) = refused.split_once("held:\n").unwrap();
+    assert_eq!(
+        lines,
+        "{APIGroups:[\"\"], Resources:[\"nodes\"], Verbs:[\"list\" \"get\"]}\n\
+         {APIGroups:[\"\"], Resources:[\"nodes/proxy\"], Verbs:[\"list\" \"get\"]}"
+    );
+    let sum = json!({"metadata": {"name": "sum"},
+        "aggregationRule": {"clusterRoleSelectors": [{"matchLabels": {"a": "b"}}]}});
+    let refused = check.validate(&create(ResourceType::of::<ClusterRole>(), sum)).await;
+    assert_eq!(
+        refused.unwrap_err().to_string(),
+        "clusterroles.rbac.authorization.k8s.io \"sum\" is forbidden: must have cluster-admin \
+         privileges to use the aggregationRule"
+    );
     let bind = |role: &str| {
         create(ResourceType::of::<RoleBinding>(), binding("b", "a", "ClusterRole", role, "bob"))
     };

@@ -6,6 +6,7 @@ use clap::Args;
 use orch::{
     Cluster, StartError,
     api::{
+        audit::{Audit, LogFile, LogFileOptions, Policy, Sink},
         flow::FlowOptions,
         metrics::Metrics,
         serve::{KubeconfigEntry, Pki, write_kubeconfig},
@@ -57,6 +58,12 @@ pub(crate) struct UpArguments {
     /// Where the ingress listens, or off
     #[arg(long, value_name = "ADDR:PORT|off", default_value = "127.0.0.1:8080")]
     pub(super) ingress: Off<SocketAddr>,
+    /// What is noted of requests: a policy file of audit.k8s.io/v1
+    #[arg(long, value_name = "FILE", requires = "audit_log")]
+    pub(super) audit_policy: Option<PathBuf>,
+    /// Where it is noted: a file with one JSON document a line
+    #[arg(long, value_name = "FILE", requires = "audit_policy")]
+    pub(super) audit_log: Option<PathBuf>,
     /// What to log to standard error, in the notation of the tracing crate's filters
     #[arg(long, value_name = "FILTER", default_value = "warn")]
     pub(super) log: String,
@@ -81,6 +88,10 @@ async fn up(arguments: UpArguments) -> Result<(), Failure> {
         .store(store)
         .metrics(Metrics::new())
         .flow_control(FlowOptions::default());
+    let builder = match audit(&arguments)? {
+        Some(audit) => builder.audit(audit),
+        None => builder,
+    };
     let builder = machine.assemble(builder, &arguments, pki.clone(), &environment)?;
     let cluster = tokio::select! {
         cluster = builder.start() => cluster.map_err(|error| not_started(&error))?,
@@ -102,6 +113,20 @@ async fn up(arguments: UpArguments) -> Result<(), Failure> {
         () = signals.next() => {}
     }
     Ok(())
+}
+
+fn audit(arguments: &UpArguments) -> Result<Option<Audit>, Failure> {
+    let (Some(policy), Some(log)) = (&arguments.audit_policy, &arguments.audit_log) else {
+        return Ok(None);
+    };
+    let policy = Policy::from_file(policy)
+        .map_err(|error| Failure::of(&error, "mend the file that --audit-policy FILE names"))?;
+    let log = LogFile::open(log, LogFileOptions::default()).map_err(|error| {
+        let what = format!("cannot open the audit log {}: {error}", log.display());
+        Failure::new(what, "choose another file with --audit-log FILE")
+    })?;
+    let sink: Arc<dyn Sink> = Arc::new(log);
+    Ok(Some(Audit::new(policy, vec![sink])))
 }
 
 fn not_started(error: &StartError) -> Failure {

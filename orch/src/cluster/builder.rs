@@ -6,6 +6,7 @@ use orch_api::{
     ApiServer, Bootstrap, ServerOptions,
     admission::{LateClient, StorageObjectInUseProtection},
     allocator::ServiceRanges,
+    audit::Audit,
     auth::UserInfo,
     flow::{FlowControl, FlowOptions},
     metrics::Metrics,
@@ -46,6 +47,7 @@ pub struct ClusterBuilder {
     metrics: Option<Metrics>,
     measurements: Option<Arc<dyn Measurements>>,
     flow: Option<FlowOptions>,
+    audit: Option<Audit>,
 }
 
 impl ClusterBuilder {
@@ -147,6 +149,13 @@ impl ClusterBuilder {
         self
     }
 
+    /// What the API server notes of requests that come from outside, and where. Default: nothing.
+    #[must_use]
+    pub fn audit(mut self, audit: Audit) -> Self {
+        self.audit = Some(audit);
+        self
+    }
+
     /// Starts the cluster. When this returns, the API answers and holds what every cluster holds;
     /// nodes register themselves from then on (see [`Cluster::nodes_ready`]). Call it inside a
     /// tokio runtime.
@@ -240,6 +249,9 @@ impl ClusterBuilder {
         let mut builder = security::secure(builder, pki, environment)?;
         if let Some(metrics) = &self.metrics {
             builder = builder.metrics(metrics.clone());
+        }
+        if let Some(audit) = &self.audit {
+            builder = builder.audit(audit.clone());
         }
         if let Some(options) = self.flow {
             let late = LateClient::new();

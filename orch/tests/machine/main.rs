@@ -7,9 +7,11 @@ use libtest_mimic::{Arguments, Trial};
 use orch_core::testing::require::{Requirement, missing};
 
 mod bad_input;
+mod clients;
 mod cluster;
 mod containerd;
 mod cri;
+mod kubectl;
 mod manifests;
 mod process;
 mod store;
@@ -25,6 +27,8 @@ fn main() {
         stores::trials(),
         cri::trials(),
         manifests::trials(),
+        clients::trials(),
+        kubectl::trials(),
     ];
     let trials = modules.into_iter().flatten().collect();
     libtest_mimic::run(&arguments, trials).exit();

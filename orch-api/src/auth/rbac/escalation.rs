@@ -2,7 +2,7 @@
 //!
 //! Source: `k8s.io/kubernetes/pkg/registry/rbac/*/policybased`.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use async_trait::async_trait;
 use k8s_openapi::api::rbac::v1::{PolicyRule, RoleRef};
@@ -63,7 +63,8 @@ impl EscalationCheck {
         if missing.is_empty() {
             return Ok(());
         }
-        let lines: Vec<String> = missing.iter().map(printed).collect();
+        let lines: BTreeSet<String> = compacted(missing).iter().map(printed).collect();
+        let lines: Vec<String> = lines.into_iter().collect();
         let user = &request.user;
         Err(request.refuse(&format!(
             "user \"{}\" (groups={}) is attempting to grant RBAC permissions not currently held:\n{}",
@@ -74,18 +75,40 @@ impl EscalationCheck {
     }
 }
 
+/// Parts of rules, those that differ in their verbs alone put together.
+///
+/// Source: `k8s.io/kubernetes/pkg/registry/rbac/validation/policy_compact.go`.
+fn compacted(parts: Vec<PolicyRule>) -> Vec<PolicyRule> {
+    let mut all: Vec<PolicyRule> = Vec::new();
+    for part in parts {
+        let same = |one: &&mut PolicyRule| {
+            part.resources.is_some()
+                && (&one.api_groups, &one.resources, &one.resource_names)
+                    == (&part.api_groups, &part.resources, &part.resource_names)
+        };
+        match all.iter_mut().find(same) {
+            Some(one) => one.verbs.extend(part.verbs),
+            None => all.push(part),
+        }
+    }
+    all
+}
+
 /// A rule as upstream prints it.
 fn printed(rule: &PolicyRule) -> String {
     let fields = [
         ("APIGroups", rule.api_groups.as_ref()),
         ("Resources", rule.resources.as_ref()),
-        ("ResourceNames", rule.resource_names.as_ref()),
         ("NonResourceURLs", rule.non_resource_urls.as_ref()),
+        ("ResourceNames", rule.resource_names.as_ref()),
         ("Verbs", Some(&rule.verbs)),
     ];
     let parts: Vec<String> = fields
         .iter()
-        .filter_map(|(name, list)| list.filter(|l| !l.is_empty()).map(|l| format!("{name}:{l:?}")))
+        .filter_map(|(name, list)| {
+            let quoted: Vec<String> = (*list)?.iter().map(|one| format!("{one:?}")).collect();
+            (!quoted.is_empty()).then(|| format!("{name}:[{}]", quoted.join(" ")))
+        })
         .collect();
     format!("{{{}}}", parts.join(", "))
 }
@@ -119,11 +142,16 @@ impl Admission for EscalationCheck {
                 if same || self.may(request, "escalate", plural, name).await? {
                     return Ok(());
                 }
-                if !object["aggregationRule"].is_null() {
+                let aggregates = |object: &Value| !object["aggregationRule"].is_null();
+                if aggregates(object) || old.as_ref().is_some_and(aggregates) {
                     let everything = r#"[{"verbs":["*"],"apiGroups":["*"],"resources":["*"]},{"verbs":["*"],"nonResourceURLs":["*"]}]"#;
                     let everything: Vec<PolicyRule> =
                         serde_json::from_str(everything).unwrap_or_default();
-                    self.check(request, &everything).await?;
+                    if self.check(request, &everything).await.is_err() {
+                        return Err(request.refuse(
+                            "must have cluster-admin privileges to use the aggregationRule",
+                        ));
+                    }
                 }
                 self.check(request, &rules(object)).await
             }
