@@ -3,6 +3,7 @@
 //! Source: `k8s.io/kubernetes/pkg/controller/statefulset`.
 //! Differs: `maxUnavailable` of a rolling update is taken as 1.
 
+mod claims;
 mod identity;
 mod revisions;
 mod rolling;

@@ -4,8 +4,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
-use orch_core::{ClientError, Key, client::DeleteOptions};
+use k8s_openapi::api::core::v1::Pod;
+use orch_core::ClientError;
 
 use super::{Look, identity};
 use crate::{
@@ -16,6 +16,7 @@ use crate::{
 impl Look<'_> {
     /// Takes the next step, or all that are possible at once if order does not matter.
     pub(super) async fn advance(&self) -> Result<(), ClientError> {
+        self.sync_owners_of_claims().await?;
         let (start, end) = (self.start(), self.start().saturating_add(self.replicas()));
         let by_ordinal: BTreeMap<i32, Arc<Pod>> = self
             .pods
@@ -102,38 +103,5 @@ impl Look<'_> {
             Err(error) if error.is_already_exists() => Ok(()),
             result => result.map(drop),
         }
-    }
-
-    async fn create_claims(&self, pod: &str) -> Result<(), ClientError> {
-        let resources = self.context.resources::<PersistentVolumeClaim>(&self.key.namespace);
-        for claim in identity::claims(self.set, pod) {
-            let key = Key::of(&claim.metadata);
-            if self.claims.get(&key).is_some() {
-                continue;
-            }
-            match resources.create(&claim).await {
-                Err(error) if !error.is_already_exists() => return Err(error),
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    async fn delete_claims_when_scaled(&self, pod: &Pod) -> Result<(), ClientError> {
-        let policy = self.spec.persistent_volume_claim_retention_policy.as_ref();
-        if policy.and_then(|policy| policy.when_scaled.as_deref()) != Some("Delete") {
-            return Ok(());
-        }
-        let resources = self.context.resources::<PersistentVolumeClaim>(&self.key.namespace);
-        let name = pod.metadata.name.as_deref().unwrap_or_default();
-        for claim in identity::claims(self.set, name) {
-            let name = claim.metadata.name.as_deref().unwrap_or_default();
-            // It stays until the pod is gone: it is protected while in use.
-            match resources.delete(name, DeleteOptions::default()).await {
-                Err(error) if !error.is_not_found() => return Err(error),
-                _ => {}
-            }
-        }
-        Ok(())
     }
 }

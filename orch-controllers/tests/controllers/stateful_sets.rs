@@ -94,3 +94,47 @@ async fn an_update_goes_from_the_last_down_to_the_partition() {
     assert_eq!(status.current_revision, status.update_revision);
     assert_eq!(world.list::<ControllerRevision>().await.len(), 2);
 }
+
+/// Whether the set owns a claim; none if there is no such claim.
+async fn owned(world: &World, claim: &str) -> Option<bool> {
+    let set = world.get::<StatefulSet>("db").await?;
+    let claim = world.get::<PersistentVolumeClaim>(claim).await?;
+    let mut owners = claim.metadata.owner_references.iter().flatten();
+    Some(owners.any(|owner| Some(&owner.uid) == set.metadata.uid.as_ref()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn claims_are_kept_or_not_as_the_policy_says() {
+    let world = World::start(|informers| vec![stateful_set(informers)]);
+    let mut db = set(3);
+    db["spec"]["persistentVolumeClaimRetentionPolicy"] =
+        json!({"whenDeleted": "Delete", "whenScaled": "Retain"});
+    let foreign = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "other",
+        "controller": true});
+    let other =
+        json!({"metadata": {"name": "data-db-1", "ownerReferences": [foreign]}, "spec": {}});
+    world.create::<PersistentVolumeClaim>(other).await;
+    world.create::<StatefulSet>(db).await;
+    settle(&world, 3, 3).await;
+    assert_eq!(owned(&world, "data-db-0").await, Some(true));
+    assert_eq!(owned(&world, "data-db-1").await, Some(false), "it is somebody else's");
+    assert_eq!(owned(&world, "data-db-2").await, Some(true));
+    let writes = world.writes();
+    world.pass(600).await;
+    assert_eq!(world.writes(), writes);
+
+    let policy = |deleted: &str, scaled: &str| {
+        let policy = json!({"whenDeleted": deleted, "whenScaled": scaled});
+        json!({"spec": {"persistentVolumeClaimRetentionPolicy": policy}})
+    };
+    world.patch::<StatefulSet>("db", policy("Retain", "Delete")).await;
+    world.pass(5).await;
+    assert_eq!(owned(&world, "data-db-0").await, Some(false));
+    assert_eq!(owned(&world, "data-db-2").await, Some(false));
+    world.patch::<StatefulSet>("db", json!({"spec": {"replicas": 1}})).await;
+    settle(&world, 1, 1).await;
+    assert_eq!(owned(&world, "data-db-2").await, None, "it went with its pod");
+    world.patch::<StatefulSet>("db", policy("Delete", "Delete")).await;
+    world.pass(5).await;
+    assert_eq!(owned(&world, "data-db-0").await, Some(true));
+}
