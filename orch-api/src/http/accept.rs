@@ -77,6 +77,8 @@ pub(super) struct Offers {
     pub(super) custom: bool,
     /// The answer is an error: it has no other shape, but every encoding.
     pub(super) error: bool,
+    /// The resource stores nothing: its answers have no metadata, and so no other shape.
+    pub(super) answers_only: bool,
 }
 
 impl Offers {
@@ -123,7 +125,11 @@ impl Offers {
             return (!self.custom || encoding != Encoding::Protobuf).then_some(accepted);
         }
         let [kind, group, version] = target.map(Option::unwrap_or_default);
-        if self.error || group != "meta.k8s.io" || !matches!(version, "v1" | "v1beta1") {
+        if self.error
+            || self.answers_only
+            || group != "meta.k8s.io"
+            || !matches!(version, "v1" | "v1beta1")
+        {
             return None;
         }
         let shape = match kind {

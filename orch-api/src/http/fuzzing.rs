@@ -13,7 +13,7 @@ use super::{
 
 const MEDIA_TYPES: [&str; 4] =
     ["application/json", "application/yaml", protobuf::CONTENT_TYPE, cbor::CONTENT_TYPE];
-const OFFERS: Offers = Offers { cbor: true, custom: false, error: false };
+const OFFERS: Offers = Offers { cbor: true, custom: false, error: false, answers_only: false };
 
 /// The object in a body; the first byte chooses the encoding.
 pub(crate) fn body(data: &[u8]) -> Option<Value> {

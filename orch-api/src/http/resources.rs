@@ -41,6 +41,7 @@ pub(super) async fn serve(
         cbor: exchange.server.options.cbor,
         custom: resource.custom.is_some(),
         error: false,
+        answers_only: !resource.verbs.has("get"),
     };
     let accepted = accept::negotiate(&exchange.parts.headers, offers)?;
     match method {
