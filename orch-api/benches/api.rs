@@ -8,13 +8,21 @@ use std::sync::{
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
-use orch_api::{ApiServer, Bootstrap, auth::UserInfo};
+use orch_api::{
+    ApiServer, Bootstrap,
+    audit::{Audit, Event, Policy, Sink, SinkError},
+    auth::UserInfo,
+    flow::{FlowControl, FlowOptions},
+    metrics::Metrics,
+};
 use orch_core::{
-    Client, ResourceType, Target,
+    Client, Environment, ResourceType, Target,
     client::{ListOptions, Read, WatchOptions, Write, WriteOptions},
+    informer::Informers,
 };
 use orch_store::MemoryStore;
 use serde_json::{Value, json};
+use tower::ServiceExt as _;
 
 fn pod(name: &str) -> Value {
     json!({
@@ -74,5 +82,55 @@ fn benches(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(api, benches);
+/// Takes events and forgets them.
+#[derive(Debug)]
+struct Nowhere;
+
+#[async_trait::async_trait]
+impl Sink for Nowhere {
+    async fn keep(&self, _events: Vec<Arc<Event>>) -> Result<(), SinkError> {
+        Ok(())
+    }
+}
+
+/// What it costs a GET over HTTP, in process, that somebody looks on.
+fn observed(c: &mut Criterion) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let store = Arc::new(MemoryStore::default());
+    runtime.block_on(async {
+        let server = ApiServer::new(store.clone());
+        server.bootstrap(&Bootstrap::default()).await.unwrap();
+        server.client(UserInfo::master("bench")).write(create("pod-7")).await.unwrap();
+    });
+    let policy = "{apiVersion: audit.k8s.io/v1, kind: Policy, rules: [{level: Metadata}]}";
+    let audit = || Audit::new(Policy::from_yaml(policy).unwrap(), vec![Arc::new(Nowhere) as _]);
+    let flow = runtime.block_on(async {
+        let client = ApiServer::new(store.clone()).client(UserInfo::master("bench"));
+        let informers = Informers::new(client, Environment::system());
+        let flow = FlowControl::new(&informers, FlowOptions::default());
+        flow.synced().await;
+        flow
+    });
+    let builder = || ApiServer::builder(store.clone());
+    let mut group = c.benchmark_group("observed_get");
+    group.throughput(Throughput::Elements(1));
+    for (name, server) in [
+        ("nobody", builder().build()),
+        ("metrics", builder().metrics(Metrics::new()).build()),
+        ("audit", builder().audit(audit()).build()),
+        ("flow_control", builder().flow_control(flow).build()),
+    ] {
+        group.bench_function(name, |b| {
+            b.to_async(&runtime).iter(|| async {
+                let request = http::Request::get("/api/v1/namespaces/default/pods/pod-7");
+                let request = request.body(http_body_util::Empty::<bytes::Bytes>::new()).unwrap();
+                let response = server.clone().oneshot(request).await.unwrap();
+                assert_eq!(response.status(), 200);
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(api, benches, observed);
 criterion_main!(api);
