@@ -10,7 +10,10 @@ use std::{
 
 use k8s_openapi::api::core::v1::Node;
 
-use crate::{node_info::NodeInfo, nominations::Nominations, pod_info::PodInfo, snapshot::Snapshot};
+use crate::{
+    metrics::CacheSizes, node_info::NodeInfo, nominations::Nominations, pod_info::PodInfo,
+    snapshot::Snapshot,
+};
 
 #[derive(Clone, Debug)]
 struct Assigned {
@@ -110,6 +113,12 @@ impl Cache {
             changed: self.nodes.keys().cloned().collect(),
             nominations: self.nominations.fork(),
         }
+    }
+
+    /// How much is known.
+    pub(crate) fn sizes(&self) -> CacheSizes {
+        let assumed = self.pods.values().filter(|pod| pod.assumed).count();
+        CacheSizes { nodes: self.nodes.len(), pods: self.pods.len(), assumed }
     }
 
     /// The pods that are on a node.

@@ -22,6 +22,7 @@
 //! | [`plugins`] | the built-in plugins |
 //! | `cache`, `snapshot`, `node_info`, `pod_info` | the cluster, kept up to date event by event |
 //! | `standing` | what pods that are alike share: which nodes fit, in the order of their scores |
+//! | `metrics` | numbers under upstream's names |
 //! | `queue` | pods that wait: active, backing off, unschedulable, gated |
 //! | `scheduler` | scheduling cycles, binding cycles, failures |
 //! | `extender` | services outside that take part |
@@ -35,6 +36,7 @@ mod event;
 mod extender;
 mod extension_point;
 mod framework;
+mod metrics;
 mod node_info;
 mod nominations;
 mod planner;

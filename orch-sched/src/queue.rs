@@ -54,6 +54,10 @@ pub struct QueuedPod {
     pub info: Arc<PodInfo>,
     /// Since when it has been waiting, counted from its last cycle.
     pub since: Instant,
+    /// When it came.
+    pub arrived: Instant,
+    /// When its last cycle began; when it came if there was none.
+    pub began: Instant,
     /// How many cycles it went through.
     pub attempts: u32,
     /// The plugins that rejected it in its last cycle.
@@ -185,6 +189,8 @@ impl Queue {
             let pod = QueuedPod {
                 info,
                 since: now,
+                arrived: now,
+                began: now,
                 attempts: 0,
                 rejected_by: BTreeSet::new(),
                 sequence: state.sequence,
@@ -251,6 +257,7 @@ impl Queue {
                     state.in_flight.insert(uid, InFlight::default());
                     let mut pod = Arc::unwrap_or_clone(sorted.pod);
                     pod.attempts += 1;
+                    pod.began = Instant::now();
                     return Arc::new(pod);
                 }
                 state.next_deadline()
@@ -566,6 +573,8 @@ mod tests {
         QueuedPod {
             info: pod(name, 0, false),
             since: Instant::now(),
+            arrived: Instant::now(),
+            began: Instant::now(),
             attempts: 1,
             rejected_by: BTreeSet::new(),
             sequence: 0,

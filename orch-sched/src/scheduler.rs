@@ -27,6 +27,7 @@ use crate::{
     error::BuildError,
     extender::{Extender, ExtenderTransport, Http},
     framework::{Explanation, Profiles},
+    metrics::Metrics,
     planner::{PlanError, Planner},
     plugin::Plugin,
     pod_info::PodInfo,
@@ -162,6 +163,7 @@ impl SchedulerBuilder {
             queue: Queue::new(profiles.clone(), self.backoff),
             cache: Mutex::default(),
             waiting: self.waiting,
+            metrics: Metrics::default(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
             profiles,
@@ -184,6 +186,7 @@ struct Shared {
     /// By scheduler name: events carry the name of the profile.
     recorders: HashMap<String, EventRecorder>,
     waiting: WaitingPods,
+    metrics: Metrics,
     tasks: TaskTracker,
     /// Cancelled when pods that are held back or wait for volumes are to be let go of.
     stopping: CancellationToken,
@@ -215,6 +218,12 @@ impl Insight {
         let random = self.shared.environment.random.clone();
         let planner = Planner::of_scheduler(self.shared.profiles.fork(), cache, random);
         planner.ok_or_else(|| PlanError::Fault("the scheduler has no profile".into()))
+    }
+
+    /// The scheduler's numbers under upstream's names, in the text format of OpenMetrics.
+    pub fn metrics(&self) -> String {
+        let sizes = self.shared.cache.lock().sizes();
+        self.shared.metrics.encode(self.shared.queue.lengths(), sizes)
     }
 
     /// Without binding: every node's verdict per plugin, and every score raw, normalized and

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     event::{Actions, ClusterChange, EventResource},
     framework::Failure,
+    metrics::AttemptResult,
     plugin::Nomination,
     verdict::Verdict,
 };
@@ -26,6 +27,10 @@ pub(super) async fn run(shared: &Arc<Shared>, placement: Placement) {
     match bound {
         Ok(()) => {
             shared.queue.done(pod.info.uid());
+            let (metrics, attempts) = (&shared.metrics, pod.attempts);
+            let profile = &framework.scheduler_name;
+            metrics.attempted(profile, AttemptResult::Scheduled, pod.began.elapsed());
+            metrics.bound(attempts, pod.arrived.elapsed());
             let message = format!("Successfully assigned {} to {node}", pod.info.key());
             shared.record(&pod.info, EventType::Normal, "Scheduled", "Binding", &message);
             let _told_on_a_best_effort_basis = guarded("PostBind", || {

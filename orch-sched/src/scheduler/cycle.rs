@@ -132,6 +132,7 @@ async fn failed(
         let room = framework.post_filter(&state, &pod.info, snapshot, diagnosis);
         match AssertUnwindSafe(room).catch_unwind().await {
             Ok(Ok(Room { plugin, nomination, victims })) => {
+                shared.metrics.preempting(victims.len());
                 let eviction = match &nomination {
                     Nomination::Node(node) if !victims.is_empty() => {
                         Some(Eviction { plugin, node: node.clone(), victims })

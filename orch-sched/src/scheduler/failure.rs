@@ -10,7 +10,10 @@ use orch_core::{Resources, client::PatchKind, clock::to_seconds, event::EventTyp
 use serde_json::{Value, json};
 
 use super::{Shared, eviction::Eviction};
-use crate::{framework::Failure, plugin::Nomination, pod_info::PodInfo, queue::QueuedPod};
+use crate::{
+    framework::Failure, metrics::AttemptResult, plugin::Nomination, pod_info::PodInfo,
+    queue::QueuedPod,
+};
 
 /// Puts the pod back into the queue and tells the user why. While room is made for it, it is kept
 /// out of the queue: what happens meanwhile is remembered for it, and it is tried once.
@@ -20,12 +23,17 @@ pub(super) fn report(
     failure: &Failure,
     (nomination, eviction): (Nomination, Option<Eviction>),
 ) {
-    let (reason, message, rejected_by) = match failure {
+    let (reason, message, rejected_by, result) = match failure {
         Failure::Unschedulable(diagnosis) => {
-            ("Unschedulable", diagnosis.to_string(), diagnosis.rejected_by.clone())
+            let (message, rejected_by) = (diagnosis.to_string(), diagnosis.rejected_by.clone());
+            ("Unschedulable", message, rejected_by, AttemptResult::Unschedulable)
         }
-        Failure::Fault(message) => ("SchedulerError", message.clone(), BTreeSet::new()),
+        Failure::Fault(message) => {
+            ("SchedulerError", message.clone(), BTreeSet::new(), AttemptResult::Error)
+        }
     };
+    let profile = pod.info.scheduler_name();
+    shared.metrics.attempted(profile, result, pod.began.elapsed());
     tracing::debug!(pod = %pod.info.key(), reason, message, "not scheduled");
     if shared.stopping.is_cancelled() {
         // Nothing is known against the pod; the next scheduler finds it as it is.

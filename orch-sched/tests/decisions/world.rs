@@ -54,10 +54,49 @@ impl World {
     pub(crate) fn surroundings() -> Self {
         let namespace =
             |name: &str, team: &str| json!({"metadata": {"name": name, "labels": {"team": team}}});
-        let class = |name: &str, provisioner: &str, mode: &str| {
-            json!({"metadata": {"name": name}, "provisioner": provisioner,
-                   "volumeBindingMode": mode})
+        let mut world = Self {
+            namespaces: vec![namespace("red", "a"), namespace("blue", "b")],
+            ..Self::default()
         };
+        world.add_owners();
+        world.add_volumes();
+        world.add_drivers();
+        world
+    }
+
+    /// What pods belong to, and what protects them.
+    fn add_owners(&mut self) {
+        let budget = |name: &str, namespace: &str, app: &str, allowed: i32| {
+            json!({
+                "metadata": {"name": name, "namespace": namespace},
+                "spec": {"selector": {"matchLabels": {"app": app}}},
+                "status": {"disruptionsAllowed": allowed, "currentHealthy": 0,
+                           "desiredHealthy": 0, "expectedPods": 0},
+            })
+        };
+        self.services = vec![
+            json!({"metadata": {"name": "s", "namespace": "red"},
+                       "spec": {"selector": {"app": "a"}}}),
+            json!({"metadata": {"name": "t", "namespace": "red"},
+                       "spec": {"selector": {"tier": "front"}}}),
+            json!({"metadata": {"name": "none", "namespace": "blue"}, "spec": {}}),
+        ];
+        self.replica_sets = vec![
+            json!({"metadata": {"name": "r", "namespace": "red"},
+                       "spec": {"selector": {"matchLabels": {"app": "b"}}}}),
+            json!({"metadata": {"name": "r", "namespace": "blue"},
+                       "spec": {"selector": {"matchExpressions": [
+                           {"key": "app", "operator": "In", "values": ["a", "b"]}]}}}),
+        ];
+        self.budgets = vec![
+            budget("x", "red", "a", 0),
+            budget("y", "red", "b", 1),
+            budget("z", "blue", "a", 1),
+        ];
+    }
+
+    /// Claims and volumes.
+    fn add_volumes(&mut self) {
         let claim = |name: &str, class: &str, volume: Option<&str>| {
             json!({
                 "metadata": {"name": name, "namespace": "red"},
@@ -88,16 +127,30 @@ impl World {
             json!({"failure-domain.beta.kubernetes.io/zone": "z0__z1"}),
         );
         zoned["spec"]["nodeAffinity"] = Value::Null;
-        let budget = |name: &str, namespace: &str, app: &str, allowed: i32| {
-            json!({
-                "metadata": {"name": name, "namespace": namespace},
-                "spec": {"selector": {"matchLabels": {"app": app}}},
-                "status": {"disruptionsAllowed": allowed, "currentHealthy": 0,
-                           "desiredHealthy": 0, "expectedPods": 0},
-            })
-        };
         let mut alone = claim("alone", "late", Some("alone"));
         alone["spec"]["accessModes"] = json!(["ReadWriteOncePod"]);
+        self.claims = vec![
+            claim("bound", "late", Some("in-z1")),
+            claim("zoned", "late", Some("zoned")),
+            claim("unbound", "late", None),
+            claim("static", "static", None),
+            claim("now", "now", None),
+            alone,
+        ];
+        self.volumes = vec![
+            volume("in-z1", "late", "Bound", "z1", json!({})),
+            volume("alone", "late", "Bound", "z1", json!({})),
+            volume("free", "static", "Available", "z2", json!({})),
+            zoned,
+        ];
+    }
+
+    /// Classes, and what their drivers can do.
+    fn add_drivers(&mut self) {
+        let class = |name: &str, provisioner: &str, mode: &str| {
+            json!({"metadata": {"name": name}, "provisioner": provisioner,
+                   "volumeBindingMode": mode})
+        };
         let capacity = |zone: &str, size: &str| {
             json!({"metadata": {"name": zone, "namespace": "red"}, "storageClassName": "late",
                    "capacity": size,
@@ -110,52 +163,15 @@ impl World {
                    "spec": {"drivers": [{"name": "example.com/disk", "nodeID": "x",
                                          "allocatable": allocatable}]}}))
         };
-        Self {
-            drivers: vec![json!({"metadata": {"name": "example.com/disk"},
-                                 "spec": {"storageCapacity": true}})],
-            capacities: vec![capacity("z0", "5Gi"), capacity("z1", "1Gi"), capacity("z2", "1Mi")],
-            csi_nodes: (0..12).map(csi_node).collect(),
-            services: vec![
-                json!({"metadata": {"name": "s", "namespace": "red"},
-                       "spec": {"selector": {"app": "a"}}}),
-                json!({"metadata": {"name": "t", "namespace": "red"},
-                       "spec": {"selector": {"tier": "front"}}}),
-                json!({"metadata": {"name": "none", "namespace": "blue"}, "spec": {}}),
-            ],
-            replica_sets: vec![
-                json!({"metadata": {"name": "r", "namespace": "red"},
-                       "spec": {"selector": {"matchLabels": {"app": "b"}}}}),
-                json!({"metadata": {"name": "r", "namespace": "blue"},
-                       "spec": {"selector": {"matchExpressions": [
-                           {"key": "app", "operator": "In", "values": ["a", "b"]}]}}}),
-            ],
-            budgets: vec![
-                budget("x", "red", "a", 0),
-                budget("y", "red", "b", 1),
-                budget("z", "blue", "a", 1),
-            ],
-            namespaces: vec![namespace("red", "a"), namespace("blue", "b")],
-            classes: vec![
-                class("late", "example.com/disk", "WaitForFirstConsumer"),
-                class("static", "kubernetes.io/no-provisioner", "WaitForFirstConsumer"),
-                class("now", "example.com/disk", "Immediate"),
-            ],
-            claims: vec![
-                claim("bound", "late", Some("in-z1")),
-                claim("zoned", "late", Some("zoned")),
-                claim("unbound", "late", None),
-                claim("static", "static", None),
-                claim("now", "now", None),
-                alone,
-            ],
-            volumes: vec![
-                volume("in-z1", "late", "Bound", "z1", json!({})),
-                volume("alone", "late", "Bound", "z1", json!({})),
-                volume("free", "static", "Available", "z2", json!({})),
-                zoned,
-            ],
-            ..Self::default()
-        }
+        self.drivers = vec![json!({"metadata": {"name": "example.com/disk"},
+                                   "spec": {"storageCapacity": true}})];
+        self.capacities = vec![capacity("z0", "5Gi"), capacity("z1", "1Gi"), capacity("z2", "1Mi")];
+        self.csi_nodes = (0..12).map(csi_node).collect();
+        self.classes = vec![
+            class("late", "example.com/disk", "WaitForFirstConsumer"),
+            class("static", "kubernetes.io/no-provisioner", "WaitForFirstConsumer"),
+            class("now", "example.com/disk", "Immediate"),
+        ];
     }
 
     /// A planner whose informers hold the surroundings, before any node or pod.

@@ -153,10 +153,7 @@ profiles:
     assert_eq!(names(profile, ExtensionPoint::Bind), ["DefaultBinder"]);
 }
 
-#[tokio::test]
-async fn arguments_of_plugins() {
-    let all = read(
-        "
+const ARGUMENTS: &str = "
 percentageOfNodesToScore: 50
 profiles:
   - schedulerName: a
@@ -208,8 +205,11 @@ profiles:
     - name: Mine
       args: {anything: [1, 2]}
   - schedulerName: b
-",
-    );
+";
+
+#[tokio::test]
+async fn arguments_of_plugins() {
+    let all = read(ARGUMENTS);
     let [a, b] = &*all.profiles else { panic!("{:?}", all.profiles) };
     assert_eq!((a.percentage_of_nodes_to_score, b.percentage_of_nodes_to_score), (None, Some(50)));
     let arguments = &a.arguments;

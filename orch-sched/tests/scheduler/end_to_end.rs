@@ -213,3 +213,35 @@ async fn one_seed_one_placement() {
     assert_eq!(run(7).await, run(7).await);
     assert_ne!(run(7).await, run(8).await, "ties are broken by the seed");
 }
+
+#[tokio::test(start_paused = true)]
+async fn numbers_have_upstreams_names() {
+    let environment = crate::cluster::environment(1);
+    let cluster = Cluster::plain();
+    let informers =
+        orch_core::informer::Informers::new(cluster.memory.clone(), environment.clone());
+    let second = Profile::named("second");
+    let scheduler = orch_sched::Scheduler::builder(&informers).profile(second).build().unwrap();
+    let insight = scheduler.insight();
+    let cancel = tokio_util::sync::CancellationToken::new();
+    tokio::spawn(scheduler.run(cancel.clone()));
+    cluster.node("n1", json!({}));
+    cluster.pod("web", json!({"spec": {"schedulerName": "second"}})).await;
+    cluster.placed("web").await;
+    let mut large = cpu("9");
+    large["spec"]["schedulerName"] = "second".into();
+    cluster.pod("large", large).await;
+    cluster.refused("large").await;
+    let text = insight.metrics();
+    for line in [
+        "scheduler_schedule_attempts_total{profile=\"second\",result=\"scheduled\"} 1",
+        "scheduler_schedule_attempts_total{profile=\"second\",result=\"unschedulable\"} 1",
+        "scheduler_pending_pods{queue=\"unschedulable\"} 1",
+        "scheduler_cache_size{type=\"nodes\"} 1",
+        "scheduler_preemption_attempts_total 1",
+        "scheduler_pod_scheduling_attempts_count 1",
+    ] {
+        assert!(text.lines().any(|have| have == line), "{line} is not in\n{text}");
+    }
+    cancel.cancel();
+}
