@@ -181,7 +181,7 @@ async fn who_is_not_there_is_told_as_upstream_does() {
 /// Answers with the name that the caller's certificate bears, and who it says asks.
 async fn callers(request: Request<Incoming>) -> Result<Response<String>, Infallible> {
     let (parts, _) = request.into_parts();
-    let user = ClientCertificates.authenticate(&parts).await.ok().flatten();
+    let user = ClientCertificates::default().authenticate(&parts).await.ok().flatten();
     let user = user.map_or_else(|| "nobody".to_owned(), |user| user.name);
     let asks = parts.headers.get("x-remote-user").and_then(|value| value.to_str().ok());
     Ok(Response::new(json!({"proxy": user, "asks": asks}).to_string()))
