@@ -56,14 +56,14 @@ fn applies_prunes_and_compares() {
     assert_eq!(said.code, 1, "{said:?}");
     assert!(said.stdout.contains("-  k: \"1\"") && said.stdout.contains("+  k: \"7\""), "{said:?}");
     assert_eq!(cluster.kubectl_with(&["diff", "-f", "-"], &map("one", "1")).code, 0);
-    let said = cluster.kubectl_with(&["replace", "--force", "-f", "-"], &map("one", "9")).ok();
+    let said = cluster.kubectl_with(&["replace", "--force", "-f", "-"], &map("one", "old")).ok();
     assert!(said.contains("deleted") && said.contains("configmap/one replaced"), "{said}");
-    let last = cluster.kubectl_with(&["apply", "view-last-applied", "-f", "-"], &map("one", "9"));
+    let last = cluster.kubectl_with(&["apply", "view-last-applied", "-f", "-"], &map("one", "old"));
     assert_eq!(last.code, 1, "a replaced object was never applied: {last:?}");
     let set = ["apply", "set-last-applied", "--create-annotation", "-f", "-"];
-    cluster.kubectl_with(&set, &map("one", "9")).ok();
+    cluster.kubectl_with(&set, &map("one", "old")).ok();
     let edited =
-        run(cluster.kubectl_command(&["edit", "cm/one"]).env("KUBE_EDITOR", "sed -i s/9/10/"), "");
+        run(cluster.kubectl_command(&["edit", "cm/one"]).env("KUBE_EDITOR", "sed -i s/old/new/"), "");
     assert!(edited.ok().contains("configmap/one edited"));
     let conflict = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: one}\ndata: {k: x}\n";
     let apply = ["apply", "--server-side", "--field-manager=other", "-f", "-"];
