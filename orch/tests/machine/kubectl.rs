@@ -62,8 +62,10 @@ fn applies_prunes_and_compares() {
     assert_eq!(last.code, 1, "a replaced object was never applied: {last:?}");
     let set = ["apply", "set-last-applied", "--create-annotation", "-f", "-"];
     cluster.kubectl_with(&set, &map("one", "old")).ok();
-    let edited =
-        run(cluster.kubectl_command(&["edit", "cm/one"]).env("KUBE_EDITOR", "sed -i s/old/new/"), "");
+    let edited = run(
+        cluster.kubectl_command(&["edit", "cm/one"]).env("KUBE_EDITOR", "sed -i s/old/new/"),
+        "",
+    );
     assert!(edited.ok().contains("configmap/one edited"));
     let conflict = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: one}\ndata: {k: x}\n";
     let apply = ["apply", "--server-side", "--field-manager=other", "-f", "-"];
