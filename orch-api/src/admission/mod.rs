@@ -1,5 +1,6 @@
 //! Admission: what may still change or refuse a write after it was authorized.
 
+mod certificates;
 mod claim_resize;
 mod ingress_class;
 mod late_client;
@@ -33,6 +34,7 @@ use orch_core::{ApiError, Client, Environment, Object, Target};
 use serde_json::Value;
 
 use crate::{auth::UserInfo, catalog::Resource, server::Inner};
+pub use certificates::{CertificateApproval, CertificateSigning, CertificateSubjectRestriction};
 pub use claim_resize::PersistentVolumeClaimResize;
 pub use ingress_class::DefaultIngressClass;
 pub use late_client::LateClient;
@@ -185,7 +187,8 @@ pub trait Admission: Send + Sync + fmt::Debug + 'static {
 /// cluster with all rights; a [`LateClient`] solves that the server which the plugins are for is
 /// not there yet.
 ///
-/// `Differs:` the certificate plugins are not among them;
+/// `Differs:` those that ask an authorizer ([`CertificateApproval`], [`CertificateSigning`]) are not
+/// among them, but part of [`AccessControl`](crate::auth::access_control::AccessControl);
 /// `StorageObjectInUseProtection` is left out where nobody takes its finalizers away again: add
 /// [`StorageObjectInUseProtection`] along with its controllers.
 pub fn defaults(client: &Arc<dyn Client>, environment: &Environment) -> Vec<Arc<dyn Admission>> {
@@ -202,6 +205,7 @@ pub fn defaults(client: &Arc<dyn Client>, environment: &Environment) -> Vec<Arc<
         Arc::new(PersistentVolumeClaimResize::new(client())),
         Arc::new(RuntimeClass::new(client())),
         Arc::new(DefaultStorageClass::new(client())),
+        Arc::new(CertificateSubjectRestriction),
         Arc::new(DefaultIngressClass::new(client())),
         Arc::new(MutatingAdmissionPolicy),
         Arc::new(MutatingAdmissionWebhook),

@@ -16,7 +16,7 @@ use super::{
     service_account::{ServiceAccountTokens, TokenRequests},
 };
 use crate::{
-    admission::{self, Admission},
+    admission::{self, Admission, CertificateApproval, CertificateSigning},
     strategy::VirtualResource,
 };
 
@@ -94,6 +94,8 @@ impl AccessControl {
         ];
         let authorizer: Arc<dyn Authorizer> = Arc::new(Authorizers(authorizers.clone()));
         let mut admission = admission::defaults(client, environment);
+        admission.push(Arc::new(CertificateApproval::new(authorizer.clone())));
+        admission.push(Arc::new(CertificateSigning::new(authorizer.clone())));
         admission.push(Arc::new(EscalationCheck::new(rbac.clone(), authorizer.clone())));
         let token_reviews = TokenReviews {
             service_accounts: Some(tokens.clone()),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::{
+    certificates::v1::CertificateSigningRequest,
     core::v1::{
         LimitRange, Namespace, PersistentVolumeClaim, Pod, ResourceQuota as Quota, ServiceAccount,
     },
@@ -12,9 +13,10 @@ use k8s_openapi::api::{
 };
 use orch_api::{
     admission::{
-        Admission, AdmissionRequest, LateClient, Operation, create_system_classes, defaults,
+        Admission, AdmissionRequest, CertificateApproval, CertificateSigning, LateClient,
+        Operation, create_system_classes, defaults,
     },
-    auth::UserInfo,
+    auth::{Attributes, Authorizer, Decision, UserInfo},
 };
 use orch_core::{
     ApiError, Client, Environment, Object, ResourceType, Resources, Target, resource::StaticScope,
@@ -390,4 +392,73 @@ async fn a_late_client_leads_somewhere_once_it_is_set() {
     assert!(early.await.unwrap());
     drop(client);
     assert!(namespaces.get("a").await.unwrap_err().is_retryable(), "it is held weakly");
+}
+
+/// Allows one verb on one name.
+#[derive(Debug)]
+struct Only(&'static str, &'static str);
+
+#[async_trait::async_trait]
+impl Authorizer for Only {
+    async fn authorize(&self, attributes: &Attributes) -> Result<Decision, ApiError> {
+        let asked = (&*attributes.verb, &*attributes.resource, &*attributes.name);
+        let allowed = asked == (self.0, "signers", self.1);
+        let reason = String::new();
+        Ok(if allowed { Decision::Allow { reason } } else { Decision::NoOpinion { reason } })
+    }
+}
+
+#[tokio::test]
+async fn certificates_are_approved_and_signed_by_whom_the_signer_lets() {
+    let signing_request = |status: Value| {
+        json!({"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest",
+            "metadata": {"name": "r"}, "spec": {"signerName": "example.com/one"}, "status": status})
+    };
+    let update = |subresource: &'static str, status: Value| {
+        let new = signing_request(status);
+        let mut update = request::<CertificateSigningRequest>(Operation::Update, new);
+        update.target = update.target.subresource(subresource);
+        let old = Object::from_value(&signing_request(json!({}))).unwrap();
+        AdmissionRequest { old: Some(Arc::new(old)), ..update }
+    };
+    let approval = || update("approval", json!({"conditions": [{"type": "Approved"}]}));
+    let certificate = || update("status", json!({"certificate": "eA=="}));
+    let told = |result: Result<(), ApiError>| result.unwrap_err().to_string();
+    let by = |verb, name| Arc::new(Only(verb, name));
+    let approver = CertificateApproval::new(by("approve", "example.com/*"));
+    let signer = CertificateSigning::new(by("sign", "example.com/one"));
+    approver.validate(&approval()).await.unwrap();
+    signer.validate(&certificate()).await.unwrap();
+    // What changes nothing that counts, and other subresources, are nobody's business.
+    signer.validate(&update("status", json!({}))).await.unwrap();
+    signer.validate(&approval()).await.unwrap();
+    let nobody = CertificateApproval::new(by("sign", "example.com/one"));
+    let words = "user not permitted to approve requests with signerName \"example.com/one\"";
+    let refused = told(nobody.validate(&approval()).await);
+    assert!(refused.ends_with(words), "{refused}");
+    let nobody = CertificateSigning::new(by("sign", "example.com/two"));
+    let words = "user not permitted to sign requests with signerName \"example.com/one\"";
+    let refused = told(nobody.validate(&certificate()).await);
+    assert!(refused.ends_with(words), "{refused}");
+}
+
+#[tokio::test]
+async fn nobody_asks_for_a_certificate_of_the_masters() {
+    let setup = setup();
+    let asked = |organization: &str, signer: &str| {
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name.push(rcgen::DnType::OrganizationName, organization);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let pem = params.serialize_request(&key).unwrap().pem().unwrap();
+        let pem = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, pem);
+        json!({"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest",
+            "metadata": {"name": "r"}, "spec": {"signerName": signer, "request": pem}})
+    };
+    let client = "kubernetes.io/kube-apiserver-client";
+    let create = async |object| setup.create::<CertificateSigningRequest>(object).await;
+    create(asked("developers", client)).await.unwrap();
+    create(asked("system:masters", "example.com/one")).await.unwrap();
+    let refused = create(asked("system:masters", client)).await.unwrap_err().to_string();
+    let words = format!("use of {client} signer with system:masters group is not allowed");
+    assert!(refused.ends_with(&words), "{refused}");
 }
