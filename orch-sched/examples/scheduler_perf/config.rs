@@ -190,7 +190,7 @@ pub(crate) enum Op {
         stage_requirement: Option<String>,
     },
     StartCollectingMetrics {
-        name: String,
+        name: Option<String>,
         #[serde(flatten)]
         pods: LabelSelection,
     },

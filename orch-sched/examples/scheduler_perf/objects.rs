@@ -173,6 +173,10 @@ impl Objects {
                 let value = &labels.label_values[index as usize % labels.label_values.len()];
                 node["metadata"]["labels"][&labels.label_key] = value.as_str().into();
             }
+            if node["status"]["allocatable"].is_null() {
+                // As the server would fill it in, were the node created with its status.
+                node["status"]["allocatable"] = node["status"]["capacity"].clone();
+            }
             for (resource, amount) in allocatable.iter().flat_map(|own| &own.node_allocatable) {
                 for list in ["capacity", "allocatable"] {
                     node["status"][list][resource] = amount.as_str().into();

@@ -166,7 +166,8 @@ impl Run<'_> {
                 self.pods.wait(pods, 0, attempted).await;
             }
             Op::StartCollectingMetrics { name, pods } => {
-                self.measured = Some((name.clone(), pods.clone(), Instant::now()));
+                let name = name.clone().unwrap_or_else(|| "pods".to_owned());
+                self.measured = Some((name, pods.clone(), Instant::now()));
             }
             Op::StopCollectingMetrics => self.stop_measuring(),
             Op::CreateResourceDriver {} | Op::AllocResourceClaims {} => {
