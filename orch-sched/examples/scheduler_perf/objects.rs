@@ -146,7 +146,7 @@ impl Objects {
         template: Option<&Template>,
     ) -> Result<(), Error> {
         let mut object = match template {
-            Some(template) => template.render(0)?,
+            Some(template) => template.render(0, 1)?,
             None => json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {}}),
         };
         object["metadata"]["name"] = name.into();
@@ -166,7 +166,7 @@ impl Objects {
     ) -> Result<(), Error> {
         let template = self.template_or(template, bare_node())?;
         for index in 0..count {
-            let mut node = template.render(index)?;
+            let mut node = template.render(index, count)?;
             let name = self.name(&mut node, "node-");
             node["metadata"]["labels"]["kubernetes.io/hostname"] = name.as_str().into();
             if let Some(labels) = labels {
@@ -231,7 +231,8 @@ impl Objects {
         let created = stream::iter(0..count).map(|index| {
             let (this, template) = (self.clone(), template.clone());
             let (volumes, namespace) = (volumes.clone(), namespace.to_owned());
-            let create = async move { this.pod(&namespace, index, &template, volumes).await };
+            let create =
+                async move { this.pod(&namespace, (index, count), &template, volumes).await };
             async { tokio::spawn(create).await? }
         });
         created.buffer_unordered(CONCURRENT).try_for_each(|()| async { Ok(()) }).await
@@ -240,13 +241,13 @@ impl Objects {
     async fn pod(
         &self,
         namespace: &str,
-        index: u64,
+        (index, count): (u64, u64),
         template: &Template,
         volumes: Option<(Template, Template)>,
     ) -> Result<(), Error> {
-        let mut pod = template.render(index)?;
+        let mut pod = template.render(index, count)?;
         if let Some((volume, claim)) = volumes {
-            let claim = self.volume(namespace, index, &volume, &claim).await?;
+            let claim = self.volume(namespace, (index, count), &volume, &claim).await?;
             let volume = json!({"name": "vol", "persistentVolumeClaim": {"claimName": claim}});
             pod["spec"]["volumes"] = json!([volume]);
         }
@@ -258,11 +259,11 @@ impl Objects {
     async fn volume(
         &self,
         namespace: &str,
-        index: u64,
+        (index, count): (u64, u64),
         volume: &Template,
         claim: &Template,
     ) -> Result<String, Error> {
-        let (mut volume, mut claim) = (volume.render(index)?, claim.render(index)?);
+        let (mut volume, mut claim) = (volume.render(index, count)?, claim.render(index, count)?);
         let claim_name = self.name(&mut claim, "pvc-");
         let volume_name = self.name(&mut volume, "pv-");
         claim["spec"]["volumeName"] = volume_name.as_str().into();

@@ -121,16 +121,18 @@ impl Run<'_> {
             Op::CreateAny { count, namespace, template_path } => {
                 let template = self.objects.template(template_path)?;
                 self.ensure(namespace.as_deref()).await?;
-                for index in 0..count.resolve(workload, 1)? {
-                    self.objects.any(namespace.as_deref(), template.render(index)?).await?;
+                let count = count.resolve(workload, 1)?;
+                for index in 0..count {
+                    self.objects.any(namespace.as_deref(), template.render(index, count)?).await?;
                 }
             }
             Op::UpdateAny { count, namespace, template_path, update_per_second, subresources } => {
                 let template = self.objects.template(template_path)?;
                 let mut pace = Pace::new(*update_per_second);
-                for index in 0..count.resolve(workload, 1)? {
+                let count = count.resolve(workload, 1)?;
+                for index in 0..count {
                     pace.next().await;
-                    let object = template.render(index)?;
+                    let object = template.render(index, count)?;
                     self.objects.update(namespace.as_deref(), object, subresources).await?;
                 }
             }
@@ -267,7 +269,7 @@ async fn churn(
     for index in 0.. {
         for template in &templates {
             ticks.tick().await;
-            made.push(objects.any(Some("churn"), template.render(index)?).await?);
+            made.push(objects.any(Some("churn"), template.render(index, 1)?).await?);
         }
         if kept.is_some_and(|kept| index % kept == kept - 1) {
             for target in made.drain(..) {

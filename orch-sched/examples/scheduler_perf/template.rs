@@ -1,13 +1,15 @@
-//! Object templates: YAML with the few expressions over `.Index` that the benchmark uses.
+//! Object templates: YAML with the few expressions over `.Index` and `.Count` that the benchmark
+//! uses.
 
 use serde_json::Value;
 
 use crate::Error;
 
 /// The value of one expression, `.Index` or `Mod .Index 25`.
-fn evaluate(expression: &str, index: u64) -> Result<u64, Error> {
+fn evaluate(expression: &str, (index, count): (u64, u64)) -> Result<u64, Error> {
     let number = |word: &str| match word {
         ".Index" => Ok(index),
+        ".Count" => Ok(count),
         other => other.parse::<u64>().map_err(|_| format!("{other:?} is no number")),
     };
     let words: Vec<&str> = expression.split_whitespace().collect();
@@ -30,13 +32,13 @@ fn evaluate(expression: &str, index: u64) -> Result<u64, Error> {
 }
 
 /// A template as text.
-pub(crate) fn render_text(text: &str, index: u64) -> Result<String, Error> {
+pub(crate) fn render_text(text: &str, place: (u64, u64)) -> Result<String, Error> {
     let mut rendered = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("{{") {
         let (expression, after) = after.split_once("}}").ok_or("a template's {{ is not closed")?;
         rendered.push_str(before);
-        rendered.push_str(&evaluate(expression.trim(), index)?.to_string());
+        rendered.push_str(&evaluate(expression.trim(), place)?.to_string());
         rest = after;
     }
     rendered.push_str(rest);
@@ -60,10 +62,11 @@ impl Template {
         Ok(Self::Plain(serde_saphyr::from_str(&text)?))
     }
 
-    pub(crate) fn render(&self, index: u64) -> Result<Value, Error> {
+    /// The object at an index among so many.
+    pub(crate) fn render(&self, index: u64, count: u64) -> Result<Value, Error> {
         match self {
             Self::Plain(object) => Ok(object.clone()),
-            Self::Indexed(text) => Ok(serde_saphyr::from_str(&render_text(text, index)?)?),
+            Self::Indexed(text) => Ok(serde_saphyr::from_str(&render_text(text, (index, count))?)?),
         }
     }
 }
