@@ -264,7 +264,9 @@ impl Objects {
         claim: &Template,
     ) -> Result<String, Error> {
         let (mut volume, mut claim) = (volume.render(index, count)?, claim.render(index, count)?);
-        let claim_name = self.name(&mut claim, "pvc-");
+        // Templates of pods name claims so.
+        let claim_name = format!("pvc-{index}");
+        claim["metadata"]["name"] = claim_name.as_str().into();
         let volume_name = self.name(&mut volume, "pv-");
         claim["spec"]["volumeName"] = volume_name.as_str().into();
         let claims = ResourceType::of::<PersistentVolumeClaim>();
@@ -320,7 +322,10 @@ impl Objects {
                 other => return Err(format!("{other:?} cannot be updated").into()),
             };
         }
-        let status = object["status"].clone();
+        let mut status = object["status"].clone();
+        if target.resource.kind == "Node" && status["allocatable"].is_null() {
+            status["allocatable"] = status["capacity"].clone();
+        }
         let write = Write::Update(target.clone(), object, WriteOptions::default());
         self.client.write(write).await?;
         if !status.is_null() && subresources.is_empty() {
