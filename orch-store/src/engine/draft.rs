@@ -111,10 +111,27 @@ impl<'a, H: Hidden> Draft<'a, H> {
         mut self,
         transaction: Transaction,
     ) -> Result<(TransactionOutcome, Vec<Arc<Version>>), StoreError> {
+        if reads_the_past(&transaction) {
+            self.check_puts(&transaction)?;
+        }
         let mut outcome = self.run(transaction)?;
         let revision = self.revision + u64::from(!self.versions.is_empty());
         stamp(&mut outcome, revision);
         Ok((outcome, self.versions))
+    }
+
+    /// What is wrong with a put is told before what is wrong with any range, as etcd tells it.
+    fn check_puts(&self, transaction: &Transaction) -> Result<(), StoreError> {
+        let succeeded = transaction.compare.iter().all(|compare| self.holds(compare));
+        let steps = if succeeded { &transaction.success } else { &transaction.failure };
+        steps.iter().try_for_each(|step| match step {
+            Step::Put(put) => {
+                let live = self.head(&put.key).and_then(|head| head.live());
+                self.settled(put, live).map(drop)
+            }
+            Step::Transaction(inner) => self.check_puts(inner),
+            Step::Range(_) | Step::Delete(_) => Ok(()),
+        })
     }
 
     fn run(&mut self, transaction: Transaction) -> Result<TransactionOutcome, StoreError> {
@@ -165,9 +182,22 @@ impl<'a, H: Hidden> Draft<'a, H> {
 
     fn put(&mut self, put: Put) -> Result<Option<Entry>, StoreError> {
         let live = self.head(&put.key).and_then(|head| head.live()).cloned();
-        let kept = || live.as_ref().ok_or(StoreError::NothingToKeep);
-        let value = match put.value {
-            Some(value) => value,
+        let (value, lease) = self.settled(&put, live.as_ref())?;
+        let version =
+            Version::put(put.key.clone(), value, lease, self.revision + 1, self.head(&put.key));
+        self.change(version);
+        Ok(live)
+    }
+
+    /// The value and the lease of a put, where it keeps them those of the entry that is there.
+    fn settled(
+        &self,
+        put: &Put,
+        live: Option<&Entry>,
+    ) -> Result<(Bytes, Option<LeaseId>), StoreError> {
+        let kept = || live.ok_or(StoreError::NothingToKeep);
+        let value = match &put.value {
+            Some(value) => value.clone(),
             None => kept()?.value.clone(),
         };
         let lease = match put.lease {
@@ -176,10 +206,7 @@ impl<'a, H: Hidden> Draft<'a, H> {
         };
         // Where both are wrong, etcd's versions differ in which they tell.
         self.check_lease(lease)?;
-        let version =
-            Version::put(put.key.clone(), value, lease, self.revision + 1, self.head(&put.key));
-        self.change(version);
-        Ok(live)
+        Ok((value, lease))
     }
 
     fn delete(&mut self, range: &KeyRange) -> Vec<Entry> {
@@ -222,6 +249,16 @@ impl<'a, H: Hidden> Draft<'a, H> {
         }
         found.into_values().collect()
     }
+}
+
+/// Whether a range in a transaction is of a revision of its own, which is all that can be wrong with
+/// a range.
+fn reads_the_past(transaction: &Transaction) -> bool {
+    transaction.success.iter().chain(&transaction.failure).any(|step| match step {
+        Step::Range(request) => request.revision.is_some(),
+        Step::Transaction(inner) => reads_the_past(inner),
+        Step::Put(_) | Step::Delete(_) => false,
+    })
 }
 
 /// Inner transactions have the revision of the whole.

@@ -129,10 +129,6 @@ pub(crate) async fn agrees() {
         let transaction = maker.transaction(2);
         let expected = memory.transact(transaction.clone()).await.map_err(same);
         let given = etcd.transact(transaction.clone()).await.map_err(same);
-        if given.is_err() && expected.is_err() && may_be_wrong_twice(&transaction) {
-            // etcd looks at all puts before it looks at ranges; which fault is told is not promised.
-            continue;
-        }
         assert_eq!(given, expected, "etcd's and ours, of {transaction:#?}");
         succeeded += u32::from(given.is_ok());
         let request = maker.request();
@@ -149,14 +145,4 @@ pub(crate) async fn agrees() {
         let ours = status(memory.lease(id).await.unwrap());
         assert_eq!(status(etcd.lease(id).await.unwrap()), ours, "lease {id}");
     }
-}
-
-/// Whether a transaction has both a put that may find nothing to keep, or no lease, and a range that
-/// may be of a revision that cannot be read.
-fn may_be_wrong_twice(transaction: &Transaction) -> bool {
-    let steps = || transaction.success.iter().chain(&transaction.failure);
-    let inner = |step: &Step| matches!(step, Step::Transaction(_));
-    let put = |step: &Step| matches!(step, Step::Put(_)) || inner(step);
-    let range = |step: &Step| matches!(step, Step::Range(_)) || inner(step);
-    steps().any(put) && steps().any(range)
 }

@@ -159,6 +159,7 @@ pub(in crate::testing) fn decide_transaction(
     transaction.check()?;
     let before = keys;
     let mut course = Course { before, revision, past, keys: keys.clone(), events: Vec::new() };
+    course.check_puts(transaction)?;
     let mut outcome = course.run(transaction)?;
     stamp(&mut outcome, course.current());
     Ok((outcome, course.events))
@@ -180,9 +181,28 @@ impl Course<'_> {
         if self.events.is_empty() { self.revision } else { self.revision + 1 }
     }
 
-    fn run(&mut self, transaction: &Transaction) -> Result<TransactionOutcome, StoreError> {
+    /// The steps that are taken, and whether they are those of success.
+    fn path<'t>(&self, transaction: &'t Transaction) -> (bool, &'t [Step]) {
         let succeeded = transaction.compare.iter().all(|compare| holds(self.before, compare));
-        let steps = if succeeded { &transaction.success } else { &transaction.failure };
+        (succeeded, if succeeded { &transaction.success } else { &transaction.failure })
+    }
+
+    /// What is wrong with a put is told before what is wrong with any range.
+    ///
+    /// Source: `server/etcdserver/txn/txn.go`, `checkRequests`.
+    fn check_puts(&self, transaction: &Transaction) -> Result<(), StoreError> {
+        for step in self.path(transaction).1 {
+            match step {
+                Step::Put(put) => drop(change(self.before, self.past, put, self.revision + 1)?),
+                Step::Transaction(inner) => self.check_puts(inner)?,
+                Step::Range(_) | Step::Delete(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, transaction: &Transaction) -> Result<TransactionOutcome, StoreError> {
+        let (succeeded, steps) = self.path(transaction);
         let mut results = Vec::new();
         for step in steps {
             results.push(self.step(step)?);
