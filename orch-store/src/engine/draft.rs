@@ -145,7 +145,7 @@ impl<'a, H: Hidden> Draft<'a, H> {
     fn step(&mut self, step: Step) -> Result<StepResult, StoreError> {
         Ok(match step {
             Step::Range(request) => StepResult::Range(self.range(&request)?),
-            Step::Put(put) => StepResult::Put(self.put(put)?),
+            Step::Put(put) => StepResult::Put(self.put(&put)?),
             Step::Delete(range) => StepResult::Delete(self.delete(&range)),
             Step::Transaction(inner) => StepResult::Transaction(self.run(inner)?),
         })
@@ -180,9 +180,9 @@ impl<'a, H: Hidden> Draft<'a, H> {
         Ok(answer::collect(entries, current, request))
     }
 
-    fn put(&mut self, put: Put) -> Result<Option<Entry>, StoreError> {
+    fn put(&mut self, put: &Put) -> Result<Option<Entry>, StoreError> {
         let live = self.head(&put.key).and_then(|head| head.live()).cloned();
-        let (value, lease) = self.settled(&put, live.as_ref())?;
+        let (value, lease) = self.settled(put, live.as_ref())?;
         let version =
             Version::put(put.key.clone(), value, lease, self.revision + 1, self.head(&put.key));
         self.change(version);

@@ -125,6 +125,10 @@ async fn failures(space: Space<'_>) {
     let future = Step::Range(everything(Some(newest + 100)));
     let error = space.fails(always(vec![put_step("a", "2"), future.clone()]), "the future").await;
     assert!(matches!(error, StoreError::Future { .. }), "a range of the future: {error:?}");
+    // Puts are looked at before anything is read.
+    let both = always(vec![future.clone(), value.clone()]);
+    let error = space.fails(both, "nothing to keep behind the future").await;
+    assert!(matches!(error, StoreError::NothingToKeep), "puts come first: {error:?}");
 
     let failure = vec![value, orphan, future];
     let success = vec![put_step("a", "3")];
