@@ -89,6 +89,12 @@ pub(crate) struct Cursor {
     seen: u64,
 }
 
+/// Which rows to look at again, see [`Snapshot::changed_rows`].
+pub(crate) struct ChangedRows {
+    pub(crate) rows: usize,
+    pub(crate) positions: Vec<usize>,
+}
+
 impl Snapshot {
     /// A snapshot of these nodes, for tests of plugins.
     pub fn of(nodes: impl IntoIterator<Item = NodeInfo>) -> Self {
@@ -196,9 +202,20 @@ impl Snapshot {
         Box::new(pods.flat_map(HashMap::values).filter(matches))
     }
 
+    /// The rows to look at again for somebody who keeps one for each node, `have` of them so far: those
+    /// of nodes that changed since the cursor was here, some twice, and those past the last node.
+    /// `rows` is how many there must be while they are looked at; afterwards one for each node.
+    pub(crate) fn changed_rows(&self, cursor: &mut Cursor, have: usize) -> ChangedRows {
+        let rows = self.nodes.len().max(have);
+        let changed = self.changed_since(cursor);
+        let mut positions = changed.unwrap_or_else(|| (0..rows).collect());
+        positions.retain(|position| *position < rows);
+        ChangedRows { rows, positions }
+    }
+
     /// The positions of the nodes that changed since the cursor was here, some of them twice and
     /// some past the last node; `None` if any may have changed.
-    pub(crate) fn changed_since(&self, cursor: &mut Cursor) -> Option<Vec<usize>> {
+    fn changed_since(&self, cursor: &mut Cursor) -> Option<Vec<usize>> {
         let Changes { snapshot, positions, forgotten } = &self.changes;
         let now = Cursor { snapshot: *snapshot, seen: forgotten + positions.len() as u64 };
         let before = std::mem::replace(cursor, now);

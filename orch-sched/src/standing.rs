@@ -179,13 +179,11 @@ impl Standing {
             self.asked = asked;
         }
         let nodes = snapshot.nodes();
-        let changed = snapshot.changed_since(&mut self.cursor);
-        let mut changed =
-            changed.unwrap_or_else(|| (0..nodes.len().max(self.rows.len())).collect());
-        changed.append(&mut self.overruled);
-        let rows = nodes.len().max(self.rows.len());
-        self.rows.resize_with(rows, Row::default);
-        for position in changed.into_iter().filter(|position| *position < rows) {
+        let changed = snapshot.changed_rows(&mut self.cursor, self.rows.len());
+        self.rows.resize_with(changed.rows, Row::default);
+        let mut overruled = std::mem::take(&mut self.overruled);
+        overruled.retain(|position| *position < changed.rows);
+        for position in changed.positions.into_iter().chain(overruled) {
             self.take_out(position);
             let Some(node) = nodes.get(position) else { continue };
             self.rows[position] = match look(node)? {

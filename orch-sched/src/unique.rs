@@ -25,11 +25,9 @@ struct Values {
 impl Values {
     fn update(&mut self, snapshot: &Snapshot) {
         let nodes = snapshot.nodes();
-        let rows = nodes.len().max(self.rows.len());
-        let changed = snapshot.changed_since(&mut self.cursor);
-        let changed = changed.unwrap_or_else(|| (0..rows).collect());
-        self.rows.resize(rows, None);
-        for position in changed.into_iter().filter(|position| *position < rows) {
+        let changed = snapshot.changed_rows(&mut self.cursor, self.rows.len());
+        self.rows.resize(changed.rows, None);
+        for position in changed.positions {
             let value = nodes.get(position).and_then(|node| node.label(&self.key));
             if self.rows[position].as_deref() != value {
                 self.take_out(position);

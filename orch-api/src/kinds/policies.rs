@@ -3,10 +3,9 @@
 //! Source: `k8s.io/kubernetes/pkg/apis/admissionregistration/validation/validation.go`,
 //! `pkg/apis/admissionregistration/v1/defaults.go`.
 
-use std::{collections::BTreeSet, sync::LazyLock};
+use std::collections::BTreeSet;
 
 use orch_core::status::FieldError;
-use regex::Regex;
 use serde_json::{Map, Value};
 
 use super::{
@@ -24,31 +23,6 @@ use crate::{
 const ANNOTATIONS_MAX: usize = 20;
 const ANNOTATION_BYTES_MAX: usize = 5 * 1024;
 const CONDITIONS_MAX: usize = 64;
-const RESERVED: [&str; 20] = [
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-];
-static IDENTIFIER: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new("^[_a-zA-Z][_a-zA-Z0-9]*$").expect("a constant pattern is well formed")
-});
 
 pub(super) static VALIDATING_POLICIES: Plain = Plain {
     defaults: policy_defaults,
@@ -248,7 +222,7 @@ fn check_variables(spec: &Field<'_>, uses: Uses, errors: &mut Errors) -> orch_ce
         let (name, source) = (variable.str("name"), variable.str("expression"));
         if name.trim().is_empty() {
             errors.push(variable.required("name", "name is not specified"));
-        } else if !IDENTIFIER.is_match(name) || RESERVED.contains(&name) || name == "while" {
+        } else if !orch_cel::is_identifier(name) {
             errors.push(variable.invalid("name", "name is not a valid CEL identifier"));
         }
         if source.trim().is_empty() {

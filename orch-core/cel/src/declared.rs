@@ -12,8 +12,8 @@ mod schema;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub use escape::escape;
 pub(crate) use escape::unescape;
+pub use escape::{escape, is_identifier};
 pub use kubernetes::{admission_request, namespace};
 pub use schema::REQUEST_BYTES_MAX;
 

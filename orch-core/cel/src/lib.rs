@@ -20,7 +20,7 @@ pub use cost::{
     Range, Sizes,
 };
 pub use declared::{
-    Declared, DeclaredList, REQUEST_BYTES_MAX, admission_request, escape, namespace,
+    Declared, DeclaredList, REQUEST_BYTES_MAX, admission_request, escape, is_identifier, namespace,
 };
 pub use environment::{CompileError, Environment, EnvironmentBuilder, Program, VariableType};
 pub use error::Error;

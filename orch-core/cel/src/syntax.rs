@@ -8,4 +8,4 @@ mod parser;
 mod token;
 
 pub(crate) use macros::ACCUMULATOR;
-pub(crate) use parser::parse;
+pub(crate) use parser::{RESERVED, parse};

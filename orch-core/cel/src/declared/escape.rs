@@ -4,29 +4,25 @@
 
 use std::borrow::Cow;
 
-const RESERVED: [&str; 21] = [
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
+use crate::syntax::RESERVED;
+
+/// Whether a word has a meaning in the language, so that it names nothing.
+fn is_reserved(word: &str) -> bool {
+    matches!(word, "true" | "false" | "null" | "in") || RESERVED.contains(&word)
+}
+
+/// Whether an expression can use the name as it is for a variable.
+///
+/// Source: `pkg/apis/admissionregistration/validation/validation.go`, `isCELIdentifier`.
+///
+/// ```
+/// assert!(orch_cel::is_identifier("replicas_2"));
+/// assert!(!orch_cel::is_identifier("2nd") && !orch_cel::is_identifier("while"));
+/// ```
+pub fn is_identifier(name: &str) -> bool {
+    let plain = name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_');
+    plain && !name.is_empty() && !name.as_bytes()[0].is_ascii_digit() && !is_reserved(name)
+}
 
 /// The identifier by which an expression reads a field, or `None` if no expression can.
 ///
@@ -39,7 +35,7 @@ pub fn escape(name: &str) -> Option<Cow<'_, str>> {
     if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {
         return None;
     }
-    if RESERVED.contains(&name) {
+    if is_reserved(name) {
         return Some(Cow::Owned(format!("__{name}__")));
     }
     if !name.bytes().all(|c| c.is_ascii_alphanumeric() || b"_.-/".contains(&c)) {
@@ -80,7 +76,7 @@ pub(crate) fn unescape(name: &str) -> Option<Cow<'_, str>> {
             "dash" => found.push('-'),
             "slash" => found.push('/'),
             // A keyword is escaped as a whole only.
-            word if RESERVED.contains(&word) && name.len() == end + 4 => found.push_str(word),
+            word if is_reserved(word) && name.len() == end + 4 => found.push_str(word),
             _ => return None,
         }
         rest = &content[end + 2..];

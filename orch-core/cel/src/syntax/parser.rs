@@ -20,7 +20,8 @@ const LENGTH_MAX: usize = 100_000;
 const EXPRESSION: &str = "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, \
      NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}";
 
-const RESERVED: [&str; 17] = [
+/// Words that name nothing, besides those of literals and `in`.
+pub(crate) const RESERVED: [&str; 17] = [
     "as",
     "break",
     "const",

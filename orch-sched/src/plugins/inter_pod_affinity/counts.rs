@@ -182,11 +182,9 @@ impl Kind {
 
     fn update(&mut self, pod: &PodInfo, snapshot: &Snapshot) {
         let nodes = snapshot.nodes();
-        let rows = nodes.len().max(self.rows.len());
-        let changed = snapshot.changed_since(&mut self.cursor);
-        let changed = changed.unwrap_or_else(|| (0..rows).collect());
-        self.rows.resize(rows, None);
-        for position in changed.into_iter().filter(|position| *position < rows) {
+        let changed = snapshot.changed_rows(&mut self.cursor, self.rows.len());
+        self.rows.resize(changed.rows, None);
+        for position in changed.positions {
             let after = nodes.get(position).filter(|node| !node.pods().is_empty());
             let before = std::mem::replace(&mut self.rows[position], after.cloned());
             self.recount(pod, before.as_deref(), after.map(|node| &**node), snapshot);
