@@ -14,10 +14,12 @@
 //! | [`event`], [`lease`], [`owner`] | events, leader election, owner references |
 //! | [`environment`], [`clock`], [`random`] | time and randomness as contracts |
 //! | [`awaited`] | a value that tasks wait for, woken in order |
+//! | [`backoff`] | delays that double with every failure |
 //! | [`node`] | how the API server reaches what runs on nodes |
 //! | `testing` | a cluster in memory, faults on demand, the conformance suite (a feature) |
 
 pub mod awaited;
+pub mod backoff;
 pub mod cbor;
 pub mod client;
 pub mod clock;

@@ -26,7 +26,6 @@ use crate::{
 };
 
 mod admission;
-mod backoff;
 mod config;
 mod dispatch;
 mod env;

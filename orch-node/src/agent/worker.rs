@@ -11,13 +11,12 @@ use std::{
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use orch_core::{Resources, client::DeleteOptions};
+use orch_core::{Resources, backoff::Backoff, client::DeleteOptions};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::{
     Context,
-    backoff::Backoff,
     plan::{Observed, plan},
     probes::Probes,
     rotate, spec,
