@@ -92,7 +92,9 @@ impl Admitted {
             return Err(out_of("pods", 1, used, pods));
         }
         for (name, wanted) in &taken.requests {
-            if wanted.is_zero() {
+            // Resources of the cluster, which no node has, are no matter of the node.
+            let is_foreign = is_extended(name) && !allocatable.contains_key(name);
+            if wanted.is_zero() || is_foreign {
                 continue;
             }
             let unit = |a: orch_core::quantity::Amount| {
@@ -107,6 +109,13 @@ impl Admitted {
         }
         Ok(())
     }
+}
+
+/// Whether a resource is none of Kubernetes' own.
+fn is_extended(resource: &str) -> bool {
+    resource.contains('/')
+        && !resource.contains("kubernetes.io/")
+        && !resource.starts_with("requests.")
 }
 
 fn out_of(resource: &str, requested: i64, used: i64, capacity: i64) -> Rejection {
@@ -212,6 +221,10 @@ mod tests {
         assert!(refused.message.ends_with(expected), "{}", refused.message);
         admitted.release("1");
         assert_eq!(reason(&mut admitted, &pod("2", spec)), "");
+        let foreign = json!({ "containers": [
+            { "name": "a", "resources": { "requests": { "example.com/gpu": "1" } } },
+        ] });
+        assert_eq!(reason(&mut admitted, &pod("3", foreign)), "");
     }
 
     #[test]

@@ -17,6 +17,8 @@ use tokio::sync::{Notify, watch};
 
 use super::{
     Context,
+    admission::Rejection,
+    node,
     plan::{Observed, plan},
     probes::Probes,
     rotate, spec,
@@ -178,7 +180,7 @@ impl PodWorker {
         if spec::is_terminal(&self.pod) {
             return self.settle(&observed).await;
         }
-        if let Some(failure) = self.fails_now(&observed) {
+        if let Some(failure) = self.fails_now(&observed).await {
             self.failure = Some(failure);
             return self.settle(&observed).await;
         }
@@ -207,20 +209,17 @@ impl PodWorker {
     }
 
     /// Whether the pod must not run at all: it does not fit, or its time is over.
-    fn fails_now(&mut self, observed: &Observed) -> Option<Why> {
+    async fn fails_now(&mut self, observed: &Observed) -> Option<Why> {
         if !self.admitted {
-            let node = self.context.node.lock().clone();
-            let mut admitted = self.context.admitted.lock();
             if observed.sandboxes.is_empty() {
-                if let Err(rejection) = admitted.admit(&self.pod, &node) {
-                    drop(admitted);
+                if let Some(rejection) = self.rejection().await {
                     let events = self.context.events.of_pod(&self.pod);
                     let text = rejection.message.trim_start_matches("Pod was rejected: ");
                     events.warn(None, &rejection.reason, text);
                     return Some((rejection.reason, rejection.message));
                 }
             } else {
-                admitted.keep(&self.pod);
+                self.context.admitted.lock().keep(&self.pod);
             }
             self.admitted = true;
         }
@@ -231,6 +230,23 @@ impl PodWorker {
             return Some(("DeadlineExceeded".into(), message.into()));
         }
         None
+    }
+
+    /// Why the node cannot take the pod. What is known of the node may be older than what the
+    /// scheduler has seen of it; it is read again before anything is refused.
+    async fn rejection(&self) -> Option<Rejection> {
+        let known = self.context.node.lock().clone();
+        let first = self.context.admitted.lock().admit(&self.pod, &known).err()?;
+        loop {
+            match node::read(&self.context).await {
+                Ok(node) => return self.context.admitted.lock().admit(&self.pod, &node).err(),
+                Err(error) if error.is_not_found() => return Some(first),
+                Err(error) => {
+                    tracing::debug!(pod = spec::full_name(&self.pod), %error, "not judged yet");
+                    self.context.environment.clock.sleep(RETRY).await;
+                }
+            }
+        }
     }
 
     fn until_deadline(&self) -> Duration {
