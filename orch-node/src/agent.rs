@@ -26,6 +26,7 @@ use crate::{
 };
 
 mod admission;
+mod conditions;
 mod config;
 mod dispatch;
 mod env;

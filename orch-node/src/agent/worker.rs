@@ -72,6 +72,8 @@ pub(super) struct PodWorker {
     desired: watch::Receiver<Desired>,
     changed: Arc<Notify>,
     failure: Option<Why>,
+    /// Whether the failure is that the node refused the pod.
+    rejected: bool,
     written: Option<PodStatus>,
     admitted: bool,
 }
@@ -92,6 +94,7 @@ impl PodWorker {
             messages: HashMap::new(),
             pre_stopped: Mutex::default(),
             failure: None,
+            rejected: false,
             written: None,
             admitted: false,
             context,
@@ -178,6 +181,11 @@ impl PodWorker {
     async fn try_sync(&mut self) -> Result<Duration, RuntimeError> {
         let mut observed = self.observe().await?;
         if spec::is_terminal(&self.pod) {
+            if observed.sandboxes.is_empty() && observed.containers.is_empty() {
+                // Of what left nothing behind there is nothing new to tell.
+                self.release();
+                return Ok(self.context.options.resync);
+            }
             return self.settle(&observed).await;
         }
         if let Some(failure) = self.fails_now(&observed).await {
@@ -216,6 +224,7 @@ impl PodWorker {
                     let events = self.context.events.of_pod(&self.pod);
                     let text = rejection.message.trim_start_matches("Pod was rejected: ");
                     events.warn(None, &rejection.reason, text);
+                    self.rejected = true;
                     return Some((rejection.reason, rejection.message));
                 }
             } else {
@@ -393,6 +402,7 @@ impl PodWorker {
             waiting: &self.waiting,
             messages: &self.messages,
             failure: self.failure.as_ref(),
+            rejected: self.rejected,
             ending,
             host_ips: &host_ips,
             runtime_name: &self.context.info.name,
