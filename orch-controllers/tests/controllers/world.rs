@@ -10,7 +10,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Event, Pod};
 use orch_controllers::{Action, Controller, Manager, Runnable};
 use orch_core::{
     Client, ClientError, Environment, Key, ResourceType, Resources,
@@ -133,6 +133,24 @@ impl World {
 
     pub(crate) async fn get<K: Watchable>(&self, name: &str) -> Option<Arc<K>> {
         self.resources::<K>().get_opt(name).await.expect("answered")
+    }
+
+    /// What was told of an object, in no order: type, reason and message.
+    pub(crate) async fn told(&self, name: &str) -> Vec<(String, String, String)> {
+        let events = self.list::<Event>().await;
+        let about = events.iter().filter(|e| e.involved_object.name.as_deref() == Some(name));
+        let text = |value: &Option<String>| value.clone().unwrap_or_default();
+        about.map(|e| (text(&e.type_), text(&e.reason), text(&e.message))).collect()
+    }
+
+    /// Waits until an object was told of with this reason, and gives the message.
+    pub(crate) async fn hears(&self, name: &str, reason: &str) -> String {
+        let what = format!("{reason} about {name}");
+        self.eventually(&what, async |world| {
+            let told = world.told(name).await;
+            told.into_iter().find(|(_, known, _)| known == reason).map(|(_, _, message)| message)
+        })
+        .await
     }
 
     /// Waits in virtual time until `check` gives something.
