@@ -4,6 +4,8 @@
 mod attaching;
 #[path = "controllers/autoscaling.rs"]
 mod autoscaling;
+#[path = "controllers/bad_input.rs"]
+mod bad_input;
 #[path = "controllers/cron_jobs.rs"]
 mod cron_jobs;
 #[path = "controllers/deployments.rs"]
@@ -28,6 +30,8 @@ mod services;
 mod stateful_sets;
 #[path = "controllers/storage.rs"]
 mod storage;
+#[path = "controllers/topology.rs"]
+mod topology;
 #[path = "controllers/volume_lifecycle.rs"]
 mod volume_lifecycle;
 #[path = "controllers/world.rs"]
