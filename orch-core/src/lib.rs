@@ -12,6 +12,7 @@
 //! | [`quantity`], [`selector`], [`names`] | amounts, label and field queries, legal names |
 //! | [`cron`], [`quota`] | when a schedule is due; what objects use of a namespace's quotas |
 //! | [`event`], [`lease`], [`owner`] | events, leader election, owner references |
+//! | [`claim`] | the claims that the volumes of a pod lead to |
 //! | [`environment`], [`clock`], [`random`] | time and randomness as contracts |
 //! | [`awaited`] | a value that tasks wait for, woken in order |
 //! | [`backoff`] | delays that double with every failure |
@@ -21,6 +22,7 @@
 pub mod awaited;
 pub mod backoff;
 pub mod cbor;
+pub mod claim;
 pub mod client;
 pub mod clock;
 pub mod cron;

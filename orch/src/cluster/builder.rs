@@ -317,7 +317,9 @@ impl ClusterBuilder {
             options.controllers.clone_from(names);
         }
         if let Some(folder) = &self.volumes {
-            options.provisioners.push(Arc::new(LocalPath::new(LocalPathOptions::new(folder))));
+            let local = Arc::new(LocalPath::new(LocalPathOptions::new(folder)));
+            options.provisioners.push(local.clone());
+            options.expanders.push(local);
         }
         let mut manager = Manager::new();
         manager.extend(standard(informers, &options)?);
