@@ -2,6 +2,10 @@
 
 #[path = "controllers/autoscaling.rs"]
 mod autoscaling;
+#[path = "controllers/certificates.rs"]
+mod certificates;
+#[path = "controllers/cluster_nodes.rs"]
+mod cluster_nodes;
 #[path = "controllers/cron_jobs.rs"]
 mod cron_jobs;
 #[path = "controllers/deployments.rs"]
@@ -10,6 +14,8 @@ mod deployments;
 mod jobs;
 #[path = "controllers/lifecycle.rs"]
 mod lifecycle;
+#[path = "controllers/load_balancers.rs"]
+mod load_balancers;
 #[path = "controllers/nodes.rs"]
 mod nodes;
 #[path = "controllers/queue.rs"]
@@ -24,5 +30,9 @@ mod services;
 mod stateful_sets;
 #[path = "controllers/storage.rs"]
 mod storage;
+#[path = "controllers/storage_versions.rs"]
+mod storage_versions;
+#[path = "controllers/tokens.rs"]
+mod tokens;
 #[path = "controllers/world.rs"]
 mod world;
