@@ -267,6 +267,15 @@ mod tests {
     }
 
     #[test]
+    fn the_table_of_names_is_whole() {
+        let table = include_str!("../README.md");
+        for name in names() {
+            let row = table.lines().find(|line| line.starts_with(&format!("| `{name}` | `")));
+            assert!(row.is_some(), "README.md names no module of {name}");
+        }
+    }
+
+    #[test]
     fn some_run_only_if_they_are_named() {
         let entries = |all: &[&str]| all.iter().map(|e| (*e).to_owned()).collect::<Vec<_>>();
         for name in OFF_BY_DEFAULT {
