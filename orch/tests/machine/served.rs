@@ -100,7 +100,9 @@ fn certificates() {
     assert!(text.contains("CA:FALSE") && !text.contains("Server Authentication"), "{text}");
 
     // Who has it is known by it, with what the request named.
-    let key = ["--client-certificate", &file("ann.crt"), "--client-key", &file("ann.key")];
-    let said = cluster.kubectl(&[&["auth", "whoami"], &key[..]].concat());
+    let (certificate, key) = (file("ann.crt"), file("ann.key"));
+    let key = ["--client-certificate", &certificate, "--client-key", &key];
+    cluster.kubectl(&[&["config", "set-credentials", "ann"], &key[..]].concat());
+    let said = cluster.kubectl(&["--user", "ann", "auth", "whoami"]);
     assert!(said.contains("ann") && said.contains("readers"), "{said}");
 }
