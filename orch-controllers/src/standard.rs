@@ -30,7 +30,7 @@ use crate::{
     replicas::{replica_set, replication_controller},
     resource_quota::resource_quota,
     resource_types::ResourceTypes,
-    service_account::{root_ca_publisher, service_account},
+    service_account::{TokenGenerator, root_ca_publisher, service_account, service_account_token},
     stateful_set::stateful_set,
     storage_version::{storage_version_gc, storage_version_migrator},
     taint_eviction::taint_eviction,
@@ -59,6 +59,8 @@ pub struct StandardOptions {
     pub metrics: Option<Arc<dyn Metrics>>,
     /// What balances the load of Services of type `LoadBalancer`. Default nothing: they wait.
     pub load_balancer: Option<Arc<dyn LoadBalancer>>,
+    /// Makes the tokens that lie in secrets. Default nobody: such secrets get none.
+    pub tokens: Option<Arc<dyn TokenGenerator>>,
     /// Who signs for the signers of `kubernetes.io`. Default nobody.
     pub signers: Option<Signers>,
     /// Out of which ranges nodes get their pods' addresses. Default none: they get none.
@@ -78,6 +80,7 @@ impl StandardOptions {
             node_lifecycle: NodeLifecycleOptions::default(),
             metrics: None,
             load_balancer: None,
+            tokens: None,
             signers: None,
             node_ipam: None,
             provisioners: Vec::new(),
@@ -140,6 +143,10 @@ const CONTROLLERS: &[(&str, Build)] = &[
         Some(garbage_collector(informers, options.types.clone()))
     }),
     ("serviceaccount-controller", |informers, _| Some(service_account(informers).into())),
+    ("serviceaccount-token-controller", |informers, options| {
+        let (generator, root_ca) = (options.tokens.clone()?, options.root_ca_pem.as_deref());
+        Some(service_account_token(informers, generator, root_ca).into())
+    }),
     ("root-ca-certificate-publisher-controller", |informers, options| {
         let root_ca_pem = options.root_ca_pem.as_deref()?;
         Some(root_ca_publisher(informers, root_ca_pem).into())

@@ -1,10 +1,13 @@
-//! Tokens by which machines join.
+//! Tokens: by which machines join, and of ServiceAccounts.
 
 use k8s_openapi::{
     ByteString,
-    api::core::v1::{ConfigMap, Secret},
+    api::core::v1::{ConfigMap, Secret, ServiceAccount},
 };
-use orch_controllers::bootstrap_token::{bootstrap_signer, token_cleaner};
+use orch_controllers::{
+    bootstrap_token::{bootstrap_signer, token_cleaner},
+    service_account::{TokenError, TokenGenerator, service_account_token},
+};
 use orch_core::Resources;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -78,4 +81,71 @@ async fn cluster_info_is_signed_with_every_token_that_may() {
     assert!(secrets.get_opt("bootstrap-token-bbbbbb").await.unwrap().is_some());
     secrets.delete("bootstrap-token-aaaaaa", Default::default()).await.unwrap();
     are(&[]).await;
+}
+
+/// Makes tokens that tell what they were made of.
+struct Telling;
+
+impl TokenGenerator for Telling {
+    fn token(&self, account: &ServiceAccount, secret: &Secret) -> Result<String, TokenError> {
+        let name = secret.metadata.name.as_deref().unwrap_or_default();
+        let account = account.metadata.name.as_deref().unwrap_or_default();
+        if name == "refused" {
+            return Err(TokenError("not this one".into()));
+        }
+        Ok(format!("{account} in {name}"))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_that_asks_for_a_token_gets_one_until_its_account_goes() {
+    let world = World::start(|informers| {
+        vec![service_account_token(informers, Arc::new(Telling), Some("CERTIFICATES"))]
+    });
+    let account = json!({"metadata": {"name": "robot"}, "secrets": [{"name": "a"}, {"name": "b"}]});
+    world.create::<ServiceAccount>(account).await;
+    let ask = |name: &str, account: &str| {
+        let annotations = json!({"kubernetes.io/service-account.name": account});
+        json!({"metadata": {"name": name, "annotations": annotations},
+            "type": "kubernetes.io/service-account-token"})
+    };
+    world.create::<Secret>(ask("a", "robot")).await;
+    world.create::<Secret>(json!({"metadata": {"name": "other"}})).await;
+    let filled = async |world: &World| {
+        let secret = world.get::<Secret>("a").await?;
+        let data = secret.data.as_ref()?;
+        assert_eq!(data.get("token")?.0, b"robot in a");
+        assert_eq!(data["namespace"].0, b"default");
+        assert_eq!(data.get("ca.crt")?.0, b"CERTIFICATES");
+        let annotations = secret.metadata.annotations.as_ref().unwrap();
+        let account = annotations.get("kubernetes.io/service-account.uid");
+        assert!(account.is_some_and(|uid| !uid.is_empty()));
+        Some(())
+    };
+    world.eventually("a token", filled).await;
+    assert!(world.get::<Secret>("other").await.unwrap().data.is_none());
+    // Whoever takes something out gets it back.
+    world.patch::<Secret>("a", json!({"data": {"ca.crt": null}})).await;
+    world.eventually("a token", filled).await;
+    let writes = world.writes();
+    world.pass(600).await;
+    assert_eq!(world.writes(), writes);
+
+    // An account that does not exist has no tokens, and one that is gone keeps none.
+    world.create::<Secret>(ask("lost", "nobody")).await;
+    let gone = async |name: &str| {
+        let is = async |world: &World| world.get::<Secret>(name).await.is_none().then_some(());
+        world.eventually("the secret is gone", is).await;
+    };
+    gone("lost").await;
+    world.create::<Secret>(ask("b", "robot")).await;
+    world.delete::<Secret>("b").await;
+    let unlisted = async |world: &World| {
+        let account = world.get::<ServiceAccount>("robot").await?;
+        let listed = account.secrets.as_ref()?;
+        (listed.len() == 1 && listed[0].name.as_deref() == Some("a")).then_some(())
+    };
+    world.eventually("the account forgets it", unlisted).await;
+    world.delete::<ServiceAccount>("robot").await;
+    gone("a").await;
 }

@@ -360,6 +360,7 @@ impl ClusterBuilder {
             let authority: Arc<dyn CertificateAuthority> = Arc::new(ClusterAuthority(pki.clone()));
             Signers::all(&authority)
         });
+        options.tokens = pki.map(|pki| security::token_generator(pki)).transpose()?;
         options.node_ipam.clone_from(&self.node_ranges);
         if let Some(names) = &self.controllers {
             options.controllers.clone_from(names);

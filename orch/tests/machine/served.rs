@@ -16,6 +16,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("served::load_balancers_and_measurements", &[Kubectl], balanced_and_measured),
         trial("served::certificates_that_were_asked_for", &openssl, certificates),
+        trial("served::tokens_that_lie_in_secrets", &[Kubectl], tokens_in_secrets),
     ]
 }
 
@@ -105,4 +106,25 @@ fn certificates() {
     cluster.kubectl(&[&["config", "set-credentials", "ann"], &key[..]].concat());
     let said = cluster.kubectl(&["--user", "ann", "auth", "whoami"]);
     assert!(said.contains("ann") && said.contains("readers"), "{said}");
+}
+
+fn tokens_in_secrets() {
+    let cluster = Cluster::up(&["--runtime", "simulated"]);
+    cluster.kubectl(&["create", "serviceaccount", "robot"]);
+    cluster.apply(
+        "apiVersion: v1\nkind: Secret\ntype: kubernetes.io/service-account-token\n\
+         metadata: {name: robot, annotations: {kubernetes.io/service-account.name: robot}}\n",
+    );
+    let token = eventually("a token", || {
+        let path = "jsonpath={.data.token}";
+        let said = cluster.kubectl(&["get", "secret", "robot", "-o", path]);
+        (!said.is_empty()).then_some(said)
+    });
+    let token = run(Command::new("base64").arg("-d"), &token).ok();
+    cluster.kubectl(&["config", "set-credentials", "robot", "--token", &token]);
+    let said = cluster.kubectl(&["--user", "robot", "auth", "whoami"]);
+    assert!(said.contains("system:serviceaccount:default:robot"), "{said}");
+    cluster.kubectl(&["delete", "secret", "robot"]);
+    let said = cluster.kubectl_fails(&["--user", "robot", "get", "pods"]);
+    assert!(said.contains("Unauthorized") || said.contains("must be logged in"), "{said}");
 }
