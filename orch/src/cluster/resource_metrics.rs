@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use k8s_openapi::api::rbac::v1::ClusterRole;
 use orch_api::outbound::InProcess;
 use orch_core::{
     ClientError, ResourceType, Scope, Target,
@@ -12,6 +13,7 @@ use orch_node::{
     resource_metrics::{MetricsOptions, ResourceMetrics},
     usage::UsageSource,
 };
+use serde_json::{Value, json};
 
 const API_SERVICES: ResourceType =
     ResourceType::new("apiregistration.k8s.io", "v1", "apiservices", "APIService", Scope::Cluster);
@@ -28,11 +30,42 @@ pub(super) async fn serve(
 ) -> Result<ResourceMetrics, ClientError> {
     let metrics = ResourceMetrics::new(informers, sources, options);
     in_process.serve(NAMESPACE, NAME, metrics.clone());
-    let body = ResourceMetrics::api_service(NAMESPACE, NAME);
-    let write =
-        Write::Create(Target::collection(API_SERVICES, None), body, WriteOptions::default());
+    let service = ResourceMetrics::api_service(NAMESPACE, NAME);
+    create(informers, API_SERVICES, service).await?;
+    create(informers, ResourceType::of::<ClusterRole>(), reader()).await?;
+    Ok(metrics)
+}
+
+/// Makes an object, unless somebody else has.
+async fn create(
+    informers: &Informers,
+    resource: ResourceType,
+    body: Value,
+) -> Result<(), ClientError> {
+    let write = Write::Create(Target::collection(resource, None), body, WriteOptions::default());
     match informers.client().write(write).await {
         Err(error) if !error.is_already_exists() => Err(error),
-        _ => Ok(metrics),
+        _ => Ok(()),
     }
+}
+
+/// Whoever may see what is in a namespace may see what it uses.
+///
+/// Source: the manifests of `sigs.k8s.io/metrics-server`.
+fn reader() -> Value {
+    json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+        "metadata": {
+            "name": "system:aggregated-metrics-reader",
+            "labels": {
+                "rbac.authorization.k8s.io/aggregate-to-admin": "true",
+                "rbac.authorization.k8s.io/aggregate-to-edit": "true",
+                "rbac.authorization.k8s.io/aggregate-to-view": "true",
+            },
+        },
+        "rules": [{
+            "apiGroups": ["metrics.k8s.io"], "resources": ["pods", "nodes"],
+            "verbs": ["get", "list", "watch"],
+        }],
+    })
 }

@@ -60,6 +60,11 @@ fn balanced_and_measured() {
     assert!(pods.contains("Mi"), "{pods}");
     let nodes = cluster.kubectl(&["top", "nodes"]);
     assert!(nodes.contains('%') && !nodes.contains("<unknown>"), "{nodes}");
+    let name = cluster.kubectl(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"]);
+    let page = format!("/api/v1/nodes/{name}/proxy/metrics/resource");
+    let page = cluster.kubectl(&["get", "--raw", &page]);
+    assert!(page.contains("container_cpu_usage_seconds_total{container=\"demo\""), "{page}");
+    assert!(page.contains("\nresource_scrape_error 0\n"), "{page}");
     let raw = "/apis/metrics.k8s.io/v1beta1/namespaces/default/pods?labelSelector=app%3Dother";
     assert!(cluster.kubectl(&["get", "--raw", raw]).contains("\"items\":[]"));
 }
@@ -123,6 +128,13 @@ fn tokens_in_secrets() {
     let token = run(Command::new("base64").arg("-d"), &token).ok();
     cluster.kubectl(&["config", "set-credentials", "robot", "--token", &token]);
     let said = cluster.kubectl(&["--user", "robot", "auth", "whoami"]);
+    let binding = ["create", "rolebinding", "robot", "--clusterrole=view"];
+    cluster.kubectl(&[&binding[..], &["--serviceaccount=default:robot"]].concat());
+    // Who may view may see what is used.
+    eventually("the right to see measurements", || {
+        let may = ["--user", "robot", "auth", "can-i", "list", "pods.metrics.k8s.io"];
+        (cluster.kubectl_with(&may, "").code == 0).then_some(())
+    });
     assert!(said.contains("system:serviceaccount:default:robot"), "{said}");
     cluster.kubectl(&["delete", "secret", "robot"]);
     let said = cluster.kubectl_fails(&["--user", "robot", "get", "pods"]);
