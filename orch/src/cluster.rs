@@ -9,11 +9,12 @@ use orch_api::{ApiServer, auth::UserInfo, serve::Listener};
 use orch_controllers::Manager;
 use orch_core::{Client, Environment, informer::Informers};
 use orch_net::{DnsServer, IngressController, ProxyController};
-use orch_node::{NodeAgent, server::NodeServer};
+use orch_node::{NodeAgent, resource_metrics::ResourceMetrics, server::NodeServer};
 use orch_sched::Scheduler;
 use orch_store::Store;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+mod authority;
 mod builder;
 mod compaction;
 mod dialer;
@@ -23,6 +24,7 @@ mod network;
 mod node;
 mod readiness;
 mod repair;
+mod resource_metrics;
 mod security;
 
 pub use builder::ClusterBuilder;
@@ -132,6 +134,7 @@ struct Parts {
     controllers: Manager,
     scheduler: Option<Scheduler>,
     agents: Vec<(NodeAgent, NodeServer)>,
+    metrics: Option<ResourceMetrics>,
     dialer: Arc<LocalDialer>,
     nodes: Vec<String>,
     proxy: Option<ProxyController>,
@@ -157,6 +160,9 @@ impl Parts {
         for ((agent, server), name) in self.agents.into_iter().zip(&self.nodes) {
             self.dialer.add(name, server);
             tasks.spawn(agent.run(stop.clone()));
+        }
+        if let Some(metrics) = self.metrics {
+            tasks.spawn(metrics.run(stop.clone()));
         }
         if let Some(proxy) = self.proxy {
             tasks.spawn(proxy.run(stop.clone()));

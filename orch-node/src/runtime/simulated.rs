@@ -15,13 +15,13 @@ use tokio::{sync::watch, time::Instant};
 
 mod script;
 
-pub use script::{AnnotationScript, Behaviour, BehaviourFn, Script, ScriptedExit, behaves};
+pub use script::{AnnotationScript, Behaviour, BehaviourFn, Load, Script, ScriptedExit, behaves};
 
 use super::{
-    ContainerConfig, ContainerId, ContainerState, ContainerStatus, Containers, ExecOutput,
-    ImageError, ImageInfo, ImagePull, Images, Inventory, LogLocation, Runtime, RuntimeError,
-    RuntimeEventSender, RuntimeEvents, RuntimeInfo, SandboxConfig, SandboxId, SandboxState,
-    SandboxStatus, Sandboxes, Stats, Streaming,
+    ContainerConfig, ContainerId, ContainerState, ContainerStatus, ContainerUsage, Containers,
+    ExecOutput, ImageError, ImageInfo, ImagePull, Images, Inventory, LogLocation, Runtime,
+    RuntimeError, RuntimeEventSender, RuntimeEvents, RuntimeInfo, SandboxConfig, SandboxId,
+    SandboxState, SandboxStatus, Sandboxes, Stats, Streaming,
 };
 use crate::logs::{LogStream, format_entry};
 
@@ -433,6 +433,24 @@ impl Streaming for SimulatedRuntime {
     }
 }
 
-impl Stats for SimulatedRuntime {}
+#[async_trait]
+impl Stats for SimulatedRuntime {
+    async fn usages(&self) -> Result<Vec<(ContainerId, ContainerUsage)>, RuntimeError> {
+        let now = Instant::now();
+        let state = self.0.state.lock();
+        let running = state.containers.iter().filter(|(_, one)| one.status.is_running());
+        let usages = running.map(|(id, container)| {
+            let since = container.started.map_or(Duration::ZERO, |started| now - started);
+            let ns = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
+            let Load { cpu_milli, memory_bytes } = container.behaviour.load;
+            let usage = ContainerUsage {
+                cpu_ns: (ns / 1000).saturating_mul(cpu_milli),
+                working_set_bytes: memory_bytes,
+            };
+            (id.clone(), usage)
+        });
+        Ok(usages.collect())
+    }
+}
 
 impl Runtime for SimulatedRuntime {}
