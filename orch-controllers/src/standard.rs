@@ -23,6 +23,7 @@ use crate::{
     },
     pod_gc::{PodGcOptions, pod_garbage_collector},
     replicas::{replica_set, replication_controller},
+    resource_claim::{ResourceClaimMetrics, resource_claim},
     resource_quota::resource_quota,
     resource_types::ResourceTypes,
     service_account::{root_ca_publisher, service_account},
@@ -50,6 +51,8 @@ pub struct StandardOptions {
     /// Where autoscalers get their measurements. Default `metrics.k8s.io` of the cluster, where
     /// there is one.
     pub metrics: Option<Arc<dyn Metrics>>,
+    /// What the controller of claims for devices counts. Keep a clone to read it.
+    pub resource_claim_metrics: ResourceClaimMetrics,
     /// Who makes volumes for claims. Default nobody.
     pub provisioners: Vec<Arc<dyn Provisioner>>,
 }
@@ -64,6 +67,7 @@ impl StandardOptions {
             pod_gc: PodGcOptions::default(),
             node_lifecycle: NodeLifecycleOptions::default(),
             metrics: None,
+            resource_claim_metrics: ResourceClaimMetrics::default(),
             provisioners: Vec::new(),
         }
     }
@@ -141,6 +145,9 @@ const CONTROLLERS: &[(&str, Build)] = &[
     }),
     ("clusterrole-aggregation-controller", |informers, _| {
         Some(cluster_role_aggregation(informers).into())
+    }),
+    ("resourceclaim-controller", |informers, options| {
+        Some(resource_claim(informers, options.resource_claim_metrics.clone()))
     }),
     ("ttl-after-finished-controller", |informers, _| Some(ttl_after_finished(informers).into())),
 ];
