@@ -15,6 +15,7 @@ mod results;
 mod search;
 mod selectors;
 mod slice;
+mod standalone;
 mod usage;
 
 pub(crate) use allocator::{Allocator, Patience, Stop};
@@ -22,3 +23,4 @@ pub(crate) use ledger::Devices;
 pub(crate) use request::shown;
 pub(crate) use results::Solution;
 pub(crate) use slice::selects;
+pub use standalone::DeviceAllocator;

@@ -57,6 +57,7 @@ mod waiting;
 mod what_if;
 
 pub use cycle_state::CycleState;
+pub use devices::DeviceAllocator;
 pub use error::{BuildError, Fault};
 pub use event::{Actions, ChangedObject, ClusterChange, ClusterEvent, EventResource, Hint};
 pub use extender::ExtenderTransport;

@@ -126,8 +126,8 @@ fn with(devices: &Weak<Devices>, change: impl FnOnce(&mut State)) {
 }
 
 impl Devices {
-    /// Follows claims, classes and slices. The informers outlive this: their handlers do not keep it
-    /// alive.
+    /// Follows claims, classes and slices. The informers outlive this: their handlers do not keep
+    /// it alive.
     pub(crate) fn follow(informers: &Informers) -> Arc<Self> {
         let (claims, slices) = (informers.of::<ResourceClaim>(), informers.of::<ResourceSlice>());
         let devices = Arc::new(Self {

@@ -63,8 +63,8 @@ struct Found {
     unavailable: BTreeSet<usize>,
 }
 
-/// The pod's claims in one cycle. Forks of the cycle share what is found out about nodes: it depends
-/// on the devices alone.
+/// The pod's claims in one cycle. Forks of the cycle share what is found out about nodes: it
+/// depends on the devices alone.
 #[derive(Clone)]
 struct PodClaims {
     /// As they are, and once they were written, as they were written.

@@ -49,6 +49,8 @@ fn device(dice: &Dice, n: u64, counted: bool) -> Value {
     };
     let part =
         || json!([{"counterSet": "set", "counters": {"c": {"value": dice.of(&["1", "2"])}}}]);
+    let effect = || *dice.of(&["NoSchedule", "NoExecute", "None"]);
+    let taint = || json!([{"key": "k", "value": "v", "effect": effect()}]);
     json!({
         "name": format!("d{n}"),
         "allowMultipleAllocations": multiple.then_some(true),
@@ -56,8 +58,7 @@ fn device(dice: &Dice, n: u64, counted: bool) -> Value {
                        "board": {"int": 1 + dice.below(3)}},
         "capacity": dice.maybe(if multiple { 1 } else { 2 }, memory),
         "consumesCounters": counted.then(part),
-        "taints": dice.maybe(7, || json!([{"key": "k", "value": "v",
-                                           "effect": dice.of(&["NoSchedule", "NoExecute", "None"])}])),
+        "taints": dice.maybe(7, taint),
     })
 }
 

@@ -1,5 +1,5 @@
-//! The reference for devices: try everything, first in order, and look at all rules again after each
-//! device, over the objects' JSON.
+//! The reference for devices: try everything, first in order, and look at all rules again after
+//! each device, over the objects' JSON.
 //!
 //! Relied on: what `resource.k8s.io/v1` documents of its fields, and the order in which upstream
 //! tries devices: pools by driver and name, slices by name, devices as listed.

@@ -245,12 +245,14 @@ async fn selectors_choose_devices() {
         "s",
         json!({"allNodes": true, "devices": [
             {"name": "small", "capacity": memory("10Gi"), "attributes": version},
-            {"name": "old", "capacity": memory("80Gi"), "attributes": {"version": {"version": "1.0.0"}}},
+            {"name": "old", "capacity": memory("80Gi"),
+             "attributes": {"version": {"version": "1.0.0"}}},
             {"name": "right", "capacity": memory("80Gi"), "attributes": version},
         ]}),
     );
-    let expression = "device.capacity['dra.example.com'].memory.compareTo(quantity('40Gi')) >= 0 \
-                      && device.attributes['dra.example.com'].version.isGreaterThan(semver('1.1.0'))";
+    let expression = "cel.bind(d, 'dra.example.com', \
+                      device.capacity[d].memory.compareTo(quantity('40Gi')) >= 0 \
+                      && device.attributes[d].version.isGreaterThan(semver('1.1.0')))";
     let wanted = one(json!({"selectors": [{"cel": {"expression": expression}}]}));
     let claim = check(&cluster, wanted, &["r=right"]).await;
     // Devices that every node reaches do not tie the claim to one.
@@ -438,12 +440,14 @@ async fn claims_share_the_capacity_of_a_device() {
 #[tokio::test(start_paused = true)]
 async fn only_whole_pools_of_the_newest_generation_are_used() {
     let cluster = cluster();
-    let pool = |generation: u32, slices: u32| json!({"name": "p", "generation": generation, "resourceSliceCount": slices});
-    let of = |pool: Value, name: &str| json!({"pool": pool, "nodeName": "n1", "devices": [{"name": name}]});
-    slice(&cluster, "old", of(pool(1, 1), "gone"));
-    slice(&cluster, "new-1", of(pool(2, 2), "here"));
+    let of = |(generation, slices): (u32, u32), name: &str| {
+        let pool = json!({"name": "p", "generation": generation, "resourceSliceCount": slices});
+        json!({"pool": pool, "nodeName": "n1", "devices": [{"name": name}]})
+    };
+    slice(&cluster, "old", of((1, 1), "gone"));
+    slice(&cluster, "new-1", of((2, 2), "here"));
     check_refused(&cluster, one(json!({})), NOTHING).await;
-    slice(&cluster, "new-2", of(pool(2, 2), "there"));
+    slice(&cluster, "new-2", of((2, 2), "there"));
     cluster.placed("p").await;
     assert_eq!(allocated(&read(&cluster, "c").await), ["r=here"]);
 }

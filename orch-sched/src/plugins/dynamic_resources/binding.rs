@@ -230,7 +230,7 @@ impl Binder {
         }
     }
 
-    /// A pod does not come after all: what was promised is free, and what was written is taken back.
+    /// A pod does not come after all: what was promised is free, what was written is taken back.
     pub(super) fn give_up(&self, claim: &Arc<ResourceClaim>, pod: &PodInfo) {
         if self.devices.forget_promise(claim) {
             self.devices.restore(claim);
