@@ -31,6 +31,7 @@ pub mod pod_gc;
 pub mod queue;
 pub mod reconciler;
 pub mod replicas;
+pub mod resource_claim;
 pub mod resource_quota;
 pub mod resource_types;
 pub mod service_account;

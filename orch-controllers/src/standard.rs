@@ -28,6 +28,7 @@ use crate::{
     },
     pod_gc::{PodGcOptions, pod_garbage_collector},
     replicas::{replica_set, replication_controller},
+    resource_claim::{ResourceClaimMetrics, resource_claim},
     resource_quota::resource_quota,
     resource_types::ResourceTypes,
     service_account::{TokenGenerator, root_ca_publisher, service_account, service_account_token},
@@ -69,6 +70,8 @@ pub struct StandardOptions {
     pub signers: Option<Signers>,
     /// Out of which ranges nodes get their pods' addresses. Default none: they get none.
     pub node_ipam: Option<NodeRanges>,
+    /// What the controller of claims for devices counts. Keep a clone to read it.
+    pub resource_claim_metrics: ResourceClaimMetrics,
     /// Who makes volumes for claims. Default nobody.
     pub provisioners: Vec<Arc<dyn Provisioner>>,
     /// Who makes volumes larger. Default nobody.
@@ -93,6 +96,7 @@ impl StandardOptions {
             tokens: None,
             signers: None,
             node_ipam: None,
+            resource_claim_metrics: ResourceClaimMetrics::default(),
             provisioners: Vec::new(),
             expanders: Vec::new(),
             attach_detach: AttachDetachOptions::default(),
@@ -227,6 +231,9 @@ const CONTROLLERS: &[(&str, Build)] = &[
     }),
     ("storage-version-migrator-controller", |informers, options| {
         Some(storage_version_migrator(informers, options.types.clone()).into())
+    }),
+    ("resourceclaim-controller", |informers, options| {
+        Some(resource_claim(informers, options.resource_claim_metrics.clone()))
     }),
     ("ttl-after-finished-controller", |informers, _| Some(ttl_after_finished(informers).into())),
 ];

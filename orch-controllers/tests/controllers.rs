@@ -30,6 +30,8 @@ mod queue;
 mod quotas;
 #[path = "controllers/replicas.rs"]
 mod replicas;
+#[path = "controllers/resource_claims.rs"]
+mod resource_claims;
 #[path = "controllers/services.rs"]
 mod services;
 #[path = "controllers/stateful_sets.rs"]
