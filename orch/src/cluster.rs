@@ -125,7 +125,8 @@ impl Drop for OwnInformers {
 
 /// What is assembled and not running yet.
 struct Parts {
-    store: Arc<dyn Store>,
+    /// The store, if old revisions are to be forgotten.
+    compacted: Option<Arc<dyn Store>>,
     api: ApiServer,
     client: Arc<dyn Client>,
     informers: OwnInformers,
@@ -151,7 +152,9 @@ impl Parts {
             tasks.spawn(listener.serve(self.api.clone(), stop.clone()));
         }
         let environment = self.environment.clone();
-        tasks.spawn(compaction::run(self.store, environment.clone(), stop.clone()));
+        if let Some(store) = self.compacted {
+            tasks.spawn(compaction::run(store, environment.clone(), stop.clone()));
+        }
         tasks.spawn(repair::run(self.api.clone(), environment, stop.clone()));
         tasks.spawn(self.controllers.run(stop.clone()));
         if let Some(scheduler) = self.scheduler {

@@ -71,6 +71,7 @@ pub struct ClusterBuilder {
     in_process: Arc<InProcess>,
     flow: Option<FlowOptions>,
     audit: Option<Audit>,
+    keeps_history: bool,
 }
 
 impl ClusterBuilder {
@@ -212,6 +213,14 @@ impl ClusterBuilder {
         self
     }
 
+    /// Never forgets a revision, for tests that look back. Default: what is older than five minutes
+    /// is forgotten, as upstream has it.
+    #[must_use]
+    pub fn keep_history(mut self) -> Self {
+        self.keeps_history = true;
+        self
+    }
+
     /// Starts the cluster. When this returns, the API answers and holds what every cluster holds;
     /// nodes register themselves from then on (see [`Cluster::nodes_ready`]). Call it inside a
     /// tokio runtime.
@@ -250,7 +259,7 @@ impl ClusterBuilder {
         let first = nodes.first().map_or("", String::as_str);
         let network = self.network.start(first, &informers.0).await?;
         let parts = Parts {
-            store,
+            compacted: (!self.keeps_history).then_some(store),
             api,
             client,
             informers,

@@ -88,6 +88,16 @@ pub trait Script: Send + Sync + fmt::Debug + 'static {
     }
 }
 
+impl<S: Script + ?Sized> Script for std::sync::Arc<S> {
+    fn behaviour(&self, sandbox: &SandboxConfig, container: &ContainerConfig) -> Behaviour {
+        (**self).behaviour(sandbox, container)
+    }
+
+    fn pull(&self, image: &str) -> Result<Duration, ImageError> {
+        (**self).pull(image)
+    }
+}
+
 /// The default script: containers do what the pod's annotations say.
 ///
 /// The annotations start with `simulation.orch.io/`, and apply to every main container of the pod,
