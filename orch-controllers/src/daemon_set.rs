@@ -198,8 +198,12 @@ impl Look<'_> {
         let Changes { mut create, mut delete, wait } = changes;
         delete.truncate(BURST);
         create.truncate(BURST);
-        let control =
-            PodControl { context: self.context, expectations: self.expectations, owner: self.set };
+        let control = PodControl {
+            context: self.context,
+            expectations: self.expectations,
+            owner: self.set,
+            voice: pods::Voice::Common,
+        };
         if !delete.is_empty() {
             control.delete(&delete).await?;
         }

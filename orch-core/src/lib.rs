@@ -11,7 +11,9 @@
 //! | [`status`] | API errors with upstream's reasons and words |
 //! | [`quantity`], [`selector`], [`names`] | amounts, label and field queries, legal names |
 //! | [`cron`], [`quota`] | when a schedule is due; what objects use of a namespace's quotas |
+//! | [`device_claim`] | which claims for devices a pod uses |
 //! | [`event`], [`lease`], [`owner`] | events, leader election, owner references |
+//! | [`claim`] | the claims that the volumes of a pod lead to |
 //! | [`environment`], [`clock`], [`random`] | time and randomness as contracts |
 //! | [`awaited`] | a value that tasks wait for, woken in order |
 //! | [`backoff`] | delays that double with every failure |
@@ -21,9 +23,11 @@
 pub mod awaited;
 pub mod backoff;
 pub mod cbor;
+pub mod claim;
 pub mod client;
 pub mod clock;
 pub mod cron;
+pub mod device_claim;
 pub mod environment;
 pub mod event;
 pub mod informer;

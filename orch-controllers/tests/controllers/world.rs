@@ -10,27 +10,34 @@ use std::{
 };
 
 use async_trait::async_trait;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Event, Pod};
 use orch_controllers::{Action, Controller, Manager, Runnable};
 use orch_core::{
-    Client, ClientError, Environment, Key, ResourceType, Resources,
+    ApiError, Client, ClientError, Environment, Key, Object, ResourceType, Resources,
     client::{
         DeleteOptions, ListOptions, PatchKind, Read, ReadReply, WatchOptions, WatchStream, Write,
         WriteReply,
     },
     informer::{Informers, Watchable},
     resource::Target,
+    status::Reason,
     testing::{FaultRates, FaultyClient, MemoryClient},
 };
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// Counts the writes that a client passes on.
+/// Counts the writes that a client passes on, and refuses some as a webhook would.
 pub(crate) struct CountingClient {
     inner: MemoryClient,
     writes: AtomicU64,
+    /// The plural of what cannot be created.
+    refused: Mutex<Option<&'static str>>,
 }
+
+/// What a webhook says that refuses everything.
+pub(crate) const REFUSAL: &str = "admission webhook \"deny.example.com\" denied the request: no";
 
 impl fmt::Debug for CountingClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -46,7 +53,15 @@ impl Client for CountingClient {
 
     async fn write(&self, write: Write) -> Result<WriteReply, ClientError> {
         self.writes.fetch_add(1, Ordering::Relaxed);
-        self.inner.write(write).await
+        if let Write::Create(target, ..) = &write
+            && *self.refused.lock() == Some(&target.resource.plural)
+        {
+            return Err(ApiError::new(Reason::Forbidden, REFUSAL).into());
+        }
+        match review_or(write) {
+            Ok(review) => Ok(Arc::new(Object::from_value(&review)?)),
+            Err(write) => self.inner.write(write).await,
+        }
     }
 
     async fn watch(&self, t: Target, options: WatchOptions) -> Result<WatchStream, ClientError> {
@@ -55,6 +70,33 @@ impl Client for CountingClient {
 
     async fn resource_types(&self) -> Result<Vec<ResourceType>, ClientError> {
         self.inner.resource_types().await
+    }
+}
+
+/// Answers an access review as an authorizer would that lets node agents renew their own
+/// certificates, and bootstrapping ones ask for their first. Approvals are stored with the status.
+#[expect(clippy::result_large_err, reason = "the other way is what goes on")]
+fn review_or(write: Write) -> Result<Value, Write> {
+    match write {
+        Write::Create(target, mut review, _)
+            if target.resource.plural == "subjectaccessreviews" =>
+        {
+            let groups = review["spec"]["groups"].as_array().cloned().unwrap_or_default();
+            let may = match review["spec"]["resourceAttributes"]["subresource"].as_str() {
+                Some("selfnodeclient") => groups.contains(&json!("system:nodes")),
+                Some("nodeclient") => groups.contains(&json!("system:bootstrappers")),
+                _ => false,
+            };
+            review["status"] = json!({"allowed": may});
+            Ok(review)
+        }
+        Write::Update(mut target, body, options)
+            if target.subresource.as_deref() == Some("approval") =>
+        {
+            target.subresource = Some("status".into());
+            Err(Write::Update(target, body, options))
+        }
+        other => Err(other),
     }
 }
 
@@ -83,17 +125,44 @@ impl World {
         let epoch = "2026-01-01T00:00:00Z".parse().unwrap();
         let environment = Environment::seeded(epoch, seed);
         let cluster = MemoryClient::new(environment.clone());
-        let counting =
-            Arc::new(CountingClient { inner: cluster.clone(), writes: AtomicU64::new(0) });
+        Self::assemble(cluster, &environment, rates, controllers)
+    }
+
+    /// The controllers start anew over a cluster that is there.
+    pub(crate) fn over<R: Into<Runnable>>(
+        cluster: MemoryClient,
+        controllers: impl FnOnce(&Informers) -> Vec<R>,
+    ) -> Self {
+        let epoch = "2026-01-02T00:00:00Z".parse().unwrap();
+        let environment = Environment::seeded(epoch, 2);
+        Self::assemble(cluster, &environment, FaultRates::default(), controllers)
+    }
+
+    fn assemble<R: Into<Runnable>>(
+        cluster: MemoryClient,
+        environment: &Environment,
+        rates: FaultRates,
+        controllers: impl FnOnce(&Informers) -> Vec<R>,
+    ) -> Self {
+        let counting = Arc::new(CountingClient {
+            inner: cluster.clone(),
+            writes: AtomicU64::new(0),
+            refused: Mutex::new(None),
+        });
         let faulty = FaultyClient::seeded(counting.clone(), environment.clone(), rates);
         let informers = Informers::new(Arc::new(faulty), environment.clone());
         let ready = Arc::new(AtomicBool::new(true));
-        let mut manager = Manager::new().with(node_agent(&cluster, &environment, ready.clone()));
+        let mut manager = Manager::new().with(node_agent(&cluster, environment, ready.clone()));
         manager.extend(controllers(&informers));
         let stop = CancellationToken::new();
         let run = tokio::spawn(manager.run(stop.clone()));
         let _stop = stop.drop_guard();
         Self { cluster, counting, informers, ready, _stop, _run: run }
+    }
+
+    /// From now on controllers can create nothing of this kind, or everything again.
+    pub(crate) fn refuse(&self, plural: Option<&'static str>) {
+        *self.counting.refused.lock() = plural;
     }
 
     /// How many writes the controllers made so far.
@@ -133,6 +202,24 @@ impl World {
 
     pub(crate) async fn get<K: Watchable>(&self, name: &str) -> Option<Arc<K>> {
         self.resources::<K>().get_opt(name).await.expect("answered")
+    }
+
+    /// What was told of an object, in no order: type, reason and message.
+    pub(crate) async fn told(&self, name: &str) -> Vec<(String, String, String)> {
+        let events = self.list::<Event>().await;
+        let about = events.iter().filter(|e| e.involved_object.name.as_deref() == Some(name));
+        let text = |value: &Option<String>| value.clone().unwrap_or_default();
+        about.map(|e| (text(&e.type_), text(&e.reason), text(&e.message))).collect()
+    }
+
+    /// Waits until an object was told of with this reason, and gives the message.
+    pub(crate) async fn hears(&self, name: &str, reason: &str) -> String {
+        let what = format!("{reason} about {name}");
+        self.eventually(&what, async |world| {
+            let told = world.told(name).await;
+            told.into_iter().find(|(_, known, _)| known == reason).map(|(_, _, message)| message)
+        })
+        .await
     }
 
     /// Waits in virtual time until `check` gives something.

@@ -46,6 +46,12 @@ fn labels(context: &Context) -> BTreeMap<String, String> {
     labels
 }
 
+/// Leaves attaching volumes to the controller for that, as upstream's kubelet does.
+fn annotations() -> BTreeMap<String, String> {
+    const MANAGED: &str = "volumes.kubernetes.io/controller-managed-attach-detach";
+    BTreeMap::from([(MANAGED.to_owned(), "true".to_owned())])
+}
+
 /// Creates the node, or takes over the one of the same name; goes on trying until it is there.
 pub(super) async fn register(context: &Context) {
     loop {
@@ -71,6 +77,7 @@ async fn try_register(context: &Context) -> Result<Arc<Node>, ClientError> {
             metadata: ObjectMeta {
                 name: Some(context.node_name.clone()),
                 labels: Some(labels(context)),
+                annotations: Some(annotations()),
                 ..ObjectMeta::default()
             },
             spec: Some(NodeSpec {
@@ -83,6 +90,7 @@ async fn try_register(context: &Context) -> Result<Arc<Node>, ClientError> {
     };
     let mut node = (*known).clone();
     node.metadata.labels.get_or_insert_default().extend(labels(context));
+    node.metadata.annotations.get_or_insert_default().extend(annotations());
     if node == *known {
         return Ok(known);
     }
