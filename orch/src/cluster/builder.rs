@@ -28,6 +28,7 @@ use orch_core::{Client, Environment, informer::Informers};
 use orch_node::{
     AgentOptions, NodeAgent,
     addresses::{AddressRange, PodAddresses},
+    machine::Machine,
     resource_metrics::MetricsOptions,
     runtime::simulated::SimulatedRuntime,
     server::NodeServer,
@@ -43,6 +44,9 @@ use super::{
 
 /// Addresses of pods on simulated nodes.
 const SIMULATED_PODS: &str = "10.128.0.0/9";
+/// What each simulated node has, whatever machine this is: one seed gives one history everywhere.
+const SIMULATED_CPUS: u32 = 16;
+const SIMULATED_MEMORY_GIB: u32 = 64;
 /// Addresses of simulated nodes.
 const SIMULATED_NODES: &str = "172.16.0.0/12";
 
@@ -98,7 +102,8 @@ impl ClusterBuilder {
 
     /// Adds `count` nodes whose containers are simulated: they start at once and run until they
     /// are stopped, unless their pods' annotations say otherwise. Named `node-1` and so on. Nodes
-    /// have addresses out of 172.16.0.0/12 and pods out of 10.128.0.0/9, which lead nowhere.
+    /// have 16 CPUs and 64 GiB of memory, and addresses out of 172.16.0.0/12; pods have addresses
+    /// out of 10.128.0.0/9. They lead nowhere.
     #[must_use]
     pub fn simulated_nodes(mut self, count: usize) -> Self {
         self.simulated += count;
@@ -291,6 +296,7 @@ impl ClusterBuilder {
                 type_: "InternalIP".to_owned(),
             };
             let options = AgentOptions {
+                machine: Machine::simulated(SIMULATED_CPUS, SIMULATED_MEMORY_GIB),
                 addresses: address.map(internal).into_iter().collect(),
                 pod_addresses: Some(pods.clone()),
                 ..AgentOptions::default()
