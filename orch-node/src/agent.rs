@@ -26,7 +26,7 @@ use crate::{
 };
 
 mod admission;
-mod backoff;
+mod conditions;
 mod config;
 mod dispatch;
 mod env;

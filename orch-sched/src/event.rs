@@ -4,7 +4,10 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::{
+    core::v1::{Node, Pod},
+    resource::v1::ResourceClaim,
+};
 
 use crate::pod_info::PodInfo;
 
@@ -32,6 +35,12 @@ pub enum EventResource {
     CsiStorageCapacity,
     /// A VolumeAttachment.
     VolumeAttachment,
+    /// A ResourceClaim.
+    ResourceClaim,
+    /// A ResourceSlice.
+    ResourceSlice,
+    /// A DeviceClass.
+    DeviceClass,
     /// Anything else; nothing rules it out.
     Any,
 }
@@ -125,6 +134,13 @@ pub enum ChangedObject {
         old: Arc<Pod>,
         /// After.
         new: Arc<Pod>,
+    },
+    /// A claim for devices; `old` is absent for a new one, `new` for one that is gone.
+    ResourceClaim {
+        /// Before.
+        old: Option<Arc<ResourceClaim>>,
+        /// After.
+        new: Option<Arc<ResourceClaim>>,
     },
     /// Not told.
     Other,

@@ -11,6 +11,7 @@ use std::{
     },
 };
 
+use k8s_openapi::api::resource::v1::ResourceClaim;
 use orch_core::random::Random;
 use parking_lot::Mutex;
 
@@ -454,16 +455,18 @@ impl Framework {
         snapshot: &Snapshot,
         diagnosis: &mut Diagnosis,
     ) -> Result<Room, Failure> {
-        let mut messages = Vec::new();
+        let (mut messages, mut freed) = (Vec::new(), Vec::new());
         let mut nomination = Nomination::Keep;
         let trial = self.trial(&diagnosis.skipped, snapshot);
         for enabled in self.at(ExtensionPoint::PostFilter) {
             let Some(post_filter) = enabled.plugin.as_post_filter() else { continue };
             let outcome = post_filter.post_filter(&trial, state, pod, snapshot, diagnosis).await;
             let outcome = outcome.map_err(|error| fault("PostFilter", &enabled.name, &error))?;
-            let PostFiltered { verdict, nomination: own, victims } = outcome;
+            let PostFiltered { verdict, nomination: own, victims, freed: own_freed } = outcome;
+            freed.extend(own_freed.into_iter().map(|claim| (enabled.name.clone(), claim)));
             if verdict == Verdict::Success {
-                return Ok(Room { plugin: enabled.name.clone(), nomination: own, victims });
+                let plugin = enabled.name.clone();
+                return Ok(Room { plugin, nomination: own, victims, freed });
             }
             if own != Nomination::Keep {
                 nomination = own;
@@ -477,7 +480,7 @@ impl Framework {
             }
         }
         diagnosis.post_filter_message = messages.join(", ");
-        Ok(Room { plugin: "".into(), nomination, victims: Vec::new() })
+        Ok(Room { plugin: "".into(), nomination, victims: Vec::new(), freed })
     }
 
     /// Reserves with every plugin, or with none.
@@ -593,6 +596,8 @@ pub(crate) struct Room {
     pub(crate) plugin: Arc<str>,
     pub(crate) nomination: Nomination,
     pub(crate) victims: Vec<Arc<PodInfo>>,
+    /// Claims that give their devices back, with the plugins that want them to.
+    pub(crate) freed: Vec<(Arc<str>, Arc<ResourceClaim>)>,
 }
 
 /// Nodes that were looked at, by whether a pod fits them.
@@ -699,13 +704,14 @@ impl Profiles {
         self.sort.as_queue_sort().map_or(Ordering::Equal, |sort| sort.compare(a, b))
     }
 
-    /// Whether a plugin keeps the pod out of the queue.
-    pub(crate) fn is_gated(&self, pod: &PodInfo) -> bool {
+    /// The plugin that keeps the pod out of the queue, if one does.
+    pub(crate) fn gate(&self, pod: &PodInfo) -> Option<&Enabled> {
         let framework = self.of(pod).into_iter();
-        let plugins = framework.flat_map(|framework| framework.at(ExtensionPoint::PreEnqueue));
-        plugins
-            .filter_map(|enabled| enabled.plugin.as_pre_enqueue())
-            .any(|pre_enqueue| pre_enqueue.pre_enqueue(pod).is_rejection())
+        let mut plugins = framework.flat_map(|framework| framework.at(ExtensionPoint::PreEnqueue));
+        plugins.find(|enabled| {
+            let pre_enqueue = enabled.plugin.as_pre_enqueue();
+            pre_enqueue.is_some_and(|pre_enqueue| pre_enqueue.pre_enqueue(pod).is_rejection())
+        })
     }
 
     /// Whether any profile's plugin of this name wants to hear of a change.

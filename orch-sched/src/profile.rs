@@ -13,7 +13,7 @@ use crate::{
     extension_point::ExtensionPoint,
     framework::{Enabled, Framework, Profiles},
     plugin::Plugin,
-    plugins::{self, Arguments, Promised},
+    plugins::{self, Arguments, Shared},
 };
 
 /// The scheduler name that pods ask for when they ask for none.
@@ -37,6 +37,7 @@ pub const DEFAULT_PLUGINS: &[(&str, i64)] = &[
     ("VolumeZone", 1),
     ("PodTopologySpread", 2),
     ("InterPodAffinity", 2),
+    ("DynamicResources", 1),
     ("DefaultPreemption", 1),
     ("NodeResourcesBalancedAllocation", 1),
     ("ImageLocality", 1),
@@ -44,8 +45,7 @@ pub const DEFAULT_PLUGINS: &[(&str, i64)] = &[
 ];
 
 /// Upstream's plugins that are not implemented here: naming one is an error, not a silence.
-pub const UNSUPPORTED_PLUGINS: &[&str] =
-    &["DynamicResources", "GangScheduling", "NodeDeclaredFeatures"];
+pub const UNSUPPORTED_PLUGINS: &[&str] = &["GangScheduling", "NodeDeclaredFeatures"];
 
 /// One line of a profile.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -178,13 +178,13 @@ pub(crate) struct Registry {
     made: ByName,
     /// The built-in plugins of profiles that set the same for them.
     built_in: Vec<(Arguments, ByName)>,
-    promised: Promised,
+    shared: Shared,
 }
 
 impl Registry {
     pub(crate) fn new(informers: Informers) -> Self {
-        let promised = Promised::default();
-        Self { informers, made: BTreeMap::new(), built_in: Vec::new(), promised }
+        let shared = Shared::default();
+        Self { informers, made: BTreeMap::new(), built_in: Vec::new(), shared }
     }
 
     pub(crate) fn register(&mut self, plugin: Arc<dyn Plugin>) -> Result<(), BuildError> {
@@ -214,7 +214,7 @@ impl Registry {
         if UNSUPPORTED_PLUGINS.contains(&name) {
             return Err(BuildError::UnsupportedPlugin { profile, plugin });
         }
-        let new = plugins::built_in(name, &self.informers, arguments, &self.promised);
+        let new = plugins::built_in(name, &self.informers, arguments, &self.shared);
         let new = new.ok_or(BuildError::UnknownPlugin { profile, plugin })?;
         made.insert(name.to_owned(), new.clone());
         Ok(new)

@@ -127,6 +127,8 @@ struct State {
     /// Unschedulable pods by the plugins that rejected them, so that a change asks only those whom
     /// it may concern.
     rejected: HashMap<Arc<str>, HashSet<Uid>>,
+    /// Gated pods by the plugins that gate them, as far as these want to hear of changes.
+    gated: HashMap<Arc<str>, HashSet<Uid>>,
     in_flight: HashMap<Uid, InFlight>,
     sequence: u64,
 }
@@ -138,6 +140,18 @@ pub(crate) struct Queue {
     changed: Notify,
     profiles: Arc<Profiles>,
     backoff: Backoff,
+}
+
+/// Whether a waiting pod changed in a way that matters. Most of its status does not: the scheduler
+/// writes it itself.
+fn matters(old: &PodInfo, new: &PodInfo) -> bool {
+    let claims = |info: &PodInfo| {
+        info.pod().status.as_ref().and_then(|status| status.resource_claim_statuses.clone())
+    };
+    old.pod().spec != new.pod().spec
+        || old.labels() != new.labels()
+        || old.pod().metadata.deletion_timestamp != new.pod().metadata.deletion_timestamp
+        || claims(old) != claims(new)
 }
 
 /// How many pods wait where.
@@ -205,12 +219,7 @@ impl Queue {
             Place::Active | Place::Gated => self.enqueue(&mut state, pod, now),
             Place::Backoff => state.put(pod, Place::Backoff, &self.profiles),
             Place::Unschedulable => {
-                // The status does not matter: the scheduler writes it itself.
-                let changed = old.pod().spec != pod.info.pod().spec
-                    || old.labels() != pod.info.labels()
-                    || old.pod().metadata.deletion_timestamp
-                        != pod.info.pod().metadata.deletion_timestamp;
-                if changed {
+                if matters(&old, &pod.info) {
                     self.enqueue(&mut state, pod, now);
                 } else {
                     state.put(pod, Place::Unschedulable, &self.profiles);
@@ -223,7 +232,11 @@ impl Queue {
 
     /// Puts a pod where it is tried next, unless a gate holds it.
     fn enqueue(&self, state: &mut State, pod: QueuedPod, now: Instant) {
-        let place = if self.profiles.is_gated(&pod.info) {
+        let place = if let Some(gate) = self.profiles.gate(&pod.info) {
+            if gate.events.is_some() {
+                let uids = state.gated.entry(gate.name.clone()).or_default();
+                uids.insert(pod.info.uid().clone());
+            }
             Place::Gated
         } else if pod.backoff_until > now {
             Place::Backoff
@@ -310,9 +323,7 @@ impl Queue {
             return;
         }
         let now = Instant::now();
-        let changed = in_flight.newest.as_ref().is_some_and(|newest| {
-            newest.pod().spec != pod.info.pod().spec || newest.labels() != pod.info.labels()
-        });
+        let changed = in_flight.newest.as_ref().is_some_and(|newest| matters(&pod.info, newest));
         let info = in_flight.newest.clone().unwrap_or_else(|| pod.info.clone());
         let helped = in_flight.overflowed
             || changed
@@ -372,11 +383,11 @@ impl Queue {
                 in_flight.changes = Vec::new();
             }
         }
-        if state.unschedulable.is_empty() {
+        if state.unschedulable.is_empty() && state.gated.is_empty() {
             return;
         }
         let mut helped: BTreeSet<(u64, Uid)> = BTreeSet::new();
-        for (plugin, uids) in &state.rejected {
+        for (plugin, uids) in state.rejected.iter().chain(&state.gated) {
             if !self.profiles.listens(plugin, change) {
                 continue;
             }
@@ -442,7 +453,10 @@ impl State {
                 }
                 self.unschedulable.remove(&(pod.since, pod.sequence, uid));
             }
-            Place::Gated => {}
+            Place::Gated => self.gated.retain(|_, uids| {
+                uids.remove(&uid);
+                !uids.is_empty()
+            }),
         }
         Some(entry)
     }

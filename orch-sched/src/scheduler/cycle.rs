@@ -6,12 +6,14 @@ use std::{
 };
 
 use futures::FutureExt;
+use k8s_openapi::api::resource::v1::ResourceClaim;
+use orch_core::Resources;
 use tokio::sync::Semaphore;
 
 use super::{BINDING_MAX, Shared, binding, eviction::Eviction, extended, failure};
 use crate::{
     cycle_state::CycleState,
-    framework::{Failure, Framework, Room},
+    framework::{Failure, Framework, Room, fault},
     plugin::Nomination,
     plugins::ChosenNode,
     queue::QueuedPod,
@@ -119,6 +121,18 @@ fn place(
     Some(Placement { framework, pod, node, state })
 }
 
+/// Takes their devices from claims that nobody uses.
+async fn free(shared: &Shared, freed: Vec<(Arc<str>, Arc<ResourceClaim>)>) -> Result<(), Failure> {
+    for (plugin, claim) in freed {
+        let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
+        let claims: Resources<ResourceClaim> =
+            Resources::namespaced(shared.client.clone(), namespace);
+        let written = claims.update_status(&claim).await;
+        written.map_err(|error| fault("PostFilter", &plugin, &error.into()))?;
+    }
+    Ok(())
+}
+
 async fn failed(
     shared: &Arc<Shared>,
     framework: &Framework,
@@ -131,7 +145,10 @@ async fn failed(
     if let Failure::Unschedulable(diagnosis) = &mut failure {
         let room = framework.post_filter(&state, &pod.info, snapshot, diagnosis);
         match AssertUnwindSafe(room).catch_unwind().await {
-            Ok(Ok(Room { plugin, nomination, victims })) => {
+            Ok(Ok(Room { plugin, nomination, victims, freed })) => {
+                if let Err(fault) = free(shared, freed).await {
+                    return failure::report(shared, pod, &fault, outcome);
+                }
                 shared.metrics.preempting(victims.len());
                 let eviction = match &nomination {
                     Nomination::Node(node) if !victims.is_empty() => {

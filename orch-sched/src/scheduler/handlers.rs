@@ -4,6 +4,7 @@ use std::sync::{Arc, Weak};
 
 use k8s_openapi::api::{
     core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod},
+    resource::v1::{DeviceClass, ResourceClaim, ResourceSlice},
     storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment},
 };
 use orch_core::informer::{Change, Informers, Watchable};
@@ -29,6 +30,12 @@ pub(super) fn follow(informers: &Informers, shared: &Arc<Shared>) {
     notice::<CSIDriver>(informers, weak(), EventResource::CsiDriver);
     notice::<CSIStorageCapacity>(informers, weak(), EventResource::CsiStorageCapacity);
     notice::<VolumeAttachment>(informers, weak(), EventResource::VolumeAttachment);
+    notice::<ResourceSlice>(informers, weak(), EventResource::ResourceSlice);
+    notice::<DeviceClass>(informers, weak(), EventResource::DeviceClass);
+    let claims = weak();
+    informers.of::<ResourceClaim>().on_change(move |change| {
+        with(&claims, |shared| claim_changed(shared, change));
+    });
     // Started here so that affinity terms find namespaces from the first cycle on.
     drop(informers.of::<Namespace>());
 }
@@ -47,6 +54,20 @@ fn notice<K: Watchable>(informers: &Informers, shared: Weak<Shared>, resource: E
             Change::Deleted(_) => Actions::DELETE,
         };
         with(&shared, |shared| shared.queue.changed(&ClusterChange::of(resource, actions)));
+    });
+}
+
+fn claim_changed(shared: &Shared, change: &Change<ResourceClaim>) {
+    let (old, new, actions) = match change {
+        Change::Added(new) => (None, Some(new), Actions::ADD),
+        Change::Updated { old, new } => (Some(old), Some(new), Actions::UPDATE),
+        Change::Deleted(old) => (Some(old), None, Actions::DELETE),
+    };
+    let object = ChangedObject::ResourceClaim { old: old.cloned(), new: new.cloned() };
+    shared.queue.changed(&ClusterChange {
+        resource: EventResource::ResourceClaim,
+        actions,
+        object,
     });
 }
 

@@ -7,6 +7,7 @@ use libtest_mimic::{Arguments, Trial};
 use orch_core::testing::require::{Requirement, missing};
 
 mod bad_input;
+mod behaviours;
 mod clients;
 mod cluster;
 mod containerd;
@@ -14,6 +15,7 @@ mod cri;
 mod kubectl;
 mod manifests;
 mod process;
+mod served;
 mod store;
 mod stores;
 
@@ -22,6 +24,7 @@ fn main() {
     arguments.test_threads = Some(1);
     let modules = [
         process::trials(),
+        served::trials(),
         bad_input::trials(),
         store::trials(),
         stores::trials(),
@@ -29,6 +32,7 @@ fn main() {
         manifests::trials(),
         clients::trials(),
         kubectl::trials(),
+        behaviours::trials(),
     ];
     let trials = modules.into_iter().flatten().collect();
     libtest_mimic::run(&arguments, trials).exit();

@@ -13,15 +13,15 @@ use orch::{
     ClusterBuilder,
     api::serve::{Pki, PkiOptions},
     cluster::{NetworkSetup, NodeSetup, Proxy, ServeSetup},
+    controllers::load_balancer::PoolRange,
     core::Environment,
     node::{
-        AgentOptions, NodeFolders, Runtime,
+        AgentOptions, NodeFolders,
         addresses::AddressRange,
         runtime::{
             DnsConfig, Inventory, RuntimeError,
             cri::CriRuntime,
             process::{ProcessOptions, ProcessRuntime},
-            simulated::SimulatedRuntime,
         },
     },
 };
@@ -29,13 +29,15 @@ use orch::{
 use super::UpArguments;
 use crate::cli::{
     Failure,
-    choices::{ProxyChoice, RuntimeChoice},
+    choices::{PoolChoice, ProxyChoice, RuntimeChoice},
 };
 
 /// Service addresses where containers have a network of their own.
 const ROUTED_SERVICES: &str = "10.96.0.0/16";
 /// Service addresses where pods are processes of the host: loopback ones, which need no set-up.
 const LOOPBACK_SERVICES: &str = "127.96.0.0/16";
+/// Load balancers' addresses where pods are processes of the host.
+const LOOPBACK_BALANCERS: &str = "127.97.0.0/16";
 /// Pod addresses where pods are processes of the host.
 const LOOPBACK_PODS: &str = "127.128.0.0/16";
 
@@ -140,20 +142,35 @@ impl Machine {
             .proxy(self.proxy(arguments.proxy))
             .dns(true)
             .ingress(arguments.ingress.0);
-        let mut builder = builder.serve(serve).network(network);
+        let pool = self.load_balancer_pool(&arguments.load_balancer);
+        let mut builder = builder.serve(serve).network(network).load_balancer_pool(pool);
         if !matches!(self.kind, Kind::Simulated) {
             builder = builder.local_volumes(self.folder.join("volumes"));
         }
-        let host = hostname();
+        let (host, pods) = (hostname(), AddressRange::new(LOOPBACK_PODS));
+        let pods = Arc::new(pods.map_err(|error| Failure::of(&error, "this is a defect"))?);
         for number in 1..=arguments.nodes {
-            let name = match (&self.kind, arguments.nodes) {
-                (Kind::Simulated, _) => format!("node-{number}"),
-                (_, 1) => host.clone(),
-                _ => format!("{host}-{number}"),
+            let name = if arguments.nodes == 1 { host.clone() } else { format!("{host}-{number}") };
+            builder = match &self.kind {
+                Kind::Simulated => builder.simulated_nodes(1),
+                Kind::Cri(socket) => builder.node(self.cri_node(&name, socket)?),
+                Kind::Process => {
+                    let node = self.process_node(&name, arguments, environment, pods.clone());
+                    builder.node(node?)
+                }
             };
-            builder = builder.node(self.node(&name, arguments, environment)?);
         }
         Ok(builder)
+    }
+
+    fn load_balancer_pool(&self, choice: &PoolChoice) -> Vec<PoolRange> {
+        match (choice, &self.kind) {
+            (PoolChoice::Ranges(ranges), _) => ranges.clone(),
+            (PoolChoice::Auto, Kind::Process) => {
+                vec![LOOPBACK_BALANCERS.parse().expect("a constant that is a range")]
+            }
+            _ => Vec::new(),
+        }
     }
 
     fn proxy(&self, choice: ProxyChoice) -> Option<Proxy> {
@@ -164,43 +181,43 @@ impl Machine {
         }
     }
 
-    fn node(
-        &self,
-        name: &str,
-        arguments: &UpArguments,
-        environment: &Environment,
-    ) -> Result<NodeSetup, Failure> {
-        let folder = self.folder.join("nodes").join(name);
+    fn node_folder(&self, name: &str) -> PathBuf {
+        self.folder.join("nodes").join(name)
+    }
+
+    fn node_options(&self, name: &str) -> AgentOptions {
         let address = |kind: &str, address: String| NodeAddress { address, type_: kind.to_owned() };
-        let mut options = AgentOptions {
+        AgentOptions {
             addresses: vec![
                 address("InternalIP", self.address.to_string()),
                 address("Hostname", name.to_owned()),
             ],
             host_dns: DnsConfig::of_host(),
+            folders: Some(NodeFolders::below(self.node_folder(name))),
             ..AgentOptions::default()
-        };
-        let runtime: Arc<dyn Runtime> = match &self.kind {
-            Kind::Simulated => Arc::new(SimulatedRuntime::new(environment.clone())),
-            Kind::Cri(socket) => {
-                options.folders = Some(NodeFolders::below(&folder));
-                let runtime = CriRuntime::new(socket);
-                let mend =
-                    "name the runtime's socket: --runtime cri=/run/containerd/containerd.sock";
-                Arc::new(runtime.map_err(|error| Failure::of(&error, mend))?)
-            }
-            Kind::Process => {
-                options.folders = Some(NodeFolders::below(&folder));
-                let range = AddressRange::new(LOOPBACK_PODS);
-                let range = range.map_err(|error| Failure::of(&error, "this is a defect"))?;
-                options.pod_addresses = Some(Arc::new(range));
-                let process = self.process_options(&folder, arguments)?;
-                let runtime = ProcessRuntime::open(process, environment.clone());
-                let mend = "choose a folder that can be written with --data-dir DIR";
-                Arc::new(runtime.map_err(|error| Failure::of(&error, mend))?)
-            }
-        };
-        Ok(NodeSetup::new(name, runtime).options(options))
+        }
+    }
+
+    fn cri_node(&self, name: &str, socket: &str) -> Result<NodeSetup, Failure> {
+        let mend = "name the runtime's socket: --runtime cri=/run/containerd/containerd.sock";
+        let runtime = CriRuntime::new(socket).map_err(|error| Failure::of(&error, mend))?;
+        Ok(NodeSetup::new(name, Arc::new(runtime)).options(self.node_options(name)))
+    }
+
+    /// A node of processes. All nodes take their pods' addresses from one range.
+    fn process_node(
+        &self,
+        name: &str,
+        arguments: &UpArguments,
+        environment: &Environment,
+        pods: Arc<AddressRange>,
+    ) -> Result<NodeSetup, Failure> {
+        let process = self.process_options(&self.node_folder(name), arguments)?;
+        let runtime = ProcessRuntime::open(process, environment.clone());
+        let mend = "choose a folder that can be written with --data-dir DIR";
+        let runtime = runtime.map_err(|error| Failure::of(&error, mend))?;
+        let options = AgentOptions { pod_addresses: Some(pods), ..self.node_options(name) };
+        Ok(NodeSetup::new(name, Arc::new(runtime)).options(options))
     }
 
     fn process_options(
