@@ -12,6 +12,8 @@ pub use orch_sched as sched;
 pub use orch_store as store;
 
 pub mod cluster;
+#[cfg(feature = "testing")]
+pub mod sim;
 
 pub use cluster::{Cluster, ClusterBuilder, StartError};
 

@@ -4,6 +4,7 @@ mod custom;
 mod determinism;
 mod failures;
 mod lifecycle;
+mod properties;
 mod quotas;
 mod storage;
 mod workloads;
