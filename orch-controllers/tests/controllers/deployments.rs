@@ -1,5 +1,10 @@
 //! Deployments.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicI32, Ordering},
+};
+
 use k8s_openapi::api::{
     apps::v1::{Deployment, DeploymentCondition, ReplicaSet},
     core::v1::Pod,
@@ -114,6 +119,32 @@ async fn a_rolling_update_stays_within_surge_and_unavailability() {
     let annotations = current.metadata.annotations.as_ref().unwrap();
     assert_eq!(annotations["deployment.kubernetes.io/revision"], "3");
     assert_eq!(annotations["deployment.kubernetes.io/revision-history"], "1");
+}
+
+/// Right after a set was made smaller its status still counts the pods that go: they are no spare.
+#[tokio::test(start_paused = true)]
+async fn a_smaller_deployment_of_a_new_version_stays_available() {
+    let world = World::start(controllers);
+    let mut value = web(5);
+    value["spec"]["strategy"] =
+        json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 1}});
+    world.create::<Deployment>(value).await;
+    settle(&world, 5).await;
+    let least = Arc::new(AtomicI32::new(i32::MAX));
+    let (seen, sets) = (least.clone(), world.informers.of::<ReplicaSet>());
+    let all = sets.clone();
+    sets.on_change(move |_| {
+        let available = |set: &ReplicaSet| {
+            let status = set.status.as_ref();
+            status.and_then(|status| status.available_replicas).unwrap_or(0).min(size(set))
+        };
+        seen.fetch_min(all.list().iter().map(|set| available(set)).sum(), Ordering::Relaxed);
+    });
+    least.store(i32::MAX, Ordering::Relaxed);
+    let smaller = json!({"spec": {"replicas": 4, "template": template("web", "v2")}});
+    world.patch::<Deployment>("web", smaller).await;
+    settle(&world, 4).await;
+    assert_eq!(least.load(Ordering::Relaxed), 3, "one of four may be missing");
 }
 
 #[tokio::test(start_paused = true)]
