@@ -194,7 +194,7 @@ async fn a_paused_deployment_scales_but_does_not_roll() {
 #[tokio::test(start_paused = true)]
 async fn a_rollout_that_is_stuck_exceeds_its_deadline() {
     let world = World::start(controllers);
-    world.ready.store(false, std::sync::atomic::Ordering::Relaxed);
+    world.ready.store(false, Ordering::Relaxed);
     let mut value = web(2);
     value["spec"]["progressDeadlineSeconds"] = json!(60);
     world.create::<Deployment>(value).await;
@@ -210,7 +210,7 @@ async fn a_rollout_that_is_stuck_exceeds_its_deadline() {
         (progressing.status.as_str(), progressing.reason.as_deref()),
         ("False", Some("ProgressDeadlineExceeded"))
     );
-    world.ready.store(true, std::sync::atomic::Ordering::Relaxed);
+    world.ready.store(true, Ordering::Relaxed);
     settle(&world, 2).await;
 }
 
@@ -241,7 +241,7 @@ async fn a_change_of_size_during_a_rollout_is_spread_proportionally() {
         json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 3, "maxUnavailable": 2}});
     world.create::<Deployment>(value).await;
     settle(&world, 10).await;
-    world.ready.store(false, std::sync::atomic::Ordering::Relaxed);
+    world.ready.store(false, Ordering::Relaxed);
     roll_to(&world, "v2").await;
     world.pass(10).await;
     let sizes = async || {
