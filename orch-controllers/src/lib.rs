@@ -3,6 +3,7 @@
 //! - [`reconciler`]: one method, a key in, done or again out.
 //! - [`queue`], [`expectations`]: what keeps reconcilers from doing too much, too often or twice.
 //! - [`controller`], [`manager`]: a reconciler with what feeds it, and a set of them.
+//! - [`metrics`]: what they do, in numbers.
 //! - everything else: the standard controllers, one module each.
 #![doc = include_str!("../README.md")]
 
@@ -21,6 +22,7 @@ pub mod garbage;
 pub mod job;
 pub mod load_balancer;
 pub mod manager;
+pub mod metrics;
 pub mod namespace;
 pub mod node_ipam;
 pub mod node_lifecycle;
@@ -51,6 +53,7 @@ mod pods;
 pub use controller::{Controller, ControllerBuilder};
 pub use expectations::Expectations;
 pub use manager::{Manager, Runnable};
+pub use metrics::Metrics;
 pub use pods::slow_start_batch;
 pub use queue::WorkQueue;
 pub use reconciler::{Action, ReconcileError, Reconciler};

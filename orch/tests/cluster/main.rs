@@ -5,6 +5,7 @@ mod determinism;
 mod failures;
 mod lifecycle;
 mod measured;
+mod properties;
 mod quotas;
 mod storage;
 mod workloads;
