@@ -55,9 +55,9 @@ pub use pod_topology_spread::PodTopologySpread;
 pub use priority_sort::PrioritySort;
 pub use scheduling_gates::SchedulingGates;
 pub use taint_toleration::TaintToleration;
+pub(crate) use volume_binding::ChosenNode;
 use volume_binding::Promised;
 pub use volume_binding::VolumeBinding;
-pub(crate) use volume_binding::{ChosenNode, claim_names};
 pub use volume_restrictions::VolumeRestrictions;
 pub use volume_zone::VolumeZone;
 
