@@ -38,13 +38,13 @@ mod services;
 mod stateful_sets;
 #[path = "controllers/storage.rs"]
 mod storage;
-#[path = "controllers/topology.rs"]
-mod topology;
-#[path = "controllers/volume_lifecycle.rs"]
-mod volume_lifecycle;
 #[path = "controllers/storage_versions.rs"]
 mod storage_versions;
 #[path = "controllers/tokens.rs"]
 mod tokens;
+#[path = "controllers/topology.rs"]
+mod topology;
+#[path = "controllers/volume_lifecycle.rs"]
+mod volume_lifecycle;
 #[path = "controllers/world.rs"]
 mod world;

@@ -77,11 +77,9 @@ fn compare(path: &str, old: Option<&Value>, new: Option<&Value>, found: &mut Vec
                 compare(&format!("{path}[{name}]"), a.as_ref(), b.as_ref(), found);
             }
         }
-        (old, new) => found.push(Difference {
-            path: path.to_owned(),
-            old: old.cloned(),
-            new: new.cloned(),
-        }),
+        (old, new) => {
+            found.push(Difference { path: path.to_owned(), old: old.cloned(), new: new.cloned() })
+        }
     }
 }
 
@@ -92,7 +90,8 @@ fn elements(list: &[Value]) -> BTreeMap<String, &Value> {
         let named: BTreeMap<String, &Value> = named.collect::<Option<_>>()?;
         (named.len() == list.len()).then_some(named)
     };
-    let numbered = || list.iter().enumerate().map(|(at, item)| (format!("{at:03}"), item)).collect();
+    let numbered =
+        || list.iter().enumerate().map(|(at, item)| (format!("{at:03}"), item)).collect();
     NAMES.iter().find_map(by).unwrap_or_else(numbered)
 }
 
@@ -203,15 +202,17 @@ mod tests {
     #[test]
     fn differences_name_fields_and_elements() {
         check(json!({"a": 1}), json!({"a": 1}), &[]);
-        check(json!({"a": {"b": 1}}), json!({"a": {"b": 2, "c": "x"}}), &[
-            "a.b: 1 → 2",
-            "+a.c: \"x\"",
-        ]);
+        check(
+            json!({"a": {"b": 1}}),
+            json!({"a": {"b": 2, "c": "x"}}),
+            &["a.b: 1 → 2", "+a.c: \"x\""],
+        );
         let list = |image: &str| json!({"l": [{"name": "b", "image": image}, {"name": "a"}]});
-        check(list("x"), json!({"l": [{"name": "b", "image": "y"}]}), &[
-            "-l[a]: {\"name\":\"a\"}",
-            "l[b].image: \"x\" → \"y\"",
-        ]);
+        check(
+            list("x"),
+            json!({"l": [{"name": "b", "image": "y"}]}),
+            &["-l[a]: {\"name\":\"a\"}", "l[b].image: \"x\" → \"y\""],
+        );
         check(json!({"l": [1, 2]}), json!({"l": [1]}), &["-l[001]: 2"]);
     }
 }

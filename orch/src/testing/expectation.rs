@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use futures::{StreamExt, TryStreamExt, pin_mut};
-use serde::de::DeserializeOwned;
 use kube::{
     Api, Resource, ResourceExt,
     api::{ListParams, WatchParams},
     core::WatchEvent,
 };
+use serde::de::DeserializeOwned;
 
 use super::TestCluster;
 

@@ -6,8 +6,8 @@ use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
 use orch_core::{Environment, Object, clock::Clock};
 use orch_store::{
-    Entry, Event, KeyRange, MemoryStore, RangeRequest, Revision, StoreError, StoreReader, WatchItem,
-    WatchRequest,
+    Entry, Event, KeyRange, MemoryStore, RangeRequest, Revision, StoreError, StoreReader,
+    WatchItem, WatchRequest,
 };
 use parking_lot::Mutex;
 use tokio::{task::AbortHandle, time::Instant};
@@ -134,7 +134,12 @@ impl History {
 }
 
 /// Notes everything that is committed from a revision on.
-async fn note(store: Arc<MemoryStore>, environment: Environment, notes: Arc<Notes>, from: Revision) {
+async fn note(
+    store: Arc<MemoryStore>,
+    environment: Environment,
+    notes: Arc<Notes>,
+    from: Revision,
+) {
     let request = WatchRequest { range: KeyRange::prefix(ROOT), from: Some(from) };
     let Ok(mut stream) = store.watch(request).await else { return };
     drop(store);

@@ -87,9 +87,7 @@ impl fmt::Display for Timeline {
 }
 
 fn text(event: &Event) -> Option<String> {
-    let object = |entry: &Entry| {
-        Object::from_stored(entry.value.clone(), entry.mod_revision).ok()
-    };
+    let object = |entry: &Entry| Object::from_stored(entry.value.clone(), entry.mod_revision).ok();
     let old = event.previous.as_ref().and_then(object);
     let new = match event.kind {
         EventKind::Put => Some(object(&event.entry)?),
@@ -116,7 +114,8 @@ fn text(event: &Event) -> Option<String> {
 /// An event as one reads it in a log.
 fn recorded(event: &Object) -> String {
     let event = event.to_value();
-    let text = |path: &str| event.pointer(path).and_then(|value| value.as_str()).unwrap_or_default();
+    let text =
+        |path: &str| event.pointer(path).and_then(|value| value.as_str()).unwrap_or_default();
     let of = ["/involvedObject", "/regarding"]
         .iter()
         .find(|path| event.pointer(path).is_some())

@@ -54,7 +54,8 @@ async fn a_namespace_terminates_with_what_is_in_it() {
     namespaces.create(&PostParams::default(), &shop).await.unwrap();
     let map = json!({"metadata": {"name": "prices", "namespace": "shop"}});
     let map: k8s_openapi::api::core::v1::ConfigMap = serde_json::from_value(map).unwrap();
-    let maps: Api<k8s_openapi::api::core::v1::ConfigMap> = Api::namespaced(cluster.client(), "shop");
+    let maps: Api<k8s_openapi::api::core::v1::ConfigMap> =
+        Api::namespaced(cluster.client(), "shop");
     maps.create(&PostParams::default(), &map).await.unwrap();
     namespaces.delete("shop", &DeleteParams::default()).await.unwrap();
     cluster.expect(&namespaces, "shop").to_be_gone().await;
