@@ -23,8 +23,10 @@
 //! | `cache`, `snapshot`, `node_info`, `pod_info` | the cluster, kept up to date event by event |
 //! | `standing` | what pods that are alike share: which nodes fit, in the order of their scores |
 //! | `metrics` | numbers under upstream's names |
+//! | `pod_groups` | which pods belong together |
 //! | `queue` | pods that wait: active, backing off, unschedulable, gated |
 //! | `scheduler` | scheduling cycles, binding cycles, failures |
+//! | `recording` | what a scheduler saw and decided, and the same decisions again |
 //! | `extender` | services outside that take part |
 //! | `planner`, `what_if` | the decisions alone, in process; what would happen if |
 
@@ -42,9 +44,11 @@ mod nominations;
 mod planner;
 mod plugin;
 pub mod plugins;
+mod pod_groups;
 mod pod_info;
 mod profile;
 mod queue;
+mod recording;
 mod resources;
 mod scheduler;
 mod snapshot;
@@ -71,9 +75,11 @@ pub use plugin::{
 };
 pub use pod_info::{AffinityTerm, AffinityTerms, HostPort, PodInfo};
 pub use profile::{
-    DEFAULT_PLUGINS, DEFAULT_SCHEDULER_NAME, PluginEntry, PluginSet, Profile, UNSUPPORTED_PLUGINS,
+    DEFAULT_PLUGINS, DEFAULT_SCHEDULER_NAME, OPTIONAL_PLUGINS, PluginEntry, PluginSet, Profile,
+    UNSUPPORTED_PLUGINS,
 };
 pub use queue::{QueueLengths, QueuedPod};
+pub use recording::{Difference, Recorder, Replay, ReplayError, Replayed, ReplayedPlacement};
 pub use resources::{NonZero, Resources};
 pub use scheduler::{Insight, Scheduler, SchedulerBuilder};
 pub use snapshot::{Placed, Snapshot};

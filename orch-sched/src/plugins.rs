@@ -10,9 +10,11 @@ use crate::plugin::{Plugin, SCORE_MAX};
 mod arguments;
 mod default_binder;
 mod default_preemption;
+mod gang_scheduling;
 mod image_locality;
 mod inter_pod_affinity;
 mod node_affinity;
+mod node_declared_features;
 mod node_name;
 mod node_ports;
 mod node_resources_balanced_allocation;
@@ -34,9 +36,12 @@ pub use arguments::{
 };
 pub use default_binder::DefaultBinder;
 pub use default_preemption::{CandidateNodes, DefaultPreemption};
+pub use gang_scheduling::GangScheduling;
+pub(crate) use gang_scheduling::GroupCycle;
 pub use image_locality::ImageLocality;
 pub use inter_pod_affinity::InterPodAffinity;
 pub use node_affinity::NodeAffinity;
+pub use node_declared_features::NodeDeclaredFeatures;
 pub use node_name::NodeName;
 pub use node_ports::NodePorts;
 pub use node_resources_balanced_allocation::NodeResourcesBalancedAllocation;
@@ -65,6 +70,7 @@ pub(crate) fn built_in(
         "PrioritySort" => Arc::new(PrioritySort),
         "NodeUnschedulable" => Arc::new(NodeUnschedulable),
         "NodeName" => Arc::new(NodeName),
+        "NodeDeclaredFeatures" => Arc::new(NodeDeclaredFeatures),
         "TaintToleration" => Arc::new(TaintToleration),
         "NodeAffinity" => Arc::new(NodeAffinity::adding(arguments.added_affinity)),
         "NodePorts" => Arc::new(NodePorts),

@@ -13,11 +13,15 @@ mod end_to_end;
 mod extenders;
 #[path = "scheduler/faults.rs"]
 mod faults;
+#[path = "scheduler/gangs.rs"]
+mod gangs;
 #[path = "scheduler/insight.rs"]
 mod insight;
 #[path = "scheduler/plugins.rs"]
 mod plugins;
 #[path = "scheduler/preemption.rs"]
 mod preemption;
+#[path = "scheduler/recording.rs"]
+mod recording;
 #[path = "scheduler/volumes.rs"]
 mod volumes;
