@@ -1,8 +1,9 @@
 //! The cycle of a whole pod group: all members that have no node are tried together.
 //!
-//! Source: `pkg/scheduler/schedule_one_podgroup.go`, KEP-4671. Differs: victims of preemption go
-//! only once the group as a whole would fit, and a group that does not fit waits for a change that
-//! may help one of its members, where upstream tries it again after a pause.
+//! Source: `pkg/scheduler/schedule_one_podgroup.go`, KEP-4671.
+//! Differs: victims of preemption go only once the group as a whole would fit, and a group that
+//! does not fit waits for a change that may help one of its members, where upstream tries it again
+//! after a pause.
 
 use std::{collections::BTreeSet, sync::Arc};
 
