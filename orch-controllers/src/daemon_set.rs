@@ -3,6 +3,7 @@
 //! Source: `k8s.io/kubernetes/pkg/controller/daemon`.
 
 mod eligibility;
+mod failed;
 mod revisions;
 mod rolling;
 
@@ -22,7 +23,7 @@ use orch_core::{
     informer::{Change, Informer, Informers},
 };
 
-use self::{eligibility::Verdict, rolling::Changes};
+use self::{eligibility::Verdict, failed::FailedPods, rolling::Changes};
 use crate::{
     Action, Controller, Expectations, Reconciler,
     context::{Context, EventType},
@@ -74,6 +75,7 @@ pub fn daemon_set(informers: &Informers) -> Controller {
             pods,
             revisions,
             expectations,
+            failed: FailedPods::default(),
         })
 }
 
@@ -89,12 +91,14 @@ struct SetReconciler {
     nodes: Informer<Node>,
     revisions: Informer<ControllerRevision>,
     expectations: Arc<Expectations>,
+    failed: FailedPods,
 }
 
 /// One look at one set.
 struct Look<'a> {
     context: &'a Context,
     expectations: &'a Expectations,
+    failed: &'a FailedPods,
     key: Key,
     set: &'a DaemonSet,
     spec: &'a DaemonSetSpec,
@@ -140,6 +144,7 @@ impl Reconciler for SetReconciler {
         let look = Look {
             context: &self.context,
             expectations: &self.expectations,
+            failed: &self.failed,
             hash,
             nodes: judged.collect(),
             by_node,
@@ -157,16 +162,16 @@ fn name(node: &Node) -> &str {
 
 impl Look<'_> {
     async fn run(&self) -> Reconciled {
-        let mut result = Ok(());
+        let mut result = Ok(None);
         if self.expectations.satisfied(&self.key) {
             result = self.manage().await;
         }
         self.write_status().await?;
-        result?;
+        let retry = result?;
         let (now, seconds) = (self.context.now(), self.spec.min_ready_seconds.unwrap_or(0));
         let pods = self.by_node.values().flatten();
         let waits = pods.filter_map(|pod| pods::available_in(pod, seconds, now));
-        let wait: Option<Duration> = waits.filter(|wait| !wait.is_zero()).min();
+        let wait = waits.filter(|wait| !wait.is_zero()).chain(retry).min();
         Ok(wait.map_or(Action::Done, Action::RequeueAfter))
     }
 
@@ -184,16 +189,21 @@ impl Look<'_> {
         !pods::is_terminating(pod) && pods::is_available(pod, seconds, self.context.now())
     }
 
-    async fn manage(&self) -> Result<(), ClientError> {
+    /// Gives when to look at failed pods again, if there are some that stay for now.
+    async fn manage(&self) -> Result<Option<Duration>, ClientError> {
         let mut changes = self.needed();
         if changes.create.is_empty() && changes.delete.is_empty() {
-            changes = self.roll();
+            changes = Changes { wait: changes.wait, ..self.roll() };
         }
-        let Changes { mut create, mut delete } = changes;
+        let Changes { mut create, mut delete, wait } = changes;
         delete.truncate(BURST);
         create.truncate(BURST);
-        let control =
-            PodControl { context: self.context, expectations: self.expectations, owner: self.set };
+        let control = PodControl {
+            context: self.context,
+            expectations: self.expectations,
+            owner: self.set,
+            voice: pods::Voice::Common,
+        };
         if !delete.is_empty() {
             control.delete(&delete).await?;
         }
@@ -209,7 +219,7 @@ impl Look<'_> {
             };
             control.create(create.len(), pod).await?;
         }
-        Ok(())
+        Ok(wait)
     }
 
     /// What has to be done so that every node has the pods that it should have.
@@ -226,6 +236,10 @@ impl Look<'_> {
                     // What is over is replaced.
                     let over = alive.iter().filter(|pod| pods::is_terminal(pod));
                     for pod in over {
+                        if let Some(wait) = self.failed_again(pod, name(node)) {
+                            changes.wait = changes.wait.into_iter().chain([wait]).min();
+                            continue;
+                        }
                         self.tell_of_end(pod, name(node));
                         changes.delete.push(Arc::clone(pod));
                     }
@@ -241,6 +255,16 @@ impl Look<'_> {
         changes.delete.extend(gone.flat_map(|(_, pods)| pods.iter().cloned()));
         changes.delete.retain(|pod| !pods::is_terminating(pod));
         changes
+    }
+
+    /// How long a failed pod stays, because others failed on the node not long ago.
+    fn failed_again(&self, pod: &Pod, node: &str) -> Option<Duration> {
+        if pods::phase(pod) != "Failed" {
+            return None;
+        }
+        let uid = self.set.metadata.uid.as_deref().unwrap_or_default();
+        let seen = self.set.status.as_ref().and_then(|status| status.observed_generation);
+        self.failed.wait((uid, seen.unwrap_or_default(), node), self.context.now())
     }
 
     fn tell_of_end(&self, pod: &Pod, node: &str) {

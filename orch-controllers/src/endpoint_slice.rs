@@ -1,10 +1,12 @@
 //! EndpointSlices: the addresses behind a Service, in pieces that stay small.
 //!
 //! Source: `k8s.io/kubernetes/pkg/controller/endpointslice` and `k8s.io/endpointslice`.
-//! Differs: gives no topology hints and no `last-change-trigger-time` annotation.
+//! Differs: gives no `last-change-trigger-time` annotation.
 
+mod hints;
 mod mirroring;
 mod packing;
+mod topology;
 mod writing;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -21,12 +23,13 @@ use orch_core::{
     Key,
     informer::{Change, Informer, Informers},
 };
+use parking_lot::Mutex;
 
 pub use mirroring::endpoint_slice_mirroring;
 
 use crate::{
     Action, Controller, Expectations, Reconciler,
-    context::Context,
+    context::{Context, EventType},
     endpoints::{
         service_pods::{self, ServicePods},
         target_ref,
@@ -56,9 +59,11 @@ pub fn endpoint_slice(informers: &Informers) -> Controller {
     let expectations = Arc::new(Expectations::default());
     let (mapping, seen) = (services.clone(), expectations.clone());
     let nodes = context.informer::<Node>();
+    let dealt = Arc::new(Mutex::new(Dealt::new()));
+    let (of_zones, all_nodes) = (dealt.clone(), nodes.clone());
     context
         .builder()
-        .reads::<Node>()
+        .watches::<Node>(move |change| overloaded(change, &of_zones, &all_nodes))
         .watches_own::<Service>()
         .watches::<EndpointSlice>(move |change| {
             let key = service_of(change.object(), MANAGER);
@@ -68,7 +73,7 @@ pub fn endpoint_slice(informers: &Informers) -> Controller {
             key.into_iter().collect()
         })
         .watches::<Pod>(move |change| mapping.services_of(change))
-        .build(SliceReconciler { context, services, slices, nodes, expectations })
+        .build(SliceReconciler { context, services, slices, nodes, expectations, dealt })
 }
 
 /// The service of a slice that this manager makes.
@@ -79,12 +84,35 @@ fn service_of(slice: &EndpointSlice, manager: &str) -> Option<Key> {
     Some(Key::new(slice.metadata.namespace.clone().unwrap_or_default(), name.clone()))
 }
 
+/// What is dealt out to zones of services that ask for it, by service and address family.
+type Dealt = BTreeMap<Key, BTreeMap<String, topology::Allocated>>;
+
+/// The services that have too few endpoints in a zone after a change of a node.
+fn overloaded(change: &Change<Node>, dealt: &Mutex<Dealt>, nodes: &Informer<Node>) -> Vec<Key> {
+    if let Change::Updated { old, new } = change
+        && !topology::concerns_ratios(old, new)
+    {
+        return Vec::new();
+    }
+    let dealt = dealt.lock();
+    if dealt.is_empty() {
+        return Vec::new();
+    }
+    let ratios = topology::ratios(&nodes.list());
+    let is_overloaded = |families: &BTreeMap<String, topology::Allocated>| {
+        families.values().any(|allocated| topology::is_overloaded(allocated, &ratios))
+    };
+    let found = dealt.iter().filter(|(_, families)| is_overloaded(families));
+    found.map(|(key, _)| key.clone()).collect()
+}
+
 struct SliceReconciler {
     context: Context,
     services: ServicePods,
     slices: Informer<EndpointSlice>,
     nodes: Informer<Node>,
     expectations: Arc<Expectations>,
+    dealt: Arc<Mutex<Dealt>>,
 }
 
 /// Endpoints with the same ports, which may share slices.
@@ -96,6 +124,7 @@ impl Reconciler for SliceReconciler {
         let Some(service) = self.services.service(&key) else {
             // The slices go by garbage collection: the service owns them.
             self.expectations.forget(&key);
+            self.dealt.lock().remove(&key);
             return Ok(Action::Done);
         };
         let going = service.metadata.deletion_timestamp.is_some();
@@ -108,8 +137,14 @@ impl Reconciler for SliceReconciler {
         for family in &families {
             let slices: Vec<Arc<EndpointSlice>> =
                 existing.iter().filter(|slice| slice.address_type == *family).cloned().collect();
-            let groups = self.groups(&service, family);
-            plan.pack(groups, &slices, || describe(&service, family));
+            let mut groups = self.groups(&service, family);
+            if topology::is_asked_for(&service) {
+                topology::carry(&mut groups, &slices);
+            }
+            let mut of_family = packing::Plan::default();
+            of_family.pack(groups, &slices, || describe(&service, family));
+            self.deal_to_zones(&key, &service, family, &mut of_family);
+            plan.merge(of_family);
         }
         plan.delete.extend(
             existing.iter().filter(|slice| !families.contains(&slice.address_type)).cloned(),
@@ -121,6 +156,37 @@ impl Reconciler for SliceReconciler {
 }
 
 impl SliceReconciler {
+    /// Gives the endpoints of a service that asks for it to zones, and tells when that begins,
+    /// ends, or cannot be.
+    fn deal_to_zones(&self, key: &Key, service: &Service, family: &str, plan: &mut packing::Plan) {
+        let had_any = self.dealt.lock().contains_key(key);
+        let result = if topology::is_asked_for(service) {
+            topology::deal(plan, &topology::ratios(&self.nodes.list()))
+        } else if had_any {
+            Err("Topology Aware Hints has been disabled".to_owned())
+        } else {
+            return;
+        };
+        let tell = |kind, reason, message: &str| {
+            let message = format!("{message}, addressType: {family}");
+            self.context.event(service, kind, reason, message);
+        };
+        match result {
+            Ok(allocated) => {
+                let mut dealt = self.dealt.lock();
+                dealt.entry(key.clone()).or_default().insert(family.to_owned(), allocated);
+                if !had_any {
+                    let message = "Topology Aware Hints has been enabled";
+                    tell(EventType::Normal, "TopologyAwareHintsEnabled", message);
+                }
+            }
+            Err(why) => {
+                self.dealt.lock().remove(key);
+                tell(EventType::Warning, "TopologyAwareHintsDisabled", &why);
+            }
+        }
+    }
+
     fn groups(&self, service: &Service, family: &str) -> Groups {
         let mut groups = Groups::new();
         for pod in self.services.pods(service) {
@@ -151,7 +217,7 @@ impl SliceReconciler {
         let node_name = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
         let node = node_name.as_ref().and_then(|name| self.nodes.get(&Key::cluster(name.clone())));
         let zone = node.and_then(|node| node.metadata.labels.as_ref()?.get(ZONE).cloned());
-        Endpoint {
+        let mut endpoint = Endpoint {
             addresses: vec![address],
             conditions: Some(EndpointConditions {
                 ready: Some(publish || (serving && !terminating)),
@@ -163,7 +229,11 @@ impl SliceReconciler {
             target_ref: Some(target_ref(pod)),
             zone,
             ..Endpoint::default()
+        };
+        if !topology::is_asked_for(service) {
+            endpoint.hints = hints::Distribution::of(service).hints(&endpoint);
         }
+        endpoint
     }
 }
 

@@ -27,6 +27,18 @@ pub(crate) fn name(revision: &ControllerRevision) -> &str {
     revision.metadata.name.as_deref().unwrap_or_default()
 }
 
+/// How often a hash was taken, as a status says it.
+pub(crate) fn collisions(count: Option<i32>) -> i32 {
+    count.unwrap_or(0).max(0)
+}
+
+/// Whether a revision that is there is the one that was to be made. Another one of its name is a
+/// collision of hashes.
+pub(crate) fn is_same(known: &ControllerRevision, wanted: &ControllerRevision) -> bool {
+    let data = |revision: &ControllerRevision| revision.data.as_ref().map(|data| data.0.clone());
+    data(known) == data(wanted)
+}
+
 /// The newest of these revisions that keeps this template.
 pub(crate) fn newest_of<'a>(
     known: &'a [Arc<ControllerRevision>],

@@ -214,6 +214,7 @@ impl Run<'_> {
             context: self.context,
             expectations: self.expectations,
             owner: &self.job,
+            voice: pods::Voice::Common,
         }
     }
 

@@ -38,6 +38,18 @@ pub(crate) fn is_terminal(pod: &Pod) -> bool {
     matches!(phase(pod), "Succeeded" | "Failed")
 }
 
+/// Whether nothing of a pod runs any more: its volumes are not used then.
+///
+/// Source: `IsPodTerminated` of `k8s.io/kubernetes/pkg/volume/util/util.go`.
+pub(crate) fn is_over(pod: &Pod) -> bool {
+    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+    let none_runs = statuses.into_iter().flatten().all(|status| {
+        let state = status.state.as_ref();
+        state.is_some_and(|state| state.terminated.is_some() || state.waiting.is_some())
+    });
+    is_terminal(pod) || (is_terminating(pod) && none_runs)
+}
+
 /// Neither over nor going.
 pub(crate) fn is_active(pod: &Pod) -> bool {
     !is_terminal(pod) && !is_terminating(pod)
@@ -169,11 +181,47 @@ pub(crate) fn is_namespace_terminating(error: &ClientError) -> bool {
             .any(|cause| cause.reason.as_deref() == Some("NamespaceTerminating"))
 }
 
+/// How an owner tells of its pods.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Voice {
+    /// `Created pod: web-x7k2p`
+    #[default]
+    Common,
+    /// `create Pod db-0 in StatefulSet db successful`
+    StatefulSet,
+}
+
+impl Voice {
+    fn done(self, verb: &str, past: &str, pod: &str, owner: &str) -> String {
+        match self {
+            Self::Common => format!("{past} pod: {pod}"),
+            Self::StatefulSet => format!("{verb} Pod {pod} in StatefulSet {owner} successful"),
+        }
+    }
+
+    /// `doing` is the verb as the common messages of failures have it.
+    pub(crate) fn failed(
+        self,
+        (verb, doing): (&str, &str),
+        pod: &str,
+        owner: &str,
+        error: &dyn std::fmt::Display,
+    ) -> String {
+        match self {
+            Self::Common => format!("Error {doing}: {error}"),
+            Self::StatefulSet => {
+                format!("{verb} Pod {pod} in StatefulSet {owner} failed error: {error}")
+            }
+        }
+    }
+}
+
 /// Creates and deletes pods for one owner, with its events and expectations.
 pub(crate) struct PodControl<'a, O> {
     pub(crate) context: &'a Context,
     pub(crate) expectations: &'a Expectations,
     pub(crate) owner: &'a O,
+    pub(crate) voice: Voice,
 }
 
 impl<O: Watchable> PodControl<'_, O> {
@@ -192,19 +240,24 @@ impl<O: Watchable> PodControl<'_, O> {
         self.expectations.expect_creations(&key, count);
         let outstanding = Outstanding { expectations: self.expectations, key: &key, left: count };
         let outstanding = parking_lot::Mutex::new(outstanding);
-        let (resources, pod, left) = (&resources, &pod, &outstanding);
+        let (resources, pod, left, key) = (&resources, &pod, &outstanding, &key);
         let (created, error) = slow_start_batch(count, |at| async move {
-            match resources.create(&pod(at)).await {
+            let pod = pod(at);
+            match resources.create(&pod).await {
                 Ok(created) => {
                     left.lock().left -= 1;
                     let name = created.metadata.name.as_deref().unwrap_or_default();
-                    let message = format!("Created pod: {name}");
+                    let message = self.voice.done("create", "Created", name, &key.name);
                     self.context.event(self.owner, EventType::Normal, "SuccessfulCreate", message);
                     Ok(())
                 }
                 Err(error) => {
-                    if !is_namespace_terminating(&error) {
-                        let message = format!("Error creating: {error}");
+                    // A set's pod that is there already is one that the local copy lacks.
+                    let was_made = self.voice == Voice::StatefulSet && error.is_already_exists();
+                    if !is_namespace_terminating(&error) && !was_made {
+                        let name = pod.metadata.name.as_deref().unwrap_or_default();
+                        let verb = ("create", "creating");
+                        let message = self.voice.failed(verb, name, &key.name, &error);
                         self.context.event(self.owner, EventType::Warning, "FailedCreate", message);
                     }
                     Err(error)
@@ -233,7 +286,7 @@ impl<O: Watchable> PodControl<'_, O> {
         let options = DeleteOptions { uid: pod.metadata.uid.clone(), ..DeleteOptions::default() };
         match self.context.resources::<Pod>(&key.namespace).delete(name, options).await {
             Ok(_) => {
-                let message = format!("Deleted pod: {name}");
+                let message = self.voice.done("delete", "Deleted", name, &key.name);
                 self.context.event(self.owner, EventType::Normal, "SuccessfulDelete", message);
                 Ok(())
             }
@@ -243,7 +296,8 @@ impl<O: Watchable> PodControl<'_, O> {
                 if error.is_not_found() || error.is_conflict() {
                     return Ok(());
                 }
-                let message = format!("Error deleting: {error}");
+                let verb = ("delete", "deleting");
+                let message = self.voice.failed(verb, name, &key.name, &error);
                 self.context.event(self.owner, EventType::Warning, "FailedDelete", message);
                 Err(error)
             }

@@ -78,8 +78,12 @@ impl<K: Replicated> ReplicaReconciler<K> {
     async fn manage(&self, owner: &K, active: &[Arc<Pod>]) -> (i64, Result<(), ClientError>) {
         let wanted = usize::try_from(owner.replicas()).unwrap_or(0);
         let difference = active.len() as i64 - wanted as i64;
-        let control =
-            PodControl { context: &self.context, expectations: &self.expectations, owner };
+        let control = PodControl {
+            context: &self.context,
+            expectations: &self.expectations,
+            owner,
+            voice: pods::Voice::Common,
+        };
         let result = if active.len() < wanted {
             self.create(&control, owner, (wanted - active.len()).min(BURST)).await
         } else if active.len() > wanted {

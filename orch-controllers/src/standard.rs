@@ -29,7 +29,11 @@ use crate::{
     stateful_set::stateful_set,
     taint_eviction::taint_eviction,
     ttl_after_finished::ttl_after_finished,
-    volumes::{Provisioner, claim_protection, volume_binder, volume_protection},
+    volumes::{
+        AttachDetachOptions, Provisioner, StorageMetrics, VolumeExpander, attach_detach,
+        attributes_class_protection, claim_protection, ephemeral_volume, volume_binder,
+        volume_expansion, volume_protection,
+    },
 };
 
 /// What the standard controllers need to know.
@@ -52,6 +56,12 @@ pub struct StandardOptions {
     pub metrics: Option<Arc<dyn Metrics>>,
     /// Who makes volumes for claims. Default nobody.
     pub provisioners: Vec<Arc<dyn Provisioner>>,
+    /// Who makes volumes larger. Default nobody.
+    pub expanders: Vec<Arc<dyn VolumeExpander>>,
+    /// How volumes are detached from nodes that do not let them go.
+    pub attach_detach: AttachDetachOptions,
+    /// Where the controllers of volumes count. Default numbers that nobody reads.
+    pub storage_metrics: StorageMetrics,
 }
 
 impl StandardOptions {
@@ -65,6 +75,9 @@ impl StandardOptions {
             node_lifecycle: NodeLifecycleOptions::default(),
             metrics: None,
             provisioners: Vec::new(),
+            expanders: Vec::new(),
+            attach_detach: AttachDetachOptions::default(),
+            storage_metrics: StorageMetrics::default(),
         }
     }
 
@@ -127,6 +140,19 @@ const CONTROLLERS: &[(&str, Build)] = &[
     ("disruption-controller", |informers, _| Some(disruption(informers).into())),
     ("persistentvolume-binder-controller", |informers, options| {
         Some(volume_binder(informers, options.provisioners.clone()).into())
+    }),
+    ("persistentvolume-attach-detach-controller", |informers, options| {
+        let metrics = options.storage_metrics.clone();
+        Some(attach_detach(informers, options.attach_detach, metrics).into())
+    }),
+    ("persistentvolume-expander-controller", |informers, options| {
+        Some(volume_expansion(informers, options.expanders.clone()).into())
+    }),
+    ("ephemeral-volume-controller", |informers, options| {
+        Some(ephemeral_volume(informers, options.storage_metrics.clone()).into())
+    }),
+    ("volumeattributesclass-protection-controller", |informers, _| {
+        Some(attributes_class_protection(informers).into())
     }),
     ("persistentvolumeclaim-protection-controller", |informers, _| {
         Some(claim_protection(informers).into())

@@ -1,7 +1,6 @@
 //! StatefulSets: pods with names, an order, and storage of their own.
 //!
 //! Source: `k8s.io/kubernetes/pkg/controller/statefulset`.
-//! Differs: `maxUnavailable` of a rolling update is taken as 1.
 
 mod claims;
 mod identity;
@@ -20,10 +19,12 @@ use orch_core::{
     informer::{Change, Informer, Informers},
 };
 
+use self::revisions::Revisions;
 use crate::{
     Action, Controller, Expectations, Reconciler,
     context::Context,
     dependents::PodSource,
+    deployment::scaled,
     ownership::{self, Claim},
     pods::{self, Labels},
     reconciler::Reconciled,
@@ -88,9 +89,7 @@ struct Look<'a> {
     set: &'a StatefulSet,
     spec: &'a StatefulSetSpec,
     pods: Vec<Arc<Pod>>,
-    /// The revision that new pods are to have, and the one before it.
-    update: ControllerRevision,
-    current: ControllerRevision,
+    revisions: Revisions,
 }
 
 #[async_trait]
@@ -116,7 +115,7 @@ impl Reconciler for SetReconciler {
         if set.metadata.deletion_timestamp.is_some() || !self.expectations.satisfied(&key) {
             return Ok(Action::Done);
         }
-        let (update, current) = self.sync_revisions(&key, &set).await?;
+        let revisions = self.sync_revisions(&key, &set).await?;
         let look = Look {
             context: &self.context,
             expectations: &self.expectations,
@@ -125,8 +124,7 @@ impl Reconciler for SetReconciler {
             set: &set,
             spec,
             pods,
-            update,
-            current,
+            revisions,
         };
         // Boxed: it holds two templates.
         Box::pin(look.run()).await
@@ -184,17 +182,17 @@ impl Look<'_> {
             current_revision: Some(current_name.to_owned()),
             update_revision: Some(self.update_name().to_owned()),
             observed_generation: self.set.metadata.generation,
-            collision_count: self.set.status.as_ref().and_then(|s| s.collision_count).or(Some(0)),
+            collision_count: Some(self.revisions.collisions),
             conditions: self.set.status.as_ref().and_then(|status| status.conditions.clone()),
         }
     }
 
     fn update_name(&self) -> &str {
-        self.update.metadata.name.as_deref().unwrap_or_default()
+        self.revisions.update.metadata.name.as_deref().unwrap_or_default()
     }
 
     fn current_name(&self) -> &str {
-        self.current.metadata.name.as_deref().unwrap_or_default()
+        self.revisions.current.metadata.name.as_deref().unwrap_or_default()
     }
 
     fn replicas(&self) -> i32 {
@@ -209,6 +207,14 @@ impl Look<'_> {
         let strategy = self.spec.update_strategy.as_ref();
         let rolling = strategy.and_then(|strategy| strategy.rolling_update.as_ref());
         rolling.and_then(|rolling| rolling.partition).unwrap_or(0)
+    }
+
+    /// How many pods may be unavailable in an update: at least one.
+    fn max_unavailable(&self) -> i32 {
+        let strategy = self.spec.update_strategy.as_ref();
+        let rolling = strategy.and_then(|strategy| strategy.rolling_update.as_ref());
+        let max = rolling.and_then(|rolling| rolling.max_unavailable.as_ref());
+        max.map_or(1, |max| scaled(max, self.replicas(), false)).max(1)
     }
 
     fn is_parallel(&self) -> bool {

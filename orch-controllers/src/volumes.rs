@@ -1,15 +1,23 @@
-//! PersistentVolumes and the claims on them: binding, provisioning, reclaiming, protection.
+//! PersistentVolumes and the claims on them: binding, provisioning, growing, reclaiming, protection.
 //!
 //! Source: `k8s.io/kubernetes/pkg/controller/volume/persistentvolume`.
 //! Differs: a claim of a class that waits for its first consumer is also provisioned for the node
 //! that a pod which uses it was assigned to, so that a scheduler which knows nothing of volumes
 //! suffices. Recycling is not done.
 
+mod attach_detach;
+mod attacher;
+mod attributes_class;
 mod binding;
 mod claims;
+mod ephemeral;
+mod expansion;
+mod local_path;
 mod matching;
+mod metrics;
 mod protection;
 mod provisioner;
+mod provisioning;
 mod reclaiming;
 
 use std::sync::Arc;
@@ -20,21 +28,27 @@ use k8s_openapi::api::{
     storage::v1::StorageClass,
 };
 use orch_core::{
-    Key,
+    Key, claim,
     informer::{Change, Informer, Informers},
 };
 
+pub use attach_detach::{AttachDetachOptions, attach_detach};
+pub use attacher::{AttachError, Attacher, volume_attacher};
+pub use attributes_class::attributes_class_protection;
+pub use ephemeral::ephemeral_volume;
+pub use expansion::{Expansion, VolumeExpander, volume_expansion};
+pub use local_path::{LocalPath, LocalPathOptions};
+pub use metrics::StorageMetrics;
 pub use protection::{claim_protection, volume_protection};
-pub use provisioner::{
-    LocalPath, LocalPathOptions, ProvisionError, ProvisionRequest, Provisioner,
-    ensure_storage_class,
-};
+pub use provisioner::{ProvisionError, ProvisionRequest, Provisioner, ensure_storage_class};
 
-use crate::{Action, Controller, Reconciler, context::Context, pods, reconciler::Reconciled};
+use crate::{Action, Controller, Reconciler, context::Context, reconciler::Reconciled};
 
 const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
 const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
 const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
+/// Keeps a volume until what was provisioned for it is deleted.
+const DELETION_FINALIZER: &str = "kubernetes.io/pv-controller";
 const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 const STORAGE_PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner";
 const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
@@ -76,11 +90,12 @@ pub fn volume_binder(informers: &Informers, provisioners: Vec<Arc<dyn Provisione
         .watches::<PersistentVolume>(move |change| concerned_claims(&claims, change))
         .watches::<StorageClass>(move |_| pending(&of_class, |_| true))
         .watches::<Pod>(|change| match change {
-            // A consumer was assigned to a node.
-            Change::Deleted(_) => Vec::new(),
-            _ if node_of(change.object()).is_none() => Vec::new(),
-            Change::Updated { old, .. } if node_of(old).is_some() => Vec::new(),
-            _ => claims_of(change.object()),
+            // There is a consumer, or it was assigned to a node.
+            Change::Added(pod) => claims_of(pod),
+            Change::Updated { old, new } if node_of(old).is_none() && node_of(new).is_some() => {
+                claims_of(new)
+            }
+            _ => Vec::new(),
         })
         .build(binder)
 }
@@ -89,20 +104,10 @@ fn node_of(pod: &Pod) -> Option<&str> {
     pod.spec.as_ref()?.node_name.as_deref().filter(|name| !name.is_empty())
 }
 
-/// The claims that a pod uses, ephemeral ones included.
+/// The keys of the claims that a pod uses, ephemeral ones included.
 pub(crate) fn claims_of(pod: &Pod) -> Vec<Key> {
     let namespace = pod.metadata.namespace.clone().unwrap_or_default();
-    let name = pod.metadata.name.as_deref().unwrap_or_default();
-    let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
-    volumes
-        .iter()
-        .filter_map(|volume| match (&volume.persistent_volume_claim, &volume.ephemeral) {
-            (Some(source), _) => Some(source.claim_name.clone()),
-            (None, Some(_)) => Some(format!("{name}-{}", volume.name)),
-            (None, None) => None,
-        })
-        .map(|claim| Key::new(namespace.clone(), claim))
-        .collect()
+    claim::claims_of(pod).map(|claim| Key::new(namespace.clone(), claim.name)).collect()
 }
 
 fn pending(
@@ -161,12 +166,7 @@ struct Binder {
 }
 
 pub(super) fn index_by_claim(pods: &Informer<Pod>) {
-    pods.add_index(BY_CLAIM, |pod| {
-        if pods::is_terminal(pod) {
-            return Vec::new();
-        }
-        claims_of(pod).iter().map(ToString::to_string).collect()
-    });
+    pods.add_index(BY_CLAIM, |pod| claims_of(pod).iter().map(ToString::to_string).collect());
 }
 
 impl Binder {

@@ -1,11 +1,17 @@
 //! The controllers against a cluster in memory, in virtual time.
 
+#[path = "controllers/attaching.rs"]
+mod attaching;
 #[path = "controllers/autoscaling.rs"]
 mod autoscaling;
+#[path = "controllers/bad_input.rs"]
+mod bad_input;
 #[path = "controllers/cron_jobs.rs"]
 mod cron_jobs;
 #[path = "controllers/deployments.rs"]
 mod deployments;
+#[path = "controllers/expansion.rs"]
+mod expansion;
 #[path = "controllers/jobs.rs"]
 mod jobs;
 #[path = "controllers/lifecycle.rs"]
@@ -24,5 +30,9 @@ mod services;
 mod stateful_sets;
 #[path = "controllers/storage.rs"]
 mod storage;
+#[path = "controllers/topology.rs"]
+mod topology;
+#[path = "controllers/volume_lifecycle.rs"]
+mod volume_lifecycle;
 #[path = "controllers/world.rs"]
 mod world;

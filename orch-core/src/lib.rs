@@ -12,13 +12,17 @@
 //! | [`quantity`], [`selector`], [`names`] | amounts, label and field queries, legal names |
 //! | [`cron`], [`quota`] | when a schedule is due; what objects use of a namespace's quotas |
 //! | [`event`], [`lease`], [`owner`] | events, leader election, owner references |
+//! | [`claim`] | the claims that the volumes of a pod lead to |
 //! | [`environment`], [`clock`], [`random`] | time and randomness as contracts |
 //! | [`awaited`] | a value that tasks wait for, woken in order |
+//! | [`backoff`] | delays that double with every failure |
 //! | [`node`] | how the API server reaches what runs on nodes |
 //! | `testing` | a cluster in memory, faults on demand, the conformance suite (a feature) |
 
 pub mod awaited;
+pub mod backoff;
 pub mod cbor;
+pub mod claim;
 pub mod client;
 pub mod clock;
 pub mod cron;

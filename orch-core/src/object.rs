@@ -266,8 +266,25 @@ impl Object {
         value
     }
 
-    /// The typed view. Decoded on the first call and shared with every later caller that asks for
-    /// the same type.
+    /// The object's JSON, resource version included and `managedFields` left out.
+    fn unmanaged_json(&self) -> Bytes {
+        let metadata = self.head.metadata as usize;
+        let mut out = Vec::with_capacity(self.encoded_len());
+        self.write_json(&mut out);
+        if metadata > 0
+            && let Some(managed) = head::field(&out, metadata, b"managedFields")
+        {
+            out.drain(managed);
+        }
+        Bytes::from(out)
+    }
+
+    /// The typed view, without `managedFields`: they are often half of an object and more than half
+    /// of what its typed form would take, and a write that leaves them out keeps them. Decoded on
+    /// the first call and shared with every later caller that asks for the same type.
+    ///
+    /// Source: `pkg/scheduler/scheduler.go`, `cmd/kube-controller-manager/app`: their informers trim
+    /// them as well.
     ///
     /// # Errors
     /// [`DecodeError::Shape`] if the object does not fit `K`.
@@ -281,7 +298,7 @@ impl Object {
             return Ok(typed);
         }
         let typed: Arc<K> =
-            Arc::new(serde_json::from_slice(&self.to_json()).map_err(DecodeError::Shape)?);
+            Arc::new(serde_json::from_slice(&self.unmanaged_json()).map_err(DecodeError::Shape)?);
         let _first_type_wins = self.views().typed.set(typed.clone());
         Ok(typed)
     }

@@ -26,11 +26,11 @@ use crate::{
 };
 
 mod admission;
-mod backoff;
+mod conditions;
 mod config;
 mod dispatch;
 mod env;
-mod events;
+pub(crate) mod events;
 mod expand;
 mod hooks;
 mod images;
@@ -271,6 +271,7 @@ impl NodeAgent {
             parts.client.clone(),
             parts.environment.clone(),
             pods_dir.filter(|_| info.has_files),
+            events.clone(),
         );
         let context = Arc::new(Context {
             client: parts.client,

@@ -10,13 +10,17 @@ use std::{
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Volume};
-use orch_core::{Client, ClientError, Environment};
+use orch_core::{Client, ClientError, Environment, claim::claim_of};
 use parking_lot::Mutex;
 
-use crate::{agent::spec, downward::PodFields};
+use crate::{
+    agent::{events::NodeEvents, spec},
+    downward::PodFields,
+};
 
 mod atomic;
 mod claim;
+mod expansion;
 mod host_path;
 mod payload;
 
@@ -68,6 +72,7 @@ pub(crate) struct Volumes {
     /// The folder with one folder per pod; `None` on a node without files.
     pods_dir: Option<PathBuf>,
     tokens: Mutex<HashMap<(String, String), Token>>,
+    events: NodeEvents,
 }
 
 /// What kind of volume it is, as upstream's folder names have it.
@@ -97,8 +102,9 @@ impl Volumes {
         client: Arc<dyn Client>,
         environment: Environment,
         pods_dir: Option<PathBuf>,
+        events: NodeEvents,
     ) -> Self {
-        Self { client, environment, pods_dir, tokens: Mutex::default() }
+        Self { client, environment, pods_dir, tokens: Mutex::default(), events }
     }
 
     /// The pod's own folder.
@@ -134,13 +140,10 @@ impl Volumes {
         if let Some(host_path) = &volume.host_path {
             return host_path::prepare(host_path, self.pods_dir.is_some()).await;
         }
-        if let Some(claim) = &volume.persistent_volume_claim {
-            let read_only = claim.read_only == Some(true);
-            return self.claim(pod, &claim.claim_name, read_only).await;
-        }
-        if volume.ephemeral.is_some() {
-            let name = format!("{}-{}", spec::name(pod), volume.name);
-            return self.claim(pod, &name, false).await;
+        if let Some(claim) = claim_of(pod, volume) {
+            let source = volume.persistent_volume_claim.as_ref();
+            let read_only = source.is_some_and(|source| source.read_only == Some(true));
+            return self.claim(pod, &claim, read_only).await;
         }
         let Some(pod_dir) = self.pod_dir(spec::uid(pod)) else {
             return self.check_only(pod, volume, fields).await;
@@ -223,7 +226,7 @@ pub(crate) async fn run_blocking<T: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim};
-    use orch_core::{Resources, testing::MemoryClient};
+    use orch_core::{Resources, client::PatchKind, testing::MemoryClient};
     use serde_json::{Value, json};
 
     use super::*;
@@ -244,7 +247,8 @@ mod tests {
             let environment = Environment::system();
             let client = Arc::new(MemoryClient::new(environment.clone()));
             let pods_dir = Some(dir.path().join("pods"));
-            let volumes = Volumes::new(client.clone(), environment, pods_dir);
+            let events = NodeEvents::start(client.clone(), environment.clone(), "node-1");
+            let volumes = Volumes::new(client.clone(), environment, pods_dir, events);
             Self { dir, client, volumes }
         }
 
@@ -305,8 +309,42 @@ mod tests {
             "spec": { "hostPath": { "path": folder, "type": "DirectoryOrCreate" } }
         }));
         bench.client.seed_typed(&disk).unwrap();
-        assert_eq!(bench.prepare(volume).await.unwrap(), folder);
+        assert_eq!(bench.prepare(volume.clone()).await.unwrap(), folder);
         assert!(folder.is_dir());
+
+        // A claim whose volume has grown gets the new size here.
+        let claims =
+            Resources::<PersistentVolumeClaim>::namespaced(bench.client.clone(), "default");
+        let disks = Resources::<PersistentVolume>::all(bench.client.clone());
+        let grown = json!({ "spec": { "capacity": { "storage": "5Gi" } } });
+        disks.patch("disk", PatchKind::Merge, grown).await.unwrap();
+        let pending = json!({ "status": {
+            "capacity": { "storage": "1Gi" },
+            "conditions": [{ "type": "FileSystemResizePending", "status": "True" },
+                { "type": "ModifyingVolume", "status": "True" }],
+            "allocatedResourceStatuses": { "storage": "NodeResizePending" },
+        } });
+        claims.patch_status("data", PatchKind::Merge, pending).await.unwrap();
+        bench.prepare(volume.clone()).await.unwrap();
+        let claim = claims.get("data").await.unwrap();
+        let status = serde_json::to_value(&claim.status).unwrap();
+        let wanted = json!({ "phase": "Bound", "capacity": { "storage": "5Gi" },
+            "conditions": [{ "type": "ModifyingVolume", "status": "True" }] });
+        assert_eq!(status, wanted);
+        bench.prepare(volume).await.unwrap();
+        assert_eq!(claims.get("data").await.unwrap().metadata, claim.metadata);
+    }
+
+    #[tokio::test]
+    async fn an_ephemeral_claim_must_be_the_pods_own() {
+        let bench = Bench::new();
+        let claim: PersistentVolumeClaim = typed(json!({
+            "metadata": { "name": "p-v", "namespace": "default" },
+            "spec": { "volumeName": "disk" }, "status": { "phase": "Bound" }
+        }));
+        bench.client.seed_typed(&claim).unwrap();
+        let error = bench.prepare(json!({ "name": "v", "ephemeral": {} })).await.unwrap_err();
+        assert_eq!(error, "PVC default/p-v was not created for pod default/p (pod is not owner)");
     }
 
     #[tokio::test]

@@ -53,7 +53,7 @@ pub use priority_sort::PrioritySort;
 pub use scheduling_gates::SchedulingGates;
 pub use taint_toleration::TaintToleration;
 pub use volume_binding::VolumeBinding;
-pub(crate) use volume_binding::{ChosenNode, Promised, claim_names};
+pub(crate) use volume_binding::{ChosenNode, Promised};
 pub use volume_restrictions::VolumeRestrictions;
 pub use volume_zone::VolumeZone;
 

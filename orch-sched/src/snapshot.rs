@@ -9,13 +9,15 @@ use std::{
     },
 };
 
-use orch_core::selector::{Operator, Selector};
+use orch_core::{
+    claim,
+    selector::{Operator, Selector},
+};
 use parking_lot::Mutex;
 
 use crate::{
     node_info::{NodeInfo, changed_pods},
     nominations::ByNode,
-    plugins::claim_names,
     pod_info::PodInfo,
 };
 
@@ -31,8 +33,8 @@ pub struct Placed {
 /// The claims that a pod uses, with its namespace.
 fn claims_of(pod: &PodInfo) -> impl Iterator<Item = (String, String)> {
     let has_volumes = pod.spec().is_some_and(|spec| spec.volumes.is_some());
-    let names = has_volumes.then(|| claim_names(pod.pod())).into_iter().flatten();
-    names.map(|(claim, _)| (pod.namespace().to_owned(), claim))
+    let claims = has_volumes.then(|| claim::claims_of(pod.pod())).into_iter().flatten();
+    claims.map(|claim| (pod.namespace().to_owned(), claim.name))
 }
 
 fn goes_ahead(other: &PodInfo, pod: &PodInfo) -> bool {

@@ -9,7 +9,7 @@ use orch_core::{
     status::FieldError,
 };
 use orch_store::Precondition;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{
     Addressed, Caller, Written, convert, meta_str, metadata, scale, stored::Put, to_served_object,
@@ -350,14 +350,20 @@ impl Inner {
 /// nothing, so their bytes are not compared.
 fn same_content(new: &Value, old: &Value) -> bool {
     let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else { return false };
-    let meta = |object: &serde_json::Map<String, Value>| {
-        let mut meta = object.get("metadata")?.as_object()?.clone();
-        meta.remove("resourceVersion");
-        Some(meta)
-    };
     new.len() == old.len()
-        && new.iter().all(|(key, value)| key == "metadata" || old.get(key) == Some(value))
-        && meta(new) == meta(old)
+        && new.iter().all(|(key, value)| match old.get(key) {
+            Some(old) if key == "metadata" => same_metadata(value, old),
+            old => old == Some(value),
+        })
+}
+
+fn same_metadata(new: &Value, old: &Value) -> bool {
+    let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else { return false };
+    let others = |fields: &Map<String, Value>| {
+        fields.len() - usize::from(fields.contains_key("resourceVersion"))
+    };
+    let mut stated = new.iter().filter(|(key, _)| *key != "resourceVersion");
+    others(new) == others(old) && stated.all(|(key, value)| old.get(key) == Some(value))
 }
 
 impl Change {

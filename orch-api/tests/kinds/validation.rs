@@ -345,6 +345,24 @@ fn configuration_and_access() {
     );
 }
 
+/// What the pods of a set are to be is looked at when they are made: their volumes are in the
+/// claims' templates too.
+#[test]
+fn a_sets_template_may_use_the_volumes_of_its_claims() {
+    let set = |meta: &str, mount: &str| {
+        format!(
+            "spec: {{selector: {{matchLabels: {{a: b}}}}, template: {{metadata: {meta}, spec: \
+             {{containers: [{{name: c, image: i, volumeMounts: [{{name: {mount}, mountPath: \
+             /d}}]}}]}}}}, volumeClaimTemplates: [{{metadata: {{name: data}}, spec: {{}}}}]}}"
+        )
+    };
+    check("apps", "statefulsets", &set("{labels: {a: b}}", "data"), &[]);
+    check("apps", "statefulsets", &set("{labels: {a: b}}", "unknown"), &[]);
+    let found = complaints("apps", "statefulsets", &set("{labels: {a: b, c: '-'}}", "data"));
+    let expected = "spec.template.labels: Invalid value: \"-\": a valid label must be";
+    assert!(found.starts_with(expected), "{found}");
+}
+
 /// Whatever shape comes in, nothing panics.
 #[test]
 fn nonsense_is_survived() {

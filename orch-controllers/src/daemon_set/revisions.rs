@@ -7,7 +7,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use k8s_openapi::{
     api::{
-        apps::v1::{ControllerRevision, DaemonSet, DaemonSetSpec},
+        apps::v1::{ControllerRevision, DaemonSet, DaemonSetSpec, DaemonSetStatus},
         core::v1::Pod,
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -84,10 +84,27 @@ impl SetReconciler {
             revision: newest + 1,
         };
         match resources.create(&revision).await {
-            // Made before; the local copy does not show it yet.
-            Err(error) if error.is_already_exists() => resources.get(name(&revision)).await,
+            Err(error) if error.is_already_exists() => {
+                let known = resources.get(name(&revision)).await?;
+                // Made before; the local copy does not show it yet.
+                if history::is_same(&known, &revision) {
+                    return Ok(known);
+                }
+                self.count_collision(key, set).await?;
+                Err(error)
+            }
             result => result,
         }
+    }
+
+    /// The hash is taken by another template: the next try makes another one, of one more.
+    async fn count_collision(&self, key: &Key, set: &DaemonSet) -> Result<(), ClientError> {
+        let status = set.status.clone().unwrap_or_default();
+        let count = Some(history::collisions(status.collision_count).saturating_add(1));
+        let status = DaemonSetStatus { collision_count: count, ..status };
+        let updated = DaemonSet { status: Some(status), ..set.clone() };
+        // By the version that was looked at: what counts is how often this one was tried.
+        self.context.resources::<DaemonSet>(&key.namespace).update_status(&updated).await.map(drop)
     }
 
     /// Deletes the oldest revisions that no pod has, beyond the history's limit.

@@ -2,7 +2,7 @@
 //!
 //! Source: `rollingUpdate` of `k8s.io/kubernetes/pkg/controller/daemon/update.go`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::{
     api::{apps::v1::RollingUpdateDaemonSet, core::v1::Pod},
@@ -18,6 +18,8 @@ pub(super) struct Changes<'a> {
     /// Nodes to get a pod.
     pub(super) create: Vec<&'a str>,
     pub(super) delete: Vec<Arc<Pod>>,
+    /// How long a failed pod stays before it is replaced, if one does.
+    pub(super) wait: Option<Duration>,
 }
 
 /// The pods of a node: of the newest template, and of an older one.
@@ -97,7 +99,7 @@ impl Look<'_> {
             }
         }
         broken.extend(candidates.into_iter().take(most.saturating_sub(missing)));
-        Changes { create: Vec::new(), delete: broken }
+        Changes { delete: broken, ..Changes::default() }
     }
 
     /// Starts new pods beside old ones on so many nodes at a time, and deletes the old ones whose

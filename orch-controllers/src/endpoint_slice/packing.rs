@@ -9,7 +9,7 @@ use std::{
 
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 
-use super::Groups;
+use super::{Groups, hints};
 
 /// How many endpoints a slice holds at most.
 ///
@@ -27,7 +27,7 @@ pub(super) struct Plan {
 }
 
 /// An endpoint is the same one as long as it is of the same pod.
-fn identity(endpoint: &Endpoint) -> String {
+pub(super) fn identity(endpoint: &Endpoint) -> String {
     let uid = endpoint.target_ref.as_ref().and_then(|target| target.uid.clone());
     uid.unwrap_or_else(|| endpoint.addresses.join(","))
 }
@@ -65,6 +65,48 @@ impl Plan {
     ) {
         let left = self.distribute(groups, existing, capacity, describe);
         self.delete.extend(left);
+    }
+
+    /// All slices that there will be.
+    pub(super) fn slices(&self) -> impl Iterator<Item = &EndpointSlice> {
+        let kept = self.keep.iter().map(AsRef::as_ref);
+        self.create.iter().chain(&self.update).chain(kept)
+    }
+
+    /// The ready endpoints of the slices that change.
+    pub(super) fn changing(&mut self) -> impl Iterator<Item = &mut Endpoint> {
+        let slices = self.create.iter_mut().chain(&mut self.update);
+        let endpoints = slices.flat_map(|slice| slice.endpoints.iter_mut().flatten());
+        endpoints.filter(|endpoint| hints::is_ready(endpoint))
+    }
+
+    /// Lets slices that were right as they are change, unless they may stay.
+    pub(super) fn change_unless(&mut self, mut may_stay: impl FnMut(&EndpointSlice) -> bool) {
+        for slice in std::mem::take(&mut self.keep) {
+            if may_stay(&slice) {
+                self.keep.push(slice);
+            } else {
+                self.update.push(slice.as_ref().clone());
+            }
+        }
+    }
+
+    /// Takes all hints away.
+    pub(super) fn without_hints(&mut self) {
+        self.change_unless(|slice| {
+            !slice.endpoints.iter().flatten().any(|endpoint| endpoint.hints.is_some())
+        });
+        for slice in self.create.iter_mut().chain(&mut self.update) {
+            slice.endpoints.iter_mut().flatten().for_each(|endpoint| endpoint.hints = None);
+        }
+    }
+
+    /// Adds what another plan does.
+    pub(super) fn merge(&mut self, other: Self) {
+        self.create.extend(other.create);
+        self.update.extend(other.update);
+        self.delete.extend(other.delete);
+        self.keep.extend(other.keep);
     }
 
     fn touched(&self) -> usize {

@@ -7,25 +7,60 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use orch_core::{ClientError, Key, client::DeleteOptions};
 
 use super::{Look, identity};
-use crate::ownership;
+use crate::{ReconcileError, context::EventType, ownership, pods::Voice};
 
 impl Look<'_> {
-    pub(super) async fn create_claims(&self, pod: &str) -> Result<(), ClientError> {
-        let resources = self.context.resources::<PersistentVolumeClaim>(&self.key.namespace);
-        for mut claim in identity::claims(self.set, pod) {
-            let key = Key::of(&claim.metadata);
-            if self.claims.get(&key).is_some() {
-                continue;
-            }
-            if self.owns_claims() {
-                self.set_owner(&mut claim, true);
-            }
-            match resources.create(&claim).await {
-                Err(error) if !error.is_already_exists() => return Err(error),
-                _ => {}
+    /// Makes the claims of a pod that are not there. What does not succeed is told of twice, as of
+    /// the claim and as of the pod.
+    pub(super) async fn create_claims(&self, pod: &str) -> Result<(), ReconcileError> {
+        for claim in identity::claims(self.set, pod) {
+            if let Err(error) = self.create_claim(pod, claim).await {
+                let message = error.to_string();
+                let told = Voice::StatefulSet.failed(
+                    ("create", "creating"),
+                    pod,
+                    &self.key.name,
+                    &message,
+                );
+                self.context.event(self.set, EventType::Warning, "FailedCreate", told);
+                return Err(error);
             }
         }
         Ok(())
+    }
+
+    async fn create_claim(
+        &self,
+        pod: &str,
+        mut claim: PersistentVolumeClaim,
+    ) -> Result<(), ReconcileError> {
+        let name = claim.metadata.name.clone().unwrap_or_default();
+        if let Some(known) = self.claims.get(&Key::of(&claim.metadata)) {
+            if known.metadata.deletion_timestamp.is_some() {
+                return Err(ReconcileError::message(format!("pvc {name} is being deleted")));
+            }
+            return Ok(());
+        }
+        if self.owns_claims() {
+            self.set_owner(&mut claim, true);
+        }
+        let set = &self.key.name;
+        let claims = self.context.resources::<PersistentVolumeClaim>(&self.key.namespace);
+        match claims.create(&claim).await {
+            Ok(_) => {
+                let told = format!("create Claim {name} Pod {pod} in StatefulSet {set} success");
+                self.context.event(self.set, EventType::Normal, "SuccessfulCreate", told);
+                Ok(())
+            }
+            Err(error) if error.is_already_exists() => Ok(()),
+            Err(error) => {
+                let told = format!(
+                    "create Claim {name} for Pod {pod} in StatefulSet {set} failed error: {error}"
+                );
+                self.context.event(self.set, EventType::Warning, "FailedCreate", told);
+                Err(ReconcileError::message(format!("failed to create PVC {name}: {error}")))
+            }
+        }
     }
 
     /// Lets the set own the claims of its pods, so that they go with it, or not any more.

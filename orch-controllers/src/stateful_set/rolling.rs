@@ -2,20 +2,19 @@
 //!
 //! Source: `k8s.io/kubernetes/pkg/controller/statefulset/stateful_set_control.go`.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use k8s_openapi::api::core::v1::Pod;
-use orch_core::ClientError;
 
 use super::{Look, identity};
 use crate::{
-    history,
-    pods::{self, PodControl},
+    ReconcileError, history,
+    pods::{self, PodControl, Voice},
 };
 
 impl Look<'_> {
     /// Takes the next step, or all that are possible at once if order does not matter.
-    pub(super) async fn advance(&self) -> Result<(), ClientError> {
+    pub(super) async fn advance(&self) -> Result<(), ReconcileError> {
         self.sync_owners_of_claims().await?;
         let (start, end) = (self.start(), self.start().saturating_add(self.replicas()));
         let by_ordinal: BTreeMap<i32, Arc<Pod>> = self
@@ -28,26 +27,39 @@ impl Look<'_> {
                 return Ok(());
             }
         }
-        let condemned = by_ordinal.iter().rev().filter(|(at, _)| **at < start || **at >= end);
-        let mut waits = false;
-        for (_, pod) in condemned {
-            waits = true;
-            if !pods::is_terminating(pod) {
+        if self.remove_condemned(&by_ordinal, start..end).await? || self.is_on_delete() {
+            return Ok(());
+        }
+        self.update_pods(&by_ordinal, end).await
+    }
+
+    /// Deletes pods out of the range, the last first. Gives whether there are any. In order, one
+    /// that is not available waits for itself, unless it is the first of all that are not.
+    async fn remove_condemned(
+        &self,
+        by_ordinal: &BTreeMap<i32, Arc<Pod>>,
+        range: Range<i32>,
+    ) -> Result<bool, ReconcileError> {
+        let condemned = || by_ordinal.iter().filter(|(at, _)| !range.contains(at));
+        let first_unavailable =
+            condemned().find(|(_, pod)| !self.is_available(pod)).map(|(at, _)| *at);
+        for (at, pod) in condemned().rev() {
+            let is_going = pods::is_terminating(pod);
+            let may_go =
+                self.is_parallel() || self.is_available(pod) || first_unavailable == Some(*at);
+            if !is_going && may_go {
                 self.control().delete(std::slice::from_ref(pod)).await?;
                 self.delete_claims_when_scaled(pod).await?;
             }
             if !self.is_parallel() {
-                return Ok(());
+                return Ok(true);
             }
         }
-        if waits || self.is_on_delete() {
-            return Ok(());
-        }
-        self.update_one(&by_ordinal, end).await
+        Ok(condemned().next().is_some())
     }
 
     /// Sees to the pod of an ordinal. Gives whether it is available, so that the next may follow.
-    async fn ensure(&self, ordinal: i32, pod: Option<&Arc<Pod>>) -> Result<bool, ClientError> {
+    async fn ensure(&self, ordinal: i32, pod: Option<&Arc<Pod>>) -> Result<bool, ReconcileError> {
         let Some(pod) = pod else {
             self.create(ordinal).await?;
             return Ok(false);
@@ -63,45 +75,61 @@ impl Look<'_> {
         Ok(pods::is_available(pod, self.min_ready_seconds(), self.context.now()))
     }
 
-    /// Replaces the last pod that has not the new revision, if all after it are available.
-    async fn update_one(
+    fn is_available(&self, pod: &Pod) -> bool {
+        !pods::is_terminating(pod)
+            && pods::is_available(pod, self.min_ready_seconds(), self.context.now())
+    }
+
+    /// Replaces the last pods that have not the new revision, as many as may be unavailable at once
+    /// besides those that are.
+    ///
+    /// Source: `updateStatefulSetAfterInvariantEstablished`.
+    async fn update_pods(
         &self,
         by_ordinal: &BTreeMap<i32, Arc<Pod>>,
         end: i32,
-    ) -> Result<(), ClientError> {
+    ) -> Result<(), ReconcileError> {
+        let is_unavailable =
+            |ordinal: &i32| !by_ordinal.get(ordinal).is_some_and(|pod| self.is_available(pod));
+        let unavailable = (self.start()..end).filter(is_unavailable).count();
+        let may_go = usize::try_from(self.max_unavailable()).unwrap_or(1);
         let lowest = self.start().saturating_add(self.partition());
-        for ordinal in (lowest..end).rev() {
-            let Some(pod) = by_ordinal.get(&ordinal) else { return Ok(()) };
-            if pods::is_terminating(pod) {
-                return Ok(());
-            }
-            if identity::revision(pod) != self.update_name() {
-                return self.control().delete(std::slice::from_ref(pod)).await;
-            }
-            if !pods::is_available(pod, self.min_ready_seconds(), self.context.now()) {
-                return Ok(());
-            }
+        let old: Vec<Arc<Pod>> = (lowest..end)
+            .rev()
+            .filter_map(|ordinal| by_ordinal.get(&ordinal))
+            .filter(|pod| identity::revision(pod) != self.update_name())
+            .filter(|pod| !pods::is_terminating(pod))
+            .take(may_go.saturating_sub(unavailable))
+            .cloned()
+            .collect();
+        if !old.is_empty() {
+            self.control().delete(&old).await?;
         }
         Ok(())
     }
 
     fn control(&self) -> PodControl<'_, k8s_openapi::api::apps::v1::StatefulSet> {
-        PodControl { context: self.context, expectations: self.expectations, owner: self.set }
+        PodControl {
+            context: self.context,
+            expectations: self.expectations,
+            owner: self.set,
+            voice: Voice::StatefulSet,
+        }
     }
 
-    async fn create(&self, ordinal: i32) -> Result<(), ClientError> {
+    async fn create(&self, ordinal: i32) -> Result<(), ReconcileError> {
         let name = format!("{}-{ordinal}", self.key.name);
         self.create_claims(&name).await?;
         // Below the partition the set stays what it was.
         let below = ordinal < self.start().saturating_add(self.partition());
-        let revision = if below { &self.current } else { &self.update };
+        let revision = if below { &self.revisions.current } else { &self.revisions.update };
         let template = history::template_of(revision).unwrap_or_else(|| self.spec.template.clone());
         let revision = revision.metadata.name.as_deref().unwrap_or_default();
         let pod = |_| identity::pod(self.set, &template, revision, ordinal);
         match self.control().create(1, pod).await {
             // Made before; the local copy does not show it yet.
             Err(error) if error.is_already_exists() => Ok(()),
-            result => result.map(drop),
+            result => Ok(result.map(drop)?),
         }
     }
 }

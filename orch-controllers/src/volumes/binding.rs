@@ -14,7 +14,7 @@ impl Binder {
         claim: &PersistentVolumeClaim,
     ) -> Result<(), ClientError> {
         let volume = self.point_to(volume, claim).await?;
-        let volume = self.write_phase(&volume, "Bound").await?;
+        let volume = self.write_phase(&volume, "Bound", None).await?;
         let mut claim = claim.clone();
         if let Some(patch) = bound_patch(&claim, &volume) {
             let resources = self.context.resources::<PersistentVolumeClaim>(&key.namespace);
@@ -47,6 +47,7 @@ impl Binder {
         &self,
         volume: &PersistentVolume,
         phase: &str,
+        message: Option<&str>,
     ) -> Result<PersistentVolume, ClientError> {
         let known = volume.status.clone().unwrap_or_default();
         if known.phase.as_deref() == Some(phase) {
@@ -55,7 +56,7 @@ impl Binder {
         let status = PersistentVolumeStatus {
             phase: Some(phase.to_owned()),
             last_phase_transition_time: Some(self.context.time()),
-            message: None,
+            message: message.map(str::to_owned),
             reason: None,
         };
         let updated = PersistentVolume { status: Some(status), ..volume.clone() };

@@ -41,29 +41,57 @@ pub(super) fn requested(claim: &PersistentVolumeClaim) -> Amount {
     amount(resources.and_then(|resources| resources.requests.as_ref()?.get("storage")))
 }
 
-/// Why a volume does not suit a claim that asks for it, whoever it is bound to.
-pub(super) fn mismatch(
-    volume: &PersistentVolume,
-    claim: &PersistentVolumeClaim,
-) -> Option<&'static str> {
-    let (Some(volume_spec), Some(claim_spec)) = (&volume.spec, &claim.spec) else {
-        return Some("there is no spec");
+/// How large a claim's volume is as far as the claim knows.
+pub(super) fn provided(claim: &PersistentVolumeClaim) -> Amount {
+    let status = claim.status.as_ref();
+    amount(status.and_then(|status| status.capacity.as_ref()?.get("storage")))
+}
+
+fn attributes_class(name: Option<&String>) -> &str {
+    name.map(String::as_str).unwrap_or_default()
+}
+
+fn same_attributes_class(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
+    let volume = volume.spec.as_ref().and_then(|s| s.volume_attributes_class_name.as_ref());
+    let claim = claim.spec.as_ref().and_then(|s| s.volume_attributes_class_name.as_ref());
+    attributes_class(volume) == attributes_class(claim)
+}
+
+/// Whether one is for a file system and the other a block device.
+pub(super) fn modes_differ(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
+    let mode = |mode: Option<&String>| mode.map_or("Filesystem", String::as_str).to_owned();
+    mode(volume.spec.as_ref().and_then(|spec| spec.volume_mode.as_ref()))
+        != mode(claim.spec.as_ref().and_then(|spec| spec.volume_mode.as_ref()))
+}
+
+fn has_access_modes(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
+    let offered = volume.spec.as_ref().and_then(|spec| spec.access_modes.as_deref());
+    let asked = claim.spec.as_ref().and_then(|spec| spec.access_modes.as_deref());
+    let offered = offered.unwrap_or_default();
+    asked.into_iter().flatten().all(|mode| offered.contains(mode))
+}
+
+/// Why a free volume does not suit the claim that names it.
+///
+/// Source: `checkVolumeSatisfyClaim` of `pv_controller.go`.
+pub(super) fn mismatch(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Option<String> {
+    let why = if volume.metadata.deletion_timestamp.is_some() {
+        let name = volume.metadata.name.as_deref().unwrap_or_default();
+        return Some(format!("the volume is marked for deletion \"{name}\""));
+    } else if capacity(volume) < requested(claim) {
+        "requested PV is too small"
+    } else if class_of_volume(volume) != class_of_claim(claim).unwrap_or_default() {
+        "storageClassName does not match"
+    } else if !same_attributes_class(volume, claim) {
+        "volumeAttributesClassName does not match"
+    } else if modes_differ(volume, claim) {
+        "incompatible volumeMode"
+    } else if !has_access_modes(volume, claim) {
+        "incompatible accessMode"
+    } else {
+        return None;
     };
-    if capacity(volume) < requested(claim) {
-        return Some("requested PV is too small");
-    }
-    if class_of_volume(volume) != class_of_claim(claim).unwrap_or_default() {
-        return Some("storageClassName does not match");
-    }
-    let mode = |mode: &Option<String>| mode.clone().unwrap_or_else(|| "Filesystem".to_owned());
-    if mode(&volume_spec.volume_mode) != mode(&claim_spec.volume_mode) {
-        return Some("incompatible volumeMode");
-    }
-    let offered = volume_spec.access_modes.as_deref().unwrap_or_default();
-    if claim_spec.access_modes.iter().flatten().any(|mode| !offered.contains(mode)) {
-        return Some("incompatible accessMode");
-    }
-    None
+    Some(why.to_owned())
 }
 
 /// Whether a volume is set aside for this claim.
@@ -85,8 +113,13 @@ pub(super) fn best(
     delayed: bool,
 ) -> Option<Arc<PersistentVolume>> {
     let suits = |volume: &&Arc<PersistentVolume>| {
-        volume.metadata.deletion_timestamp.is_none() && mismatch(volume, claim).is_none()
+        volume.metadata.deletion_timestamp.is_none()
+            && capacity(volume) >= requested(claim)
+            && same_attributes_class(volume, claim)
+            && !modes_differ(volume, claim)
+            && has_access_modes(volume, claim)
     };
+    // What was set aside is taken whatever its class and labels are.
     if let Some(reserved) = volumes.iter().filter(suits).find(|volume| is_for(volume, claim)) {
         return Some(reserved.clone());
     }
@@ -98,6 +131,7 @@ pub(super) fn best(
         let phase = volume.status.as_ref().and_then(|status| status.phase.as_deref());
         volume.spec.as_ref().is_some_and(|spec| spec.claim_ref.is_none())
             && phase == Some("Available")
+            && class_of_volume(volume) == class_of_claim(claim).unwrap_or_default()
             && selector.is_none_or(|s| pods::selects(s, volume.metadata.labels.as_ref()))
     };
     let free = volumes.iter().filter(suits).filter(is_free);
@@ -152,6 +186,8 @@ mod tests {
         check("any", json!({"accessModes": ["ReadWriteMany"]}), false, None);
         check("any", json!({"volumeMode": "Block"}), false, None);
         check("special", json!({}), false, Some("reserved"));
+        check("special", json!({"storageClassName": "fast"}), false, Some("reserved"));
+        check("any", json!({"volumeAttributesClassName": "gold"}), false, None);
         check("special", json!({}), true, Some("reserved"));
         check("any", json!({}), true, None);
     }

@@ -7,19 +7,19 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use orch_core::{
-    ClientError, Key,
+    ClientError, Key, claim,
     client::{ListOptions, PatchKind},
     informer::{Change, Informers, Watchable},
 };
 use serde_json::json;
 
 use super::{BY_CLAIM, claims_of, index_by_claim, node_of};
-use crate::{Action, Controller, context::Context, pods};
+use crate::{Action, Controller, context::Context};
 
 const CLAIM: &str = "kubernetes.io/pvc-protection";
 const VOLUME: &str = "kubernetes.io/pv-protection";
 
-/// The controller that keeps claims until no pod uses them.
+/// The controller that keeps claims while there are pods that use them, even pods that are over.
 pub fn claim_protection(informers: &Informers) -> Controller {
     let context = Context::new(informers, "persistentvolumeclaim-protection-controller");
     let (claims, users) = (context.informer::<PersistentVolumeClaim>(), context.informer::<Pod>());
@@ -29,7 +29,8 @@ pub fn claim_protection(informers: &Informers) -> Controller {
         .watches_own::<PersistentVolumeClaim>()
         .watches::<Pod>(|change| match change {
             Change::Deleted(pod) => claims_of(pod),
-            Change::Updated { old, new } if !pods::is_terminal(old) && pods::is_terminal(new) => {
+            Change::Updated { old, new } if old.metadata.uid != new.metadata.uid => claims_of(old),
+            Change::Updated { old, new } if !is_shut_down(old) && is_shut_down(new) => {
                 claims_of(new)
             }
             _ => Vec::new(),
@@ -39,16 +40,17 @@ pub fn claim_protection(informers: &Informers) -> Controller {
             async move {
                 let Some(claim) = claim else { return Ok(Action::Done) };
                 let going = claim.metadata.deletion_timestamp.is_some();
-                let uses = |pod: &Pod| node_of(pod).is_some() && !pods::is_terminal(pod);
-                if going {
+                let has_finalizer =
+                    claim.metadata.finalizers.iter().flatten().any(|name| name == CLAIM);
+                if going && has_finalizer {
                     let known = users.by_index(BY_CLAIM, &key.to_string());
-                    if known.iter().any(|pod| uses(pod)) {
+                    if known.iter().any(|pod| uses(pod, &claim)) {
                         return Ok(Action::Done);
                     }
                     // The local copy may lack a pod that was assigned just now.
                     let resources = context.resources::<Pod>(&key.namespace);
                     let live = resources.list(ListOptions::default()).await?;
-                    if live.iter().any(|pod| uses(pod) && claims_of(pod).contains(&key)) {
+                    if live.iter().any(|pod| uses(pod, &claim)) {
                         return Ok(Action::RequeueAfter(std::time::Duration::from_secs(5)));
                     }
                 }
@@ -57,6 +59,24 @@ pub fn claim_protection(informers: &Informers) -> Controller {
                 Ok(Action::Done)
             }
         })
+}
+
+/// Whether a pod uses a claim. One that is on no node does not: the node will not start a pod whose
+/// claim is going.
+fn uses(pod: &Pod, claim: &PersistentVolumeClaim) -> bool {
+    node_of(pod).is_some()
+        && claim::claims_of(pod).any(|used| {
+            Some(used.name) == claim.metadata.name
+                && (!used.is_ephemeral
+                    || (!is_shut_down(pod) && claim::check_made_for(pod, claim).is_ok()))
+        })
+}
+
+/// The node is done with the pod, or somebody did not want to wait for that. What still holds it
+/// may itself wait for the claim to go.
+fn is_shut_down(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_some()
+        && pod.metadata.deletion_grace_period_seconds == Some(0)
 }
 
 /// The controller that keeps volumes while they are bound.
@@ -79,7 +99,7 @@ pub fn volume_protection(informers: &Informers) -> Controller {
 }
 
 /// Adds or removes a finalizer, unless that is done already.
-async fn set_finalizer<K: Watchable>(
+pub(super) async fn set_finalizer<K: Watchable>(
     context: &Context,
     meta: &ObjectMeta,
     name: &str,

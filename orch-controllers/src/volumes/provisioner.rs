@@ -1,26 +1,18 @@
 //! Making volumes for claims.
 
-use std::{
-    collections::BTreeMap,
-    fmt, io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fmt, io, sync::Arc};
 
 use async_trait::async_trait;
 use k8s_openapi::{
     api::{
-        core::v1::{
-            HostPathVolumeSource, Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm,
-            PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec, VolumeNodeAffinity,
-        },
+        core::v1::{Node, PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec},
         storage::v1::StorageClass,
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use orch_core::{Client, ClientError, Resources, event::reference_to};
 
-use super::{DEFAULT_CLASS, PROVISIONED_BY};
+use super::{DELETION_FINALIZER, PROVISIONED_BY};
 
 /// Why a volume could not be made or deleted. It is tried again with back-off.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +69,7 @@ impl ProvisionRequest {
     pub(super) fn describe(&self, mut spec: PersistentVolumeSpec) -> PersistentVolume {
         let class = &self.class;
         let policy = class.reclaim_policy.clone().unwrap_or_else(|| "Delete".to_owned());
+        let finalizers = (policy == "Delete").then(|| vec![DELETION_FINALIZER.to_owned()]);
         spec.storage_class_name.clone_from(&class.metadata.name);
         spec.persistent_volume_reclaim_policy = Some(policy);
         spec.claim_ref = Some(reference_to(&self.claim));
@@ -91,61 +84,11 @@ impl ProvisionRequest {
             metadata: ObjectMeta {
                 name: Some(self.volume_name.clone()),
                 annotations: Some(annotations),
+                finalizers,
                 ..ObjectMeta::default()
             },
             spec: Some(spec),
             status: None,
-        }
-    }
-}
-
-/// Where [`LocalPath`] puts volumes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LocalPathOptions {
-    /// The folder below which each volume has its own.
-    pub folder: PathBuf,
-    /// Whether to delete a volume's folder with the volume. Right where the nodes are on this
-    /// machine. Default true.
-    pub deletes_folders: bool,
-}
-
-impl LocalPathOptions {
-    /// Volumes below this folder.
-    pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into(), deletes_folders: true }
-    }
-}
-
-/// Volumes that are folders on a node. The node agent makes the folder when a pod first uses it.
-///
-/// Sizes are noted and not enforced.
-#[derive(Clone, Debug)]
-pub struct LocalPath {
-    options: LocalPathOptions,
-}
-
-impl LocalPath {
-    /// The name by which storage classes ask for it.
-    pub const NAME: &'static str = "orch.dev/local-path";
-
-    /// A provisioner of folders.
-    pub fn new(options: LocalPathOptions) -> Self {
-        Self { options }
-    }
-
-    /// The storage class `standard`, the default one, which waits for a claim's first consumer.
-    pub fn storage_class() -> StorageClass {
-        let annotations = BTreeMap::from([(DEFAULT_CLASS.to_owned(), "true".to_owned())]);
-        StorageClass {
-            metadata: ObjectMeta {
-                name: Some("standard".to_owned()),
-                annotations: Some(annotations),
-                ..ObjectMeta::default()
-            },
-            provisioner: Self::NAME.to_owned(),
-            reclaim_policy: Some("Delete".to_owned()),
-            volume_binding_mode: Some("WaitForFirstConsumer".to_owned()),
-            ..StorageClass::default()
         }
     }
 }
@@ -162,71 +105,4 @@ pub async fn ensure_storage_class(
         Err(error) if !error.is_already_exists() => Err(error),
         _ => Ok(()),
     }
-}
-
-#[async_trait]
-impl Provisioner for LocalPath {
-    fn name(&self) -> &str {
-        Self::NAME
-    }
-
-    async fn provision(
-        &self,
-        request: &ProvisionRequest,
-    ) -> Result<PersistentVolumeSpec, ProvisionError> {
-        let claim = request.claim.spec.clone().unwrap_or_default();
-        if claim.volume_mode.as_deref() == Some("Block") {
-            return Err(ProvisionError::Unsupported("a folder is no block device".to_owned()));
-        }
-        if claim.selector.is_some() {
-            let why = "claim.Spec.Selector is not supported for dynamic provisioning";
-            return Err(ProvisionError::Unsupported(why.to_owned()));
-        }
-        let path = self.options.folder.join(&request.volume_name);
-        Ok(PersistentVolumeSpec {
-            capacity: claim.resources.and_then(|resources| resources.requests),
-            access_modes: claim.access_modes,
-            host_path: Some(HostPathVolumeSource {
-                path: path.to_string_lossy().into_owned(),
-                type_: Some("DirectoryOrCreate".to_owned()),
-            }),
-            node_affinity: request.node.as_deref().map(only_on),
-            ..PersistentVolumeSpec::default()
-        })
-    }
-
-    async fn delete(&self, volume: &PersistentVolume) -> Result<(), ProvisionError> {
-        let spec = volume.spec.as_ref();
-        let path =
-            spec.and_then(|spec| spec.host_path.as_ref()).map(|source| Path::new(&source.path));
-        // Exactly what was made, whatever the object says by now.
-        let own = volume.metadata.name.as_deref().map(|name| self.options.folder.join(name));
-        match (path, own) {
-            (Some(path), Some(own)) if self.options.deletes_folders && path == own => {
-                match tokio::fs::remove_dir_all(&own).await {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                        Err(ProvisionError::Storage(error))
-                    }
-                    _ => Ok(()),
-                }
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-fn only_on(node: &Node) -> VolumeNodeAffinity {
-    const HOSTNAME: &str = "kubernetes.io/hostname";
-    let name = node.metadata.name.clone().unwrap_or_default();
-    let hostname = node.metadata.labels.as_ref().and_then(|labels| labels.get(HOSTNAME)).cloned();
-    let requirement = NodeSelectorRequirement {
-        key: HOSTNAME.to_owned(),
-        operator: "In".to_owned(),
-        values: Some(vec![hostname.unwrap_or(name)]),
-    };
-    let term = NodeSelectorTerm {
-        match_expressions: Some(vec![requirement]),
-        ..NodeSelectorTerm::default()
-    };
-    VolumeNodeAffinity { required: Some(NodeSelector { node_selector_terms: vec![term] }) }
 }

@@ -1,10 +1,10 @@
 //! StatefulSets.
 
 use k8s_openapi::api::{
-    apps::v1::{ControllerRevision, StatefulSet},
-    core::v1::{PersistentVolumeClaim, Pod},
+    apps::v1::{ControllerRevision, DaemonSet, StatefulSet},
+    core::v1::{Node, PersistentVolumeClaim, Pod},
 };
-use orch_controllers::stateful_set::stateful_set;
+use orch_controllers::{daemon_set::daemon_set, stateful_set::stateful_set};
 use serde_json::{Value, json};
 
 use crate::world::{World, template};
@@ -137,4 +137,105 @@ async fn claims_are_kept_or_not_as_the_policy_says() {
     world.patch::<StatefulSet>("db", policy("Delete", "Delete")).await;
     world.pass(5).await;
     assert_eq!(owned(&world, "data-db-0").await, Some(true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_set_tells_of_its_pods_and_claims_in_its_own_words() {
+    let world = World::start(|informers| vec![stateful_set(informers)]);
+    world.create::<StatefulSet>(set(1)).await;
+    settle(&world, 1, 1).await;
+    world.patch::<StatefulSet>("db", json!({"spec": {"replicas": 0}})).await;
+    settle(&world, 0, 0).await;
+    world.hears("db", "SuccessfulDelete").await;
+    let mut told = world.told("db").await;
+    told.sort();
+    let told: Vec<_> =
+        told.iter().map(|(_, reason, text)| (reason.as_str(), text.as_str())).collect();
+    assert_eq!(
+        told,
+        [
+            ("SuccessfulCreate", "create Claim data-db-0 Pod db-0 in StatefulSet db success"),
+            ("SuccessfulCreate", "create Pod db-0 in StatefulSet db successful"),
+            ("SuccessfulDelete", "delete Pod db-0 in StatefulSet db successful"),
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_update_takes_down_as_many_as_may_be_unavailable() {
+    let world = World::start(|informers| vec![stateful_set(informers)]);
+    let mut six = set(6);
+    let rolling = json!({"partition": 1, "maxUnavailable": "50%"});
+    six["spec"]["updateStrategy"] = json!({"type": "RollingUpdate", "rollingUpdate": rolling});
+    six["spec"]["podManagementPolicy"] = json!("Parallel");
+    world.create::<StatefulSet>(six).await;
+    settle(&world, 6, 6).await;
+    // New pods do not become ready: three of six are gone for, and no more.
+    world.ready.store(false, std::sync::atomic::Ordering::Relaxed);
+    world.patch::<StatefulSet>("db", json!({"spec": {"template": template("db", "v2")}})).await;
+    world.pass(60).await;
+    let versions = async |world: &World| {
+        world.list::<Pod>().await.iter().map(|pod| image(pod)).collect::<Vec<_>>()
+    };
+    assert_eq!(versions(&world).await, ["v1", "v1", "v1", "v2", "v2", "v2"]);
+    world.ready.store(true, std::sync::atomic::Ordering::Relaxed);
+    world
+        .eventually("all above the partition are new", async |world| {
+            (versions(world).await == ["v1", "v2", "v2", "v2", "v2", "v2"]).then_some(())
+        })
+        .await;
+    let writes = world.writes();
+    world.pass(600).await;
+    assert!(world.writes() - writes < 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hash_that_is_taken_is_counted_and_another_is_made() {
+    let world = World::start(|informers| vec![stateful_set(informers), daemon_set(informers)]);
+    world.create::<StatefulSet>(set(1)).await;
+    settle(&world, 1, 1).await;
+    let first = world.list::<ControllerRevision>().await.remove(0);
+    let name = first.metadata.name.clone().unwrap();
+    world.delete::<StatefulSet>("db").await;
+    world.pass(60).await;
+    // The name is somebody else's by now.
+    world.delete::<ControllerRevision>(&name).await;
+    let other = json!({"metadata": {"name": name}, "data": {"other": true}, "revision": 1});
+    world.create::<ControllerRevision>(other).await;
+    for pod in world.list::<Pod>().await {
+        world.delete::<Pod>(pod.metadata.name.as_deref().unwrap()).await;
+    }
+    world.create::<StatefulSet>(set(1)).await;
+    settle(&world, 1, 1).await;
+    let status = world.get::<StatefulSet>("db").await.unwrap().status.clone().unwrap();
+    assert_eq!(status.collision_count, Some(1));
+    assert_ne!(status.update_revision, Some(name));
+    let writes = world.writes();
+    world.pass(600).await;
+    assert_eq!(world.writes(), writes);
+
+    // A daemon set as well; it writes the count before it tries again.
+    world.create_cluster::<Node>(json!({"metadata": {"name": "node-1"}})).await;
+    let agent = json!({"metadata": {"name": "agent"}, "spec": {
+        "selector": {"matchLabels": {"app": "agent"}}, "template": template("agent", "v1")}});
+    world.create::<DaemonSet>(agent.clone()).await;
+    let of_agent = async |world: &World| {
+        let all = world.list::<ControllerRevision>().await;
+        let names = all.iter().filter_map(|revision| revision.metadata.name.clone());
+        names.filter(|name| name.starts_with("agent-")).collect::<Vec<_>>()
+    };
+    let name = world.eventually("a revision", async |world| of_agent(world).await.pop()).await;
+    world.delete::<DaemonSet>("agent").await;
+    world.pass(60).await;
+    world.delete::<ControllerRevision>(&name).await;
+    let other = json!({"metadata": {"name": name}, "data": {"other": true}, "revision": 1});
+    world.create::<ControllerRevision>(other).await;
+    world.create::<DaemonSet>(agent).await;
+    world
+        .eventually("two revisions", async |world| {
+            let set = world.get::<DaemonSet>("agent").await?;
+            let count = set.status.as_ref()?.collision_count;
+            (count == Some(1) && of_agent(world).await.len() == 2).then_some(())
+        })
+        .await;
 }

@@ -25,7 +25,7 @@ fn world(folder: &std::path::Path) -> World {
     })
 }
 
-fn volume(name: &str, size: &str, policy: &str) -> Value {
+pub(crate) fn volume(name: &str, size: &str, policy: &str) -> Value {
     json!({
         "metadata": {"name": name},
         "spec": {"capacity": {"storage": size}, "accessModes": ["ReadWriteOnce"],
@@ -33,7 +33,7 @@ fn volume(name: &str, size: &str, policy: &str) -> Value {
     })
 }
 
-fn claim(name: &str, size: &str, class: Option<&str>) -> Value {
+pub(crate) fn claim(name: &str, size: &str, class: Option<&str>) -> Value {
     json!({
         "metadata": {"name": name},
         "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": class,
@@ -41,11 +41,11 @@ fn claim(name: &str, size: &str, class: Option<&str>) -> Value {
     })
 }
 
-fn phase(claim: &PersistentVolumeClaim) -> Option<&str> {
+pub(crate) fn phase(claim: &PersistentVolumeClaim) -> Option<&str> {
     claim.status.as_ref()?.phase.as_deref()
 }
 
-async fn bound(world: &World, name: &str) -> String {
+pub(crate) async fn bound(world: &World, name: &str) -> String {
     world
         .eventually("the claim is bound", async |world| {
             let claim = world.get::<PersistentVolumeClaim>(name).await?;
@@ -54,7 +54,7 @@ async fn bound(world: &World, name: &str) -> String {
         .await
 }
 
-async fn volume_phase(world: &World, name: &str) -> Option<String> {
+pub(crate) async fn volume_phase(world: &World, name: &str) -> Option<String> {
     world.all::<PersistentVolume>().get(name).await.ok()?.status.clone()?.phase
 }
 

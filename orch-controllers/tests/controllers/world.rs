@@ -10,27 +10,34 @@ use std::{
 };
 
 use async_trait::async_trait;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Event, Pod};
 use orch_controllers::{Action, Controller, Manager, Runnable};
 use orch_core::{
-    Client, ClientError, Environment, Key, ResourceType, Resources,
+    ApiError, Client, ClientError, Environment, Key, ResourceType, Resources,
     client::{
         DeleteOptions, ListOptions, PatchKind, Read, ReadReply, WatchOptions, WatchStream, Write,
         WriteReply,
     },
     informer::{Informers, Watchable},
     resource::Target,
+    status::Reason,
     testing::{FaultRates, FaultyClient, MemoryClient},
 };
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// Counts the writes that a client passes on.
+/// Counts the writes that a client passes on, and refuses some as a webhook would.
 pub(crate) struct CountingClient {
     inner: MemoryClient,
     writes: AtomicU64,
+    /// The plural of what cannot be created.
+    refused: Mutex<Option<&'static str>>,
 }
+
+/// What a webhook says that refuses everything.
+pub(crate) const REFUSAL: &str = "admission webhook \"deny.example.com\" denied the request: no";
 
 impl fmt::Debug for CountingClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -46,6 +53,11 @@ impl Client for CountingClient {
 
     async fn write(&self, write: Write) -> Result<WriteReply, ClientError> {
         self.writes.fetch_add(1, Ordering::Relaxed);
+        if let Write::Create(target, ..) = &write
+            && *self.refused.lock() == Some(&target.resource.plural)
+        {
+            return Err(ApiError::new(Reason::Forbidden, REFUSAL).into());
+        }
         self.inner.write(write).await
     }
 
@@ -83,8 +95,11 @@ impl World {
         let epoch = "2026-01-01T00:00:00Z".parse().unwrap();
         let environment = Environment::seeded(epoch, seed);
         let cluster = MemoryClient::new(environment.clone());
-        let counting =
-            Arc::new(CountingClient { inner: cluster.clone(), writes: AtomicU64::new(0) });
+        let counting = Arc::new(CountingClient {
+            inner: cluster.clone(),
+            writes: AtomicU64::new(0),
+            refused: Mutex::new(None),
+        });
         let faulty = FaultyClient::seeded(counting.clone(), environment.clone(), rates);
         let informers = Informers::new(Arc::new(faulty), environment.clone());
         let ready = Arc::new(AtomicBool::new(true));
@@ -94,6 +109,11 @@ impl World {
         let run = tokio::spawn(manager.run(stop.clone()));
         let _stop = stop.drop_guard();
         Self { cluster, counting, informers, ready, _stop, _run: run }
+    }
+
+    /// From now on controllers can create nothing of this kind, or everything again.
+    pub(crate) fn refuse(&self, plural: Option<&'static str>) {
+        *self.counting.refused.lock() = plural;
     }
 
     /// How many writes the controllers made so far.
@@ -133,6 +153,24 @@ impl World {
 
     pub(crate) async fn get<K: Watchable>(&self, name: &str) -> Option<Arc<K>> {
         self.resources::<K>().get_opt(name).await.expect("answered")
+    }
+
+    /// What was told of an object, in no order: type, reason and message.
+    pub(crate) async fn told(&self, name: &str) -> Vec<(String, String, String)> {
+        let events = self.list::<Event>().await;
+        let about = events.iter().filter(|e| e.involved_object.name.as_deref() == Some(name));
+        let text = |value: &Option<String>| value.clone().unwrap_or_default();
+        about.map(|e| (text(&e.type_), text(&e.reason), text(&e.message))).collect()
+    }
+
+    /// Waits until an object was told of with this reason, and gives the message.
+    pub(crate) async fn hears(&self, name: &str, reason: &str) -> String {
+        let what = format!("{reason} about {name}");
+        self.eventually(&what, async |world| {
+            let told = world.told(name).await;
+            told.into_iter().find(|(_, known, _)| known == reason).map(|(_, _, message)| message)
+        })
+        .await
     }
 
     /// Waits in virtual time until `check` gives something.

@@ -1,5 +1,7 @@
 //! Where in an object's JSON its names are.
 
+use std::ops::Range;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
@@ -162,6 +164,52 @@ fn metadata_start(json: &[u8]) -> Option<usize> {
     None
 }
 
+/// The range of a field of the object whose `{` ends before `start`, with one of the commas around
+/// it: what is left without it is an object still. The bytes must be valid JSON.
+pub(super) fn field(json: &[u8], start: usize, name: &[u8]) -> Option<Range<usize>> {
+    let (mut at, mut comma) = (start, None);
+    loop {
+        let begin = skip_space(json, at);
+        if *json.get(begin)? != b'"' {
+            return None;
+        }
+        let key_end = string_end(json, begin)?;
+        let colon = skip_space(json, key_end + 1);
+        let end = value_end(json, skip_space(json, colon + 1))?;
+        let next = skip_space(json, end);
+        let is_last = *json.get(next)? != b',';
+        if &json[begin + 1..key_end] == name {
+            return Some(if is_last { comma.unwrap_or(begin)..end } else { begin..next + 1 });
+        }
+        if is_last {
+            return None;
+        }
+        comma = Some(next);
+        at = next + 1;
+    }
+}
+
+fn skip_space(json: &[u8], at: usize) -> usize {
+    let rest = json.get(at..).unwrap_or_default();
+    at + rest.iter().position(|b| !b.is_ascii_whitespace()).unwrap_or(rest.len())
+}
+
+/// Behind the value that starts at `start`.
+fn value_end(json: &[u8], start: usize) -> Option<usize> {
+    let (mut depth, mut at) = (0usize, start);
+    loop {
+        match json.get(at)? {
+            b'"' => at = string_end(json, at)?,
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' if depth == 0 => return Some(at),
+            b',' if depth == 0 => return Some(at),
+            b'}' | b']' => depth -= 1,
+            _ => {}
+        }
+        at += 1;
+    }
+}
+
 /// The position of the quote that ends the string which starts at `start`.
 fn string_end(json: &[u8], start: usize) -> Option<usize> {
     let mut at = start + 1;
@@ -202,5 +250,22 @@ mod tests {
         assert!(Head::of_any(b"[1]").is_err());
         let nothing = Head::of_any(b"{}").unwrap();
         assert_eq!(nothing, Head::default());
+    }
+
+    #[test]
+    fn a_field_is_cut_out_wherever_it_stands() {
+        let check = |json: &str, left: &str| {
+            let mut json = json.as_bytes().to_vec();
+            if let Some(range) = field(&json, 1, b"m") {
+                json.drain(range);
+            }
+            assert_eq!(std::str::from_utf8(&json).unwrap(), left);
+        };
+        check(r#"{"m":[{"a":"],}"}]}"#, "{}");
+        check(r#"{"m":{"a":{}},"b":1}"#, r#"{"b":1}"#);
+        check(r#"{"a":"m","m":3,"b":1}"#, r#"{"a":"m","b":1}"#);
+        check(r#"{ "a" : {"m":2} , "m" : "\"" }"#, r#"{ "a" : {"m":2} }"#);
+        check(r#"{"a":{"m":1}}"#, r#"{"a":{"m":1}}"#);
+        check("{}", "{}");
     }
 }

@@ -241,7 +241,7 @@ impl Applied<'_> {
         }
         managed::disown(&mut managers, &own, &change);
         for manager in managers.iter_mut().filter(|manager| manager.is(&own)) {
-            manager.fields = managed::stripped(&manager.fields);
+            manager.fields = managed::stripped(std::mem::take(&mut manager.fields));
         }
         managers.retain(|manager| !manager.fields.is_empty());
         Ok(Ok(Merged { object, managers }))

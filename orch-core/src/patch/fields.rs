@@ -66,18 +66,31 @@ impl FieldSet {
 
     /// Writes `fieldsV1`.
     pub fn to_fields_v1(&self) -> Value {
-        let mut map = Map::new();
-        for (key, entry) in &self.entries {
-            let mut below = entry.children.to_fields_v1();
+        self.clone().into_fields_v1()
+    }
+
+    /// Writes `fieldsV1`, out of this set's own strings.
+    pub(super) fn into_fields_v1(self) -> Value {
+        let fields = self.entries.into_iter().map(|(key, entry)| {
+            let mut below = entry.children.into_fields_v1();
             if let Value::Object(below) = &mut below
                 && entry.member
                 && !below.is_empty()
             {
                 below.insert(".".into(), Value::Object(Map::new()));
             }
-            map.insert(key.clone(), below);
-        }
-        Value::Object(map)
+            (key, below)
+        });
+        Value::Object(fields.collect())
+    }
+
+    /// Whether a path is in this set and in one that is written as `fieldsV1`.
+    pub(super) fn meets(&self, fields: &Map<String, Value>) -> bool {
+        self.entries.iter().any(|(element, entry)| {
+            let Some(Value::Object(below)) = fields.get(element) else { return false };
+            let member = below.is_empty() || below.contains_key(".");
+            entry.member && member || entry.children.meets(below)
+        })
     }
 
     /// Whether no path is in the set.
@@ -154,14 +167,24 @@ impl FieldSet {
     /// The paths that are neither in the other nor below a path of the other.
     #[must_use]
     pub fn recursive_difference(&self, other: &Self) -> Self {
-        self.filtered(|element, entry| match other.get(element) {
-            None => Some(entry.clone()),
-            Some(other) if other.member => None,
-            Some(other) => Some(Entry {
-                member: entry.member,
-                children: entry.children.recursive_difference(&other.children),
-            }),
-        })
+        let mut left = self.clone();
+        left.subtract_below(other);
+        left
+    }
+
+    /// Removes the paths that are in the other or below a path of the other.
+    ///
+    /// It costs as much as the other has paths, however large this set is.
+    pub(super) fn subtract_below(&mut self, other: &Self) {
+        for (element, taken) in &other.entries {
+            let Some(entry) = self.entries.get_mut(element) else { continue };
+            if !taken.member {
+                entry.children.subtract_below(&taken.children);
+            }
+            if taken.member || entry.is_empty() {
+                self.entries.remove(element);
+            }
+        }
     }
 
     fn filtered(&self, keep: impl Fn(&str, &Entry) -> Option<Entry>) -> Self {

@@ -9,8 +9,7 @@
 use std::sync::LazyLock;
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::{
     fields::FieldSet,
@@ -48,6 +47,9 @@ pub(super) struct Manager {
     pub(super) subresource: String,
     pub(super) time: Option<Timestamp>,
     pub(super) fields: FieldSet,
+    /// The entry as it stands, of a manager whose fields nobody needs to know: `fields` is empty
+    /// then.
+    kept: Option<Value>,
 }
 
 impl Manager {
@@ -59,6 +61,7 @@ impl Manager {
             subresource: writer.subresource.unwrap_or_default().to_owned(),
             time: None,
             fields,
+            kept: None,
         }
     }
 
@@ -84,49 +87,93 @@ impl Manager {
 
     fn decode(entry: &Value) -> Option<Self> {
         let fields = FieldSet::from_fields_v1(entry.get("fieldsV1")?)?;
-        let entry: ManagedFieldsEntry = serde_json::from_value(entry.clone()).ok()?;
+        Some(Self { fields, ..Self::head(entry)? })
+    }
+
+    /// Who it is, without what it owns.
+    fn head(entry: &Value) -> Option<Self> {
+        let text = |field: &str| match entry.get(field) {
+            None | Some(Value::Null) => Some(""),
+            Some(value) => value.as_str(),
+        };
+        let time = match text("time")? {
+            "" => None,
+            time => Some(time.parse().ok()?),
+        };
+        text("fieldsType")?;
         Some(Self {
-            name: entry.manager.unwrap_or_default(),
-            applies: match entry.operation.as_deref()? {
+            name: text("manager")?.to_owned(),
+            applies: match text("operation")? {
                 "Apply" => true,
                 "Update" => false,
                 _ => return None,
             },
-            api_version: entry.api_version.unwrap_or_default(),
-            subresource: entry.subresource.unwrap_or_default(),
-            time: entry.time.map(|time| time.0),
-            fields,
+            api_version: text("apiVersion")?.to_owned(),
+            subresource: text("subresource")?.to_owned(),
+            time,
+            fields: FieldSet::default(),
+            kept: None,
         })
     }
 
-    fn encode(&self) -> Value {
-        let mut entry = json!({
-            "manager": self.name,
-            "operation": if self.applies { "Apply" } else { "Update" },
-            "apiVersion": self.api_version,
-            "fieldsType": "FieldsV1",
-            "fieldsV1": self.fields.to_fields_v1(),
-        });
+    /// Reads an entry that this module wrote. Its fields are decoded only if a write that touches
+    /// what they name needs them.
+    fn of_entry(entry: Value, writer: &Self, change: &Comparison) -> Option<Self> {
+        let head = Self::head(&entry)?;
+        let parts = [&change.modified, &change.added, &change.removed];
+        let touched = |fields| parts.iter().any(|part| part.meets(fields));
+        if head.is(writer) || touched(entry.get("fieldsV1")?.as_object()?) {
+            return Self::decode(&entry);
+        }
+        Some(Self { kept: Some(entry), ..head })
+    }
+
+    /// Decodes the fields that were left as they stood.
+    fn know_fields(&mut self) {
+        if let Some(entry) = self.kept.take() {
+            let fields = entry.get("fieldsV1").and_then(FieldSet::from_fields_v1);
+            self.fields = fields.unwrap_or_default();
+        }
+    }
+
+    fn owns_nothing(&self) -> bool {
+        self.fields.is_empty() && self.kept.is_none()
+    }
+
+    fn encode(self) -> Value {
+        if let Some(entry) = self.kept {
+            return entry;
+        }
+        let mut entry = Map::new();
+        let mut put = |field: &str, value: Value| entry.insert(field.into(), value);
+        put("manager", self.name.into());
+        put("operation", if self.applies { "Apply" } else { "Update" }.into());
+        put("apiVersion", self.api_version.into());
+        put("fieldsType", "FieldsV1".into());
+        put("fieldsV1", self.fields.into_fields_v1());
         if let Some(time) = self.time.and_then(|time| Timestamp::from_second(time.as_second()).ok())
         {
-            entry["time"] = Value::String(time.to_string());
+            put("time", time.to_string().into());
         }
         if !self.subresource.is_empty() {
-            entry["subresource"] = Value::String(self.subresource.clone());
+            put("subresource", self.subresource.into());
         }
-        entry
+        Value::Object(entry)
     }
 }
 
 /// The managers of an object; none if it has no managed fields or they cannot be read.
 pub(super) fn decode(object: &Value) -> Option<Vec<Manager>> {
-    let entries = object.get("metadata")?.get("managedFields")?.as_array()?;
-    entries.iter().map(Manager::decode).collect()
+    entries(object)?.iter().map(Manager::decode).collect()
+}
+
+fn entries(object: &Value) -> Option<&Vec<Value>> {
+    object.get("metadata")?.get("managedFields")?.as_array()
 }
 
 /// Writes the managers into the object, in upstream's order.
 pub(super) fn encode(object: &mut Value, mut managers: Vec<Manager>) {
-    managers.retain(|manager| !manager.fields.is_empty());
+    managers.retain(|manager| !manager.owns_nothing());
     managers.sort_by(|a, b| {
         let key = |m: &Manager| (!m.applies, m.time.map_or(0, Timestamp::as_second));
         key(a)
@@ -139,7 +186,7 @@ pub(super) fn encode(object: &mut Value, mut managers: Vec<Manager>) {
     if managers.is_empty() {
         meta.remove("managedFields");
     } else {
-        let entries = managers.iter().map(Manager::encode).collect();
+        let entries = managers.into_iter().map(Manager::encode).collect();
         meta.insert("managedFields".into(), Value::Array(entries));
     }
 }
@@ -171,8 +218,9 @@ static NOBODYS: LazyLock<FieldSet> = LazyLock::new(|| {
 });
 
 /// Without what nobody owns: the object's identity and what the server alone writes.
-pub(super) fn stripped(fields: &FieldSet) -> FieldSet {
-    fields.difference(&NOBODYS)
+pub(super) fn stripped(mut fields: FieldSet) -> FieldSet {
+    fields.subtract(&NOBODYS);
+    fields
 }
 
 /// An object of that kind before anybody wrote a field of it.
@@ -194,7 +242,7 @@ pub(super) fn disown(managers: &mut Vec<Manager>, writer: &Manager, change: &Com
             manager.fields.subtract(taken);
         }
     }
-    managers.retain(|manager| manager.is(writer) || !manager.fields.is_empty());
+    managers.retain(|manager| manager.is(writer) || !manager.owns_nothing());
 }
 
 /// Sets `metadata.managedFields` of `new` after a create (`live` is `None`), an update or a patch
@@ -210,28 +258,60 @@ pub fn update<'a>(
     writer: &Writer<'_>,
 ) {
     let model = model.into();
-    let mut managers = managers_of_request(live, new);
-    if managers.is_empty() && live.is_some() {
-        encode(new, managers);
+    let sent = take_entries(new);
+    if live.is_some() && clears(&sent) {
         return;
     }
-    match live {
-        Some(live) => track(model, live, new, &mut managers, writer),
-        None => track(model, &blank(new), new, &mut managers, writer),
+    let of_live = live.and_then(entries);
+    let known = match of_live {
+        // What comes back as it was served is what this module has written.
+        Some(entries) if sent.is_empty() => Some(entries.clone()),
+        Some(entries) if sent == *entries => Some(sent.clone()),
+        _ => None,
+    };
+    let own = Manager::new(writer, false, FieldSet::default());
+    let change = match live {
+        Some(live) => changed(model, live, new, writer),
+        None => changed(model, &blank(new), new, writer),
+    };
+    let lazily = known.zip(change.as_ref()).and_then(|(entries, change)| {
+        entries.into_iter().map(|entry| Manager::of_entry(entry, &own, change)).collect()
+    });
+    let mut managers: Vec<Manager> = match lazily {
+        Some(managers) => managers,
+        None => managers_of_request(live, &sent),
+    };
+    if managers.is_empty() && live.is_some() {
+        return;
+    }
+    if let Some(change) = change {
+        own_changes(&mut managers, own, change, writer.time);
     }
     cap(&mut managers);
     encode(new, managers);
 }
 
-fn managers_of_request(live: Option<&Value>, new: &Value) -> Vec<Manager> {
-    let sent = new.get("metadata").and_then(|meta| meta.get("managedFields"));
-    let sent = sent.and_then(Value::as_array).filter(|sent| !sent.is_empty());
-    if let Some([Value::Object(only)]) = sent.map(Vec::as_slice)
-        && only.is_empty()
-    {
+/// Takes the managed fields of a request out of it.
+fn take_entries(new: &mut Value) -> Vec<Value> {
+    let meta = new.get_mut("metadata").and_then(Value::as_object_mut);
+    match meta.and_then(|meta| meta.remove("managedFields")) {
+        Some(Value::Array(entries)) => entries,
+        _ => Vec::new(),
+    }
+}
+
+/// Whether a request says that nothing is to be managed any more.
+fn clears(sent: &[Value]) -> bool {
+    matches!(sent, [Value::Object(only)] if only.is_empty())
+}
+
+fn managers_of_request(live: Option<&Value>, sent: &[Value]) -> Vec<Manager> {
+    if clears(sent) {
         return Vec::new();
     }
-    sent.and_then(|_| decode(new)).or_else(|| live.and_then(decode)).unwrap_or_default()
+    let decoded = || sent.iter().map(Manager::decode).collect::<Option<Vec<_>>>();
+    let of_request = (!sent.is_empty()).then(decoded).flatten();
+    of_request.or_else(|| live.and_then(decode)).unwrap_or_default()
 }
 
 /// Gives the writer what differs between the two objects.
@@ -242,20 +322,31 @@ pub(super) fn track(
     managers: &mut Vec<Manager>,
     writer: &Writer<'_>,
 ) {
-    if check_depth([live, new].into_iter()).is_err() {
-        return;
+    if let Some(change) = changed(model, live, new, writer) {
+        let own = Manager::new(writer, false, FieldSet::default());
+        own_changes(managers, own, change, writer.time);
     }
-    let Ok(change) = compare(Node::root(model), live, new) else { return };
-    let change = change.without(writer.ignored);
-    let mut own = Manager::new(writer, false, FieldSet::default());
+}
+
+/// What a write changes; `None` if the schema cannot describe the objects.
+fn changed(model: Model<'_>, live: &Value, new: &Value, writer: &Writer<'_>) -> Option<Comparison> {
+    check_depth([live, new].into_iter()).ok()?;
+    let change = compare(Node::root(model), live, new).ok()?;
+    Some(change.without(writer.ignored))
+}
+
+/// Gives a change to its writer, and takes it from everybody else.
+fn own_changes(managers: &mut Vec<Manager>, mut own: Manager, change: Comparison, time: Timestamp) {
     // The writer itself loses what the write removed, as everybody else does.
     for manager in managers.iter_mut().filter(|manager| manager.is(&own)) {
         manager.fields.subtract(&change.removed);
     }
     disown(managers, &own, &change);
-    own.fields = stripped(&change.modified.union(&change.added));
+    let Comparison { mut modified, added, .. } = change;
+    modified.extend(added);
+    own.fields = stripped(modified);
     if !own.fields.is_empty() {
-        own.time = Some(writer.time);
+        own.time = Some(time);
         match managers.iter_mut().find(|manager| manager.is(&own)) {
             Some(known) => {
                 known.fields.extend(own.fields);
@@ -264,7 +355,7 @@ pub(super) fn track(
             None => managers.push(own),
         }
     }
-    managers.retain(|manager| !manager.fields.is_empty());
+    managers.retain(|manager| !manager.owns_nothing());
 }
 
 /// Merges the oldest updating managers of each version until few enough are left.
@@ -273,6 +364,7 @@ fn cap(managers: &mut Vec<Manager>) {
     if updaters <= UPDATERS_MAX {
         return;
     }
+    managers.iter_mut().for_each(Manager::know_fields);
     managers.sort_by(|a, b| (a.applies, a.time, &a.name).cmp(&(b.applies, b.time, &b.name)));
     let mut at = 0;
     while updaters > UPDATERS_MAX && at < managers.len() && !managers[at].applies {
@@ -284,7 +376,7 @@ fn cap(managers: &mut Vec<Manager>) {
                 let bucket = &mut managers[first];
                 bucket.name = ANCIENT.into();
                 bucket.subresource = String::new();
-                bucket.fields = bucket.fields.union(&merged.fields);
+                bucket.fields.extend(merged.fields);
                 bucket.time = merged.time;
                 updaters -= 1;
             }

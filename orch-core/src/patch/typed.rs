@@ -307,12 +307,11 @@ pub(super) struct Comparison {
 
 impl Comparison {
     /// The same difference, blind to these fields and all below them.
-    pub(super) fn without(&self, ignored: &FieldSet) -> Self {
-        Self {
-            removed: self.removed.recursive_difference(ignored),
-            modified: self.modified.recursive_difference(ignored),
-            added: self.added.recursive_difference(ignored),
+    pub(super) fn without(mut self, ignored: &FieldSet) -> Self {
+        for part in [&mut self.removed, &mut self.modified, &mut self.added] {
+            part.subtract_below(ignored);
         }
+        self
     }
 }
 
@@ -347,6 +346,11 @@ fn leaf(old: Option<&Value>, new: Option<&Value>) -> Delta {
 }
 
 fn delta(node: Node<'_>, old: Option<&Value>, new: Option<&Value>) -> Result<Delta, String> {
+    if let (Some(old), Some(new)) = (old, new)
+        && old == new
+    {
+        return check_keys(node, new).map(|()| Delta::default());
+    }
     let shown = new.filter(|new| !new.is_null()).or(old);
     let Some(shown) = shown else { return Ok(leaf(old, new)) };
     let rule = node.rule(shown);
@@ -370,6 +374,33 @@ fn delta(node: Node<'_>, old: Option<&Value>, new: Option<&Value>) -> Result<Del
     delta.added.member |= old.is_none();
     delta.removed.member |= new.is_none();
     Ok(delta)
+}
+
+/// Checks that every element of every list in a value has its keys.
+///
+/// # Errors
+/// An element that misses its key.
+fn check_keys(node: Node<'_>, value: &Value) -> Result<(), String> {
+    match value {
+        Value::Object(map) if matches!(node.rule(value), Rule::Fields) => {
+            map.iter().try_for_each(|(key, value)| check_keys(node.child(key).0, value))
+        }
+        Value::Array(list) => {
+            let rule = node.rule(value);
+            if let Rule::Leaf = rule {
+                return Ok(());
+            }
+            list.iter().try_for_each(|value| {
+                if let Rule::Keyed(keys) = &rule
+                    && !keys.iter().all(|key| value.get(key).is_some())
+                {
+                    node.element(&rule, value)?;
+                }
+                check_keys(node.item(), value)
+            })
+        }
+        _ => Ok(()),
+    }
 }
 
 static NO_FIELDS: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
@@ -408,22 +439,21 @@ fn delta_of_fields(
             old.get(key).or(absent.filter(|_| old_exists)),
             new.get(key).or(absent.filter(|_| new_exists)),
         );
-        let delta = delta(child, a, b)?;
-        put(&mut all, &format!("f:{key}"), delta);
+        put(&mut all, || format!("f:{key}"), delta(child, a, b)?);
     }
     Ok(all)
 }
 
-fn put(all: &mut Delta, element: &str, delta: Delta) {
+/// Most fields are in none of the parts or in one, and only those need the element's name.
+fn put(all: &mut Delta, element: impl Fn() -> String, delta: Delta) {
     let parts = [
         (&mut all.removed, delta.removed),
         (&mut all.modified, delta.modified),
         (&mut all.added, delta.added),
     ];
     for (all, part) in parts {
-        // Most fields are in one of them at most.
         if !part.is_empty() {
-            all.children.put(element.to_owned(), part);
+            all.children.put(element(), part);
         }
     }
 }
@@ -456,10 +486,11 @@ fn delta_of_lists(
             ([a, ..], []) => delta(node.item(), Some(a), None)?,
             _ => leaf(Some(&Value::from(a.len())), Some(&Value::from(b.len()))),
         };
-        put(&mut all, &element, delta);
+        put(&mut all, || element.clone(), delta);
     }
     for (element, b) in new {
-        put(&mut all, &element, delta(node.item(), None, b.first().copied())?);
+        let delta = delta(node.item(), None, b.first().copied())?;
+        put(&mut all, || element.clone(), delta);
     }
     Ok(all)
 }

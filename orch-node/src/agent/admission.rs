@@ -2,7 +2,7 @@
 //!
 //! Source: `pkg/kubelet/lifecycle/predicate.go`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
     Node, NodeSelectorRequirement, NodeSelectorTerm, Pod, Taint, Toleration,
@@ -21,24 +21,53 @@ pub(crate) struct Rejection {
     pub(crate) message: String,
 }
 
+/// A port of the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct HostPort {
+    protocol: String,
+    port: i32,
+    address: String,
+}
+
+/// The address that stands for all of the host's.
+const ALL_ADDRESSES: &str = "0.0.0.0";
+
+impl HostPort {
+    fn conflicts(&self, other: &Self) -> bool {
+        let all = self.address == ALL_ADDRESSES || other.address == ALL_ADDRESSES;
+        (self.port, &self.protocol) == (other.port, &other.protocol)
+            && (all || self.address == other.address)
+    }
+}
+
 /// What an admitted pod has taken.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Taken {
     requests: Amounts,
-    host_ports: BTreeSet<(String, i32)>,
+    host_ports: Vec<HostPort>,
 }
 
 impl Taken {
     pub(crate) fn by(pod: &Pod) -> Self {
         let ports = spec::all_containers(pod).flat_map(|(_, c)| c.ports.iter().flatten());
         let host_port = |p: &k8s_openapi::api::core::v1::ContainerPort| {
-            let protocol = p.protocol.clone().unwrap_or_else(|| "TCP".into());
-            Some((protocol, p.host_port.filter(|&port| port > 0)?))
+            let given = p.host_ip.clone().filter(|address| !address.is_empty());
+            Some(HostPort {
+                protocol: p.protocol.clone().unwrap_or_else(|| "TCP".into()),
+                port: p.host_port.filter(|&port| port > 0)?,
+                address: given.unwrap_or_else(|| ALL_ADDRESSES.into()),
+            })
         };
         Self {
             requests: resources::pod_requests(pod),
             host_ports: ports.filter_map(host_port).collect(),
         }
+    }
+}
+
+impl Taken {
+    fn conflicts(&self, other: &Self) -> bool {
+        self.host_ports.iter().any(|own| other.host_ports.iter().any(|port| own.conflicts(port)))
     }
 }
 
@@ -62,9 +91,18 @@ impl Admitted {
         if self.0.contains_key(uid) {
             return Ok(());
         }
+        let os = spec::spec(pod).os.as_ref().map_or("linux", |os| os.name.as_str());
+        if os != "linux" {
+            return Err(Rejection {
+                reason: "PodOSNotSupported".into(),
+                message:
+                    "Pod was rejected: Failed to admit pod as the OS field doesn't match node OS"
+                        .into(),
+            });
+        }
         let taken = Taken::by(pod);
         self.fits(&taken, node)?;
-        if self.0.values().any(|t| !t.host_ports.is_disjoint(&taken.host_ports)) {
+        if self.0.values().any(|other| other.conflicts(&taken)) {
             let what = "node(s) didn't have free ports for the requested pod ports";
             return Err(predicate("NodePorts", what));
         }
@@ -92,7 +130,9 @@ impl Admitted {
             return Err(out_of("pods", 1, used, pods));
         }
         for (name, wanted) in &taken.requests {
-            if wanted.is_zero() {
+            // Resources of the cluster, which no node has, are no matter of the node.
+            let is_foreign = is_extended(name) && !allocatable.contains_key(name);
+            if wanted.is_zero() || is_foreign {
                 continue;
             }
             let unit = |a: orch_core::quantity::Amount| {
@@ -107,6 +147,13 @@ impl Admitted {
         }
         Ok(())
     }
+}
+
+/// Whether a resource is none of Kubernetes' own.
+fn is_extended(resource: &str) -> bool {
+    resource.contains('/')
+        && !resource.contains("kubernetes.io/")
+        && !resource.starts_with("requests.")
 }
 
 fn out_of(resource: &str, requested: i64, used: i64, capacity: i64) -> Rejection {
@@ -212,6 +259,10 @@ mod tests {
         assert!(refused.message.ends_with(expected), "{}", refused.message);
         admitted.release("1");
         assert_eq!(reason(&mut admitted, &pod("2", spec)), "");
+        let foreign = json!({ "containers": [
+            { "name": "a", "resources": { "requests": { "example.com/gpu": "1" } } },
+        ] });
+        assert_eq!(reason(&mut admitted, &pod("3", foreign)), "");
     }
 
     #[test]
@@ -232,5 +283,16 @@ mod tests {
         let fits = pod("1", spec(json!({ "nodeSelector": { "disk": "ssd" } })));
         assert_eq!(reason(&mut admitted, &fits), "");
         assert_eq!(reason(&mut admitted, &pod("2", spec(json!({})))), "NodePorts");
+        let mut admitted = Admitted::default();
+        let on = |address: &str| {
+            let port = json!({ "containerPort": 1, "hostPort": 81, "hostIP": address });
+            json!({ "containers": [{ "name": "a", "ports": [port] }] })
+        };
+        assert_eq!(reason(&mut admitted, &pod("3", on("10.0.0.1"))), "");
+        assert_eq!(reason(&mut admitted, &pod("4", on("127.0.0.1"))), "");
+        assert_eq!(reason(&mut admitted, &pod("5", on("127.0.0.1"))), "NodePorts");
+        assert_eq!(reason(&mut admitted, &pod("6", on(""))), "NodePorts");
+        let windows = spec(json!({ "os": { "name": "windows" } }));
+        assert_eq!(reason(&mut admitted, &pod("7", windows)), "PodOSNotSupported");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod};
+use k8s_openapi::api::core::v1::{Node, ObjectReference, PersistentVolumeClaim, Pod};
 use orch_core::{
     Client, Environment,
     event::{EventRecorder, EventType, Reporter, reference_to},
@@ -24,6 +24,16 @@ impl NodeEvents {
 
     pub(crate) fn of_pod<'a>(&'a self, pod: &'a Pod) -> PodEvents<'a> {
         PodEvents { recorder: &self.recorder, pod }
+    }
+
+    pub(crate) fn of_claim(
+        &self,
+        claim: &PersistentVolumeClaim,
+        kind: EventType,
+        reason: &str,
+        message: &str,
+    ) {
+        self.recorder.record(&reference_to(claim), kind, reason, reason, message);
     }
 
     pub(crate) fn of_node(&self, node: &Node, reason: &str, message: &str) {

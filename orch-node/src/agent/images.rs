@@ -6,9 +6,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use base64::Engine as _;
 use k8s_openapi::api::core::v1::{Container, Pod, Secret};
-use orch_core::{Client, Resources};
+use orch_core::{Client, Resources, backoff::Backoff};
 
-use super::{backoff::Backoff, events::PodEvents, spec};
+use super::{events::PodEvents, spec};
 use crate::runtime::{ImageError, ImageInfo, ImagePull, RegistryAuth};
 
 /// What pulling needs besides the container.

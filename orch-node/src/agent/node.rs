@@ -46,6 +46,12 @@ fn labels(context: &Context) -> BTreeMap<String, String> {
     labels
 }
 
+/// Leaves attaching volumes to the controller for that, as upstream's kubelet does.
+fn annotations() -> BTreeMap<String, String> {
+    const MANAGED: &str = "volumes.kubernetes.io/controller-managed-attach-detach";
+    BTreeMap::from([(MANAGED.to_owned(), "true".to_owned())])
+}
+
 /// Creates the node, or takes over the one of the same name; goes on trying until it is there.
 pub(super) async fn register(context: &Context) {
     loop {
@@ -71,6 +77,7 @@ async fn try_register(context: &Context) -> Result<Arc<Node>, ClientError> {
             metadata: ObjectMeta {
                 name: Some(context.node_name.clone()),
                 labels: Some(labels(context)),
+                annotations: Some(annotations()),
                 ..ObjectMeta::default()
             },
             spec: Some(NodeSpec {
@@ -83,6 +90,7 @@ async fn try_register(context: &Context) -> Result<Arc<Node>, ClientError> {
     };
     let mut node = (*known).clone();
     node.metadata.labels.get_or_insert_default().extend(labels(context));
+    node.metadata.annotations.get_or_insert_default().extend(annotations());
     if node == *known {
         return Ok(known);
     }
@@ -112,8 +120,7 @@ async fn write_status(context: &Context, force: bool) -> Result<bool, ClientErro
     let nodes = Resources::<Node>::all(context.client.clone());
     let mut tries = 1;
     loop {
-        let known = nodes.get(&context.node_name).await?;
-        *context.node.lock() = known.clone();
+        let known = read(context).await?;
         let mut node = (*known).clone();
         node.status = Some(status(context, &known).await);
         if !force && same(&node, &known) {
@@ -144,6 +151,14 @@ fn tell_readiness(context: &Context, old: &Node, new: &Node) {
     }
 }
 
+/// Reads the node, and keeps it as what is known of it.
+pub(super) async fn read(context: &Context) -> Result<Arc<Node>, ClientError> {
+    let nodes = Resources::<Node>::all(context.client.clone());
+    let node = nodes.get(&context.node_name).await?;
+    *context.node.lock() = node.clone();
+    Ok(node)
+}
+
 /// Equal but for the heartbeats.
 fn same(a: &Node, b: &Node) -> bool {
     let without_heartbeats = |node: &Node| {
@@ -165,9 +180,12 @@ async fn status(context: &Context, known: &Node) -> NodeStatus {
             .push(NodeAddress { type_: "Hostname".into(), address: context.node_name.clone() });
     }
     let endpoint = DaemonEndpoint { port: i32::from(options.server_port) };
+    // What somebody else says that the node has stays; nothing is reserved of anything.
+    let mut capacity = old.capacity.clone().unwrap_or_default();
+    capacity.extend(options.machine.capacity.clone());
     NodeStatus {
-        capacity: Some(options.machine.capacity.clone()),
-        allocatable: Some(options.machine.capacity.clone()),
+        allocatable: Some(capacity.clone()),
+        capacity: Some(capacity),
         conditions: Some(conditions(context, &old).await),
         addresses: Some(addresses),
         daemon_endpoints: Some(NodeDaemonEndpoints { kubelet_endpoint: Some(endpoint) }),

@@ -1,7 +1,7 @@
 //! A pod's status from its spec and from what runs.
 //!
 //! Source: `pkg/kubelet/kubelet_pods.go` (`generateAPIPodStatus`, `getPhase`,
-//! `convertToAPIContainerStatuses`), `pkg/kubelet/status/generate.go`.
+//! `convertToAPIContainerStatuses`, `rejectPod`).
 
 use std::collections::HashMap;
 
@@ -9,14 +9,15 @@ use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{
         Container, ContainerState as ApiState, ContainerStateRunning, ContainerStateTerminated,
-        ContainerStateWaiting, ContainerStatus as ApiContainerStatus, HostIP, Pod, PodCondition,
-        PodIP, PodStatus,
+        ContainerStateWaiting, ContainerStatus as ApiContainerStatus, HostIP, Pod, PodIP,
+        PodStatus, VolumeMountStatus,
     },
     apimachinery::pkg::apis::meta::v1::Time,
 };
 use orch_core::clock::to_seconds;
 
 use super::{
+    conditions,
     plan::{Observed, ProbeResults},
     resources,
     spec::{self, ProbeKind, Role},
@@ -36,6 +37,8 @@ pub(crate) struct StatusInput<'a> {
     pub(crate) messages: &'a HashMap<String, String>,
     /// Why the pod as a whole has failed, if it has.
     pub(crate) failure: Option<&'a Why>,
+    /// Whether the node has refused it: then it never had a container here.
+    pub(crate) rejected: bool,
     /// Whether nothing is started any more.
     pub(crate) ending: bool,
     pub(crate) host_ips: &'a [std::net::IpAddr],
@@ -43,13 +46,16 @@ pub(crate) struct StatusInput<'a> {
     pub(crate) now: Timestamp,
 }
 
-fn time(at: Timestamp) -> Option<Time> {
+pub(super) fn time(at: Timestamp) -> Option<Time> {
     Some(Time(to_seconds(at)))
 }
 
 /// The status to be written.
 pub(crate) fn pod_status(pod: &Pod, input: &StatusInput<'_>) -> PodStatus {
     let old = spec::status(pod);
+    if let Some(why) = input.failure.filter(|_| input.rejected) {
+        return rejected_status(pod, why, input.now);
+    }
     let inits: Vec<_> = spec::init_containers(pod)
         .iter()
         .map(|c| container_status(pod, spec::init_role(c), c, input))
@@ -68,7 +74,7 @@ pub(crate) fn pod_status(pod: &Pod, input: &StatusInput<'_>) -> PodStatus {
         Some(ended @ ("Succeeded" | "Failed")) => ended,
         _ => phase,
     };
-    let conditions = conditions(pod, phase, &inits, &mains, input);
+    let conditions = conditions::of(pod, phase, &inits, &mains, input);
     let sandbox_ips = input.observed.sandboxes.first().map(|s| s.ips.as_slice());
     let host_network = spec::spec(pod).host_network == Some(true);
     let ips = if host_network { input.host_ips } else { sandbox_ips.unwrap_or_default() };
@@ -90,6 +96,25 @@ pub(crate) fn pod_status(pod: &Pod, input: &StatusInput<'_>) -> PodStatus {
         qos_class: old.qos_class.clone().or_else(|| Some(resources::qos_class(pod).into())),
         observed_generation: pod.metadata.generation,
         ..old.clone()
+    }
+}
+
+/// Of a pod that is refused nothing is told but why.
+fn rejected_status(pod: &Pod, (reason, message): &Why, now: Timestamp) -> PodStatus {
+    let old = spec::status(pod);
+    let others = old.conditions.iter().flatten();
+    let kept: Vec<_> =
+        others.filter(|c| !conditions::OWN.contains(&c.type_.as_str())).cloned().collect();
+    PodStatus {
+        phase: Some("Failed".into()),
+        reason: Some(reason.clone()),
+        message: Some(message.clone()),
+        qos_class: old.qos_class.clone().or_else(|| Some(resources::qos_class(pod).into())),
+        start_time: old.start_time.clone().or_else(|| time(now)),
+        conditions: (!kept.is_empty()).then_some(kept),
+        resource_claim_statuses: old.resource_claim_statuses.clone(),
+        observed_generation: pod.metadata.generation,
+        ..PodStatus::default()
     }
 }
 
@@ -141,7 +166,13 @@ fn container_status(
 ) -> ApiContainerStatus {
     let name = &container.name;
     let image = container.image.clone().unwrap_or_default();
-    let base = ApiContainerStatus { name: name.clone(), image, ..ApiContainerStatus::default() };
+    let mounts = volume_mounts(container);
+    let base = ApiContainerStatus {
+        name: name.clone(),
+        image,
+        volume_mounts: (!mounts.is_empty()).then_some(mounts),
+        ..ApiContainerStatus::default()
+    };
     let why = input.waiting.get(name);
     let Some(latest) = input.observed.latest(name) else {
         return unseen(pod, base, why, input);
@@ -186,13 +217,42 @@ fn container_status(
         state: Some(state),
         last_state,
         ready,
-        started: Some(if role == Role::Init { false } else { started }),
+        started: Some(started),
         restart_count: restart_count(latest),
         image_id: latest.image_id.clone(),
         container_id: Some(format!("{}://{}", input.runtime_name, latest.id)),
         allocated_resources: resources.as_ref().and_then(|r| r.requests.clone()),
         resources,
         ..base
+    }
+}
+
+/// What is mounted. What is read-only is not so below other mounts: no runtime here does that.
+fn volume_mounts(container: &Container) -> Vec<VolumeMountStatus> {
+    let mounts = container.volume_mounts.iter().flatten();
+    let told = mounts.map(|mount| {
+        let read_only = mount.read_only == Some(true);
+        VolumeMountStatus {
+            name: mount.name.clone(),
+            mount_path: mount.mount_path.clone(),
+            read_only: read_only.then_some(true),
+            recursive_read_only: read_only.then(|| "Disabled".into()),
+            ..VolumeMountStatus::default()
+        }
+    });
+    told.collect()
+}
+
+/// The end of a container that ran and of which nothing is left.
+fn lost(message: &str) -> ApiState {
+    ApiState {
+        terminated: Some(ContainerStateTerminated {
+            exit_code: 137,
+            reason: Some("ContainerStatusUnknown".into()),
+            message: Some(message.into()),
+            ..ContainerStateTerminated::default()
+        }),
+        ..ApiState::default()
     }
 }
 
@@ -208,34 +268,28 @@ fn unseen(
     if let Some(ended) = ended {
         return ended.clone();
     }
+    let default =
+        if spec::init_containers(pod).is_empty() { "ContainerCreating" } else { "PodInitializing" };
     let ran = old.filter(|o| o.state.as_ref().is_some_and(|s| s.running.is_some()));
     if let Some(ran) = ran {
-        let lost = ApiState {
-            terminated: Some(ContainerStateTerminated {
-                exit_code: 137,
-                reason: Some("ContainerStatusUnknown".into()),
-                message: Some(
-                    "The container could not be located when the pod was terminated".into(),
-                ),
-                ..ContainerStateTerminated::default()
-            }),
-            ..ApiState::default()
-        };
-        let (state, last_state) = if input.ending {
-            (lost, None)
+        let state = if input.ending {
+            lost("The container could not be located when the pod was terminated")
         } else {
-            (waiting(why, "ContainerCreating"), Some(lost))
+            waiting(why, default)
         };
+        let before = "The container could not be located when the pod was deleted.  \
+                      The container used to be Running";
         return ApiContainerStatus {
             state: Some(state),
-            last_state,
+            last_state: Some(lost(before)),
             ready: false,
             started: Some(false),
+            // Unless the pod goes, it is about to start again.
+            restart_count: ran.restart_count + i32::from(!spec::is_terminating(pod)),
+            container_id: None,
             ..ran.clone()
         };
     }
-    let default =
-        if spec::init_containers(pod).is_empty() { "ContainerCreating" } else { "PodInitializing" };
     let (restarts, last_state) = old.map_or((0, None), |o| (o.restart_count, o.last_state.clone()));
     ApiContainerStatus {
         state: Some(waiting(why, default)),
@@ -278,10 +332,14 @@ fn phase(
     ending: bool,
 ) -> &'static str {
     let never = spec::restart_policy(pod) == "Never";
-    let (mut pending_init, mut failed_init) = (false, false);
+    let (mut pending_init, mut failed_init, mut sidecars) = (false, false, 0);
+    let counts = count(mains);
     for (container, status) in spec::init_containers(pod).iter().zip(inits) {
         if spec::is_sidecar(container) {
             pending_init |= status.started != Some(true);
+            // As long as one runs, the pod does.
+            let runs = status.state.as_ref().is_some_and(|state| state.running.is_some());
+            sidecars += usize::from(runs);
             continue;
         }
         let state = status.state.clone().unwrap_or_default();
@@ -291,7 +349,6 @@ fn phase(
         });
         pending_init |= ended.is_none_or(|t| t.exit_code != 0);
     }
-    let counts = count(mains);
     if failed_init && never {
         return "Failed";
     }
@@ -299,7 +356,7 @@ fn phase(
     if (pending_init && !ran) || counts.waiting > 0 {
         return if ending { "Failed" } else { "Pending" };
     }
-    if counts.running > 0 {
+    if counts.running + sidecars > 0 {
         return "Running";
     }
     let all_succeeded = counts.succeeded == counts.stopped;
@@ -314,102 +371,86 @@ fn phase(
     }
 }
 
-struct Conditions<'a> {
-    pod: &'a Pod,
-    now: Timestamp,
-    all: Vec<PodCondition>,
-}
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
 
-impl Conditions<'_> {
-    fn set(&mut self, type_: &str, value: bool, reason: &str, message: String) {
-        let status = if value { "True" } else { "False" };
-        let old = spec::status(self.pod).conditions.iter().flatten().find(|c| c.type_ == type_);
-        let since = old.filter(|c| c.status == status).and_then(|c| c.last_transition_time.clone());
-        self.all.push(PodCondition {
-            type_: type_.into(),
-            status: status.into(),
-            reason: (!reason.is_empty()).then(|| reason.into()),
-            message: (!message.is_empty()).then_some(message),
-            last_transition_time: since.or_else(|| time(self.now)),
-            last_probe_time: None,
-            observed_generation: self.pod.metadata.generation,
-        });
-    }
-}
+    use super::*;
+    use crate::runtime::ContainerId;
 
-fn names(statuses: &[&ApiContainerStatus]) -> String {
-    statuses.iter().map(|s| s.name.as_str()).collect::<Vec<_>>().join(" ")
-}
+    struct NoProbes;
 
-fn conditions(
-    pod: &Pod,
-    phase: &str,
-    inits: &[ApiContainerStatus],
-    mains: &[ApiContainerStatus],
-    input: &StatusInput<'_>,
-) -> Vec<PodCondition> {
-    let mut set = Conditions { pod, now: input.now, all: Vec::new() };
-    let host_network = spec::spec(pod).host_network == Some(true);
-    let networked =
-        input.observed.ready_sandbox().is_some_and(|s| host_network || !s.ips.is_empty());
-    set.set("PodReadyToStartContainers", networked, "", String::new());
-
-    let sidecars = |s: &ApiContainerStatus| {
-        spec::init_containers(pod).iter().any(|c| c.name == s.name && spec::is_sidecar(c))
-    };
-    let incomplete: Vec<_> = inits
-        .iter()
-        .filter(|s| if sidecars(s) { s.started != Some(true) } else { !s.ready })
-        .collect();
-    let ran = mains.iter().any(|s| s.container_id.is_some());
-    match phase {
-        "Succeeded" => set.set("Initialized", true, "PodCompleted", String::new()),
-        _ if incomplete.is_empty() || ran => set.set("Initialized", true, "", String::new()),
-        _ => {
-            let text = format!("containers with incomplete status: [{}]", names(&incomplete));
-            set.set("Initialized", false, "ContainersNotInitialized", text);
+    impl ProbeResults for NoProbes {
+        fn result(&self, _: &ContainerId, _: ProbeKind) -> Option<bool> {
+            None
         }
     }
-    let unready: Vec<_> =
-        inits.iter().filter(|s| sidecars(s)).chain(mains).filter(|s| !s.ready).collect();
-    let (ready, reason, message) = match phase {
-        "Succeeded" => (false, "PodCompleted", String::new()),
-        "Failed" => (false, "PodFailed", String::new()),
-        _ if unready.is_empty() => (true, "", String::new()),
-        _ => {
-            let text = format!("containers with unready status: [{}]", names(&unready));
-            (false, "ContainersNotReady", text)
-        }
-    };
-    let gates = if ready { unmet_gates(pod) } else { None };
-    match gates {
-        Some(text) => set.set("Ready", false, "ReadinessGatesNotReady", text),
-        None => set.set("Ready", ready, reason, message.clone()),
-    }
-    set.set("ContainersReady", ready, reason, message);
-    set.set("PodScheduled", true, "", String::new());
-    let mut all = set.all;
-    let own: Vec<String> = all.iter().map(|c| c.type_.clone()).collect();
-    let others = spec::status(pod).conditions.iter().flatten();
-    all.extend(others.filter(|c| !own.contains(&c.type_)).cloned());
-    all
-}
 
-fn unmet_gates(pod: &Pod) -> Option<String> {
-    let mut unmet = Vec::new();
-    for gate in spec::spec(pod).readiness_gates.iter().flatten() {
-        let name = &gate.condition_type;
-        let found = spec::status(pod).conditions.iter().flatten().find(|c| c.type_ == *name);
-        match found {
-            None => unmet.push(format!(
-                "corresponding condition of pod readiness gate \"{name}\" does not exist."
-            )),
-            Some(c) if c.status != "True" => unmet.push(format!(
-                "the status of pod readiness gate \"{name}\" is not \"True\", but {}",
-                c.status
-            )),
-            Some(_) => {}
-        }
+    /// The status of a pod of which the runtime has nothing.
+    fn check(pod: Value, ending: bool) -> Value {
+        let observed = Observed { sandboxes: Vec::new(), containers: Vec::new() };
+        let input = StatusInput {
+            observed: &observed,
+            probes: &NoProbes,
+            waiting: &HashMap::new(),
+            messages: &HashMap::new(),
+            failure: None,
+            rejected: false,
+            ending,
+            host_ips: &[],
+            runtime_name: "simulated",
+            now: Timestamp::UNIX_EPOCH,
+        };
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        serde_json::to_value(pod_status(&pod, &input)).unwrap()
     }
-    (!unmet.is_empty()).then(|| unmet.join(", "))
+
+    fn ran() -> Value {
+        let running = json!({ "running": { "startedAt": "2023-01-01T00:00:00Z" } });
+        let mounts = json!([
+            { "name": "data", "mountPath": "/data" },
+            { "name": "token", "mountPath": "/token", "readOnly": true },
+        ]);
+        json!({
+            "spec": { "containers": [{ "name": "a", "image": "i", "volumeMounts": mounts }] },
+            "status": { "phase": "Running", "containerStatuses": [{
+                "name": "a", "image": "i", "imageID": "x", "ready": true, "restartCount": 2,
+                "containerID": "simulated://c", "state": running,
+            }] },
+        })
+    }
+
+    #[test]
+    fn a_container_that_is_lost_has_ended() {
+        let status = &check(ran(), false)["containerStatuses"][0];
+        assert_eq!(status["state"]["waiting"]["reason"], "ContainerCreating");
+        let last = &status["lastState"]["terminated"];
+        assert_eq!(
+            (&last["reason"], &last["exitCode"]),
+            (&json!("ContainerStatusUnknown"), &json!(137))
+        );
+        assert_eq!((&status["restartCount"], &status["containerID"]), (&json!(3), &Value::Null));
+        let status = check(ran(), true);
+        assert_eq!(status["phase"], "Failed");
+        let ended = &status["containerStatuses"][0]["state"]["terminated"];
+        let message = "The container could not be located when the pod was terminated";
+        assert_eq!(ended["message"], message);
+    }
+
+    #[test]
+    fn mounts_of_containers_that_wait_are_told() {
+        let mut pod = ran();
+        pod["status"] = json!({});
+        let status = &check(pod, false)["containerStatuses"][0];
+        assert_eq!(
+            status["volumeMounts"],
+            json!([
+                { "name": "data", "mountPath": "/data" },
+                {
+                    "name": "token", "mountPath": "/token",
+                    "readOnly": true, "recursiveReadOnly": "Disabled",
+                },
+            ])
+        );
+    }
 }

@@ -11,13 +11,14 @@ use std::{
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use orch_core::{Resources, client::DeleteOptions};
+use orch_core::{Resources, backoff::Backoff, client::DeleteOptions};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::{
     Context,
-    backoff::Backoff,
+    admission::Rejection,
+    node,
     plan::{Observed, plan},
     probes::Probes,
     rotate, spec,
@@ -71,6 +72,8 @@ pub(super) struct PodWorker {
     desired: watch::Receiver<Desired>,
     changed: Arc<Notify>,
     failure: Option<Why>,
+    /// Whether the failure is that the node refused the pod.
+    rejected: bool,
     written: Option<PodStatus>,
     admitted: bool,
 }
@@ -91,6 +94,7 @@ impl PodWorker {
             messages: HashMap::new(),
             pre_stopped: Mutex::default(),
             failure: None,
+            rejected: false,
             written: None,
             admitted: false,
             context,
@@ -177,9 +181,14 @@ impl PodWorker {
     async fn try_sync(&mut self) -> Result<Duration, RuntimeError> {
         let mut observed = self.observe().await?;
         if spec::is_terminal(&self.pod) {
+            if observed.sandboxes.is_empty() && observed.containers.is_empty() {
+                // Of what left nothing behind there is nothing new to tell.
+                self.release();
+                return Ok(self.context.options.resync);
+            }
             return self.settle(&observed).await;
         }
-        if let Some(failure) = self.fails_now(&observed) {
+        if let Some(failure) = self.fails_now(&observed).await {
             self.failure = Some(failure);
             return self.settle(&observed).await;
         }
@@ -208,20 +217,18 @@ impl PodWorker {
     }
 
     /// Whether the pod must not run at all: it does not fit, or its time is over.
-    fn fails_now(&mut self, observed: &Observed) -> Option<Why> {
+    async fn fails_now(&mut self, observed: &Observed) -> Option<Why> {
         if !self.admitted {
-            let node = self.context.node.lock().clone();
-            let mut admitted = self.context.admitted.lock();
             if observed.sandboxes.is_empty() {
-                if let Err(rejection) = admitted.admit(&self.pod, &node) {
-                    drop(admitted);
+                if let Some(rejection) = self.rejection().await {
                     let events = self.context.events.of_pod(&self.pod);
                     let text = rejection.message.trim_start_matches("Pod was rejected: ");
                     events.warn(None, &rejection.reason, text);
+                    self.rejected = true;
                     return Some((rejection.reason, rejection.message));
                 }
             } else {
-                admitted.keep(&self.pod);
+                self.context.admitted.lock().keep(&self.pod);
             }
             self.admitted = true;
         }
@@ -232,6 +239,23 @@ impl PodWorker {
             return Some(("DeadlineExceeded".into(), message.into()));
         }
         None
+    }
+
+    /// Why the node cannot take the pod. What is known of the node may be older than what the
+    /// scheduler has seen of it; it is read again before anything is refused.
+    async fn rejection(&self) -> Option<Rejection> {
+        let known = self.context.node.lock().clone();
+        let first = self.context.admitted.lock().admit(&self.pod, &known).err()?;
+        loop {
+            match node::read(&self.context).await {
+                Ok(node) => return self.context.admitted.lock().admit(&self.pod, &node).err(),
+                Err(error) if error.is_not_found() => return Some(first),
+                Err(error) => {
+                    tracing::debug!(pod = spec::full_name(&self.pod), %error, "not judged yet");
+                    self.context.environment.clock.sleep(RETRY).await;
+                }
+            }
+        }
     }
 
     fn until_deadline(&self) -> Duration {
@@ -378,6 +402,7 @@ impl PodWorker {
             waiting: &self.waiting,
             messages: &self.messages,
             failure: self.failure.as_ref(),
+            rejected: self.rejected,
             ending,
             host_ips: &host_ips,
             runtime_name: &self.context.info.name,

@@ -1,7 +1,10 @@
 //! PersistentVolumeClaims on volumes of this machine (`local`, `hostPath`).
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
-use orch_core::Resources;
+use orch_core::{
+    Resources,
+    claim::{PodClaim, check_made_for},
+};
 
 use super::{PreparedVolume, VolumeError, Volumes, host_path, run_blocking};
 use crate::agent::spec;
@@ -10,13 +13,16 @@ impl Volumes {
     pub(super) async fn claim(
         &self,
         pod: &Pod,
-        name: &str,
+        wanted: &PodClaim,
         read_only: bool,
     ) -> Result<PreparedVolume, VolumeError> {
-        let namespace = spec::namespace(pod);
+        let (namespace, name) = (spec::namespace(pod), wanted.name.as_str());
         let claims = Resources::<PersistentVolumeClaim>::namespaced(self.client.clone(), namespace);
         let missing = || VolumeError::Source(format!("persistentvolumeclaim \"{name}\" not found"));
         let claim = claims.get_opt(name).await?.ok_or_else(missing)?;
+        if wanted.is_ephemeral {
+            check_made_for(pod, &claim).map_err(|error| VolumeError::Source(error.to_string()))?;
+        }
         let phase = claim.status.as_ref().and_then(|s| s.phase.as_deref());
         let volume = claim.spec.as_ref().and_then(|s| s.volume_name.as_deref());
         let (Some("Bound"), Some(volume)) = (phase, volume.filter(|v| !v.is_empty())) else {
@@ -38,6 +44,7 @@ impl Volumes {
             return Err(VolumeError::NotSupported(text));
         };
         prepared.read_only |= read_only;
+        self.finish_growing(pod, &claim, &volume, read_only).await?;
         Ok(prepared)
     }
 

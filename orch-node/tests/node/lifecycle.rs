@@ -198,6 +198,10 @@ async fn a_pod_that_does_not_fit_is_rejected() {
     cluster.create("big", json!({}), spec).await;
     let pod = cluster.until("big", |s| phase(s) == "Failed").await;
     assert_eq!(pod.status.as_ref().unwrap().reason.as_deref(), Some("OutOfcpu"));
+    // It never was on the node, so nothing else is told of it.
+    let status = pod.status.as_ref().unwrap();
+    assert_eq!((&status.conditions, &status.container_statuses), (&None, &None));
+    assert!(status.start_time.is_some() && status.qos_class.is_some());
 }
 
 #[tokio::test(start_paused = true)]

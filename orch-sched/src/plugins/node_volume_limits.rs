@@ -11,11 +11,11 @@ use k8s_openapi::api::{
 };
 use orch_core::{
     Key,
+    claim::{PodClaim, claims_of},
     informer::{Informer, Informers},
 };
 
 use self::in_tree::{InTree, of_class, of_pod, of_volume};
-use super::volume_binding::claim_names;
 use crate::{
     cycle_state::CycleState,
     error::Fault,
@@ -89,7 +89,7 @@ impl NodeVolumeLimits {
             in_tree: Some(in_tree),
         });
         let mut found: BTreeSet<Attached> = inline.collect();
-        for (name, _) in claim_names(pod.pod()) {
+        for PodClaim { name, .. } in claims_of(pod.pod()) {
             match self.claims.get(&Key::new(pod.namespace(), name.as_str())) {
                 Some(claim) => found.extend(self.of_claim(&claim)),
                 None if strict => return Err(name),

@@ -9,11 +9,12 @@ use std::{
 
 use async_trait::async_trait;
 use k8s_openapi::api::{
-    core::v1::{PersistentVolume, PersistentVolumeClaim, Pod},
+    core::v1::{PersistentVolume, PersistentVolumeClaim},
     storage::v1::StorageClass,
 };
 use orch_core::{
     Client, ClientError, Key, Resources,
+    claim::{PodClaim, check_made_for, claims_of},
     client::{PatchKind, WatchOptions},
     informer::{Informer, Informers},
     quantity::Amount,
@@ -84,19 +85,6 @@ impl fmt::Debug for VolumeBinding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "VolumeBinding({} volumes promised)", self.promised.lock().len())
     }
-}
-
-/// The claims that a pod names, and whether each belongs to an ephemeral volume of the pod.
-pub(crate) fn claim_names(pod: &Pod) -> Vec<(String, bool)> {
-    let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
-    let name = pod.metadata.name.as_deref().unwrap_or_default();
-    let claims = volumes.iter().filter_map(|volume| {
-        if let Some(claim) = &volume.persistent_volume_claim {
-            return Some((claim.claim_name.clone(), false));
-        }
-        volume.ephemeral.as_ref().map(|_| (format!("{name}-{}", volume.name), true))
-    });
-    claims.collect()
 }
 
 fn is_bound(claim: &PersistentVolumeClaim) -> bool {
@@ -173,34 +161,45 @@ impl VolumeBinding {
         self.classes.get(&Key::cluster(name))
     }
 
+    /// A claim of the pod's that a volume may be looked for, or why the pod must wait for it.
+    fn usable(&self, pod: &PodInfo, one: PodClaim) -> Result<Arc<PersistentVolumeClaim>, Verdict> {
+        let PodClaim { name, is_ephemeral } = one;
+        let Some(claim) = self.claims.get(&Key::new(pod.namespace(), name.as_str())) else {
+            return Err(Verdict::unresolvable(if is_ephemeral {
+                format!(
+                    "waiting for ephemeral volume controller to create the \
+                     persistentvolumeclaim \"{name}\""
+                )
+            } else {
+                format!("persistentvolumeclaim \"{name}\" not found")
+            }));
+        };
+        let phase = claim.status.as_ref().and_then(|status| status.phase.as_deref());
+        if phase == Some("Lost") {
+            let volume = claim.spec.as_ref().and_then(|spec| spec.volume_name.clone());
+            return Err(Verdict::unresolvable(format!(
+                "persistentvolumeclaim \"{name}\" bound to non-existent persistentvolume \"{}\"",
+                volume.unwrap_or_default()
+            )));
+        }
+        if claim.metadata.deletion_timestamp.is_some() {
+            let words = format!("persistentvolumeclaim \"{name}\" is being deleted");
+            return Err(Verdict::unresolvable(words));
+        }
+        if is_ephemeral && let Err(error) = check_made_for(pod.pod(), &claim) {
+            return Err(Verdict::unresolvable(error.to_string()));
+        }
+        Ok(claim)
+    }
+
     /// Sorts the pod's claims, or says why the pod cannot run anywhere yet.
     fn claims_of(&self, pod: &PodInfo) -> Result<Claims, Verdict> {
         let (mut bound, mut unbound) = (Vec::new(), Vec::new());
         let mut immediate = false;
-        for (name, ephemeral) in claim_names(pod.pod()) {
-            let Some(claim) = self.claims.get(&Key::new(pod.namespace(), name.as_str())) else {
-                return Err(Verdict::unresolvable(if ephemeral {
-                    format!(
-                        "waiting for ephemeral volume controller to create the \
-                         persistentvolumeclaim \"{name}\""
-                    )
-                } else {
-                    format!("persistentvolumeclaim \"{name}\" not found")
-                }));
-            };
+        for one in claims_of(pod.pod()) {
+            let claim = self.usable(pod, one)?;
             let volume = claim.spec.as_ref().and_then(|spec| spec.volume_name.clone());
             let volume = volume.filter(|volume| !volume.is_empty());
-            let phase = claim.status.as_ref().and_then(|status| status.phase.as_deref());
-            if phase == Some("Lost") {
-                return Err(Verdict::unresolvable(format!(
-                    "persistentvolumeclaim \"{name}\" bound to non-existent persistentvolume \"{}\"",
-                    volume.unwrap_or_default()
-                )));
-            }
-            if claim.metadata.deletion_timestamp.is_some() {
-                let words = format!("persistentvolumeclaim \"{name}\" is being deleted");
-                return Err(Verdict::unresolvable(words));
-            }
             let delayed = self.class(&claim).is_some_and(|class| {
                 class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer")
             });
@@ -359,7 +358,7 @@ impl PreFilter for VolumeBinding {
         pod: &PodInfo,
         _: &Snapshot,
     ) -> Result<PreFiltered, Fault> {
-        if claim_names(pod.pod()).is_empty() {
+        if claims_of(pod.pod()).next().is_none() {
             return Ok(Verdict::Skip.into());
         }
         Ok(match self.claims_of(pod) {

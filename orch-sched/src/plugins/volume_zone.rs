@@ -5,10 +5,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use orch_core::{
     Key,
+    claim::claims_of,
     informer::{Informer, Informers},
 };
 
-use super::volume_binding::claim_names;
 use crate::{
     cycle_state::CycleState,
     error::Fault,
@@ -82,8 +82,7 @@ impl PreFilter for VolumeZone {
         pod: &PodInfo,
         _: &Snapshot,
     ) -> Result<PreFiltered, Fault> {
-        let claims = claim_names(pod.pod());
-        let zones = claims.iter().filter_map(|(claim, _)| self.zones(pod, claim));
+        let zones = claims_of(pod.pod()).filter_map(|claim| self.zones(pod, &claim.name));
         let zones: Vec<_> = zones.filter(|zones| !zones.is_empty()).collect();
         if zones.is_empty() {
             return Ok(Verdict::Skip.into());

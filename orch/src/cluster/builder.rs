@@ -1,7 +1,8 @@
 //! Assembles a cluster.
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, sync::Arc};
 
+use k8s_openapi::api::core::v1::NodeAddress;
 use orch_api::{
     ApiServer, Bootstrap, ServerOptions,
     admission::{LateClient, StorageObjectInUseProtection},
@@ -21,7 +22,10 @@ use orch_controllers::{
 };
 use orch_core::{Client, Environment, informer::Informers};
 use orch_node::{
-    AgentOptions, NodeAgent, runtime::simulated::SimulatedRuntime, server::NodeServer,
+    AgentOptions, NodeAgent,
+    addresses::{AddressRange, PodAddresses},
+    runtime::simulated::SimulatedRuntime,
+    server::NodeServer,
 };
 use orch_sched::{Plugin, Scheduler};
 use orch_store::{MemoryOptions, MemoryStore, Store};
@@ -30,6 +34,11 @@ use super::{
     Cluster, LocalDialer, NetworkSetup, NodeSetup, OwnInformers, Parts, ServeSetup, StartError,
     security,
 };
+
+/// Addresses of pods on simulated nodes.
+const SIMULATED_PODS: &str = "10.128.0.0/9";
+/// Addresses of simulated nodes.
+const SIMULATED_NODES: &str = "172.16.0.0/12";
 
 /// Takes what is to differ from the defaults, and starts the cluster.
 #[derive(Debug, Default)]
@@ -73,7 +82,8 @@ impl ClusterBuilder {
     }
 
     /// Adds `count` nodes whose containers are simulated: they start at once and run until they
-    /// are stopped, unless their pods' annotations say otherwise. Named `node-1` and so on.
+    /// are stopped, unless their pods' annotations say otherwise. Named `node-1` and so on. Nodes
+    /// have addresses out of 172.16.0.0/12 and pods out of 10.128.0.0/9, which lead nowhere.
     #[must_use]
     pub fn simulated_nodes(mut self, count: usize) -> Self {
         self.simulated += count;
@@ -205,9 +215,24 @@ impl ClusterBuilder {
     }
 
     fn add_simulated(&mut self, environment: &Environment) {
+        let pods = AddressRange::new(SIMULATED_PODS).expect("a constant that is a range");
+        let nodes = AddressRange::new(SIMULATED_NODES).expect("a constant that is a range");
+        let pods: Arc<dyn PodAddresses> = Arc::new(pods);
         for number in 1..=self.simulated {
+            let name = format!("node-{number}");
+            // What has no address any more has none: nothing but numbers is shared.
+            let address = nodes.allocate(&name).ok();
+            let internal = |address: IpAddr| NodeAddress {
+                address: address.to_string(),
+                type_: "InternalIP".to_owned(),
+            };
+            let options = AgentOptions {
+                addresses: address.map(internal).into_iter().collect(),
+                pod_addresses: Some(pods.clone()),
+                ..AgentOptions::default()
+            };
             let runtime = Arc::new(SimulatedRuntime::new(environment.clone()));
-            self.nodes.push(NodeSetup::new(format!("node-{number}"), runtime));
+            self.nodes.push(NodeSetup::new(name, runtime).options(options));
         }
     }
 
@@ -292,7 +317,9 @@ impl ClusterBuilder {
             options.controllers.clone_from(names);
         }
         if let Some(folder) = &self.volumes {
-            options.provisioners.push(Arc::new(LocalPath::new(LocalPathOptions::new(folder))));
+            let local = Arc::new(LocalPath::new(LocalPathOptions::new(folder)));
+            options.provisioners.push(local.clone());
+            options.expanders.push(local);
         }
         let mut manager = Manager::new();
         manager.extend(standard(informers, &options)?);

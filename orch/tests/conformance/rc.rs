@@ -5,11 +5,15 @@ use k8s_openapi::api::core::v1::{
 };
 use kube::{
     Api, ResourceExt as _,
-    api::{ListParams, PostParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::json;
 
-use crate::world::{MINUTE, World, eventually, replication_controller, update};
+use crate::{
+    running::{POD_START, ready, selected},
+    watching::{Change, Watching, version},
+    world::{MINUTE, World, eventually, patch, pod_template, replication_controller, update},
+};
 
 async fn counted(world: &World, name: &str, wanted: i32) {
     eventually(&format!("{wanted} replicas are counted"), MINUTE, async || {
@@ -116,5 +120,82 @@ async fn should_get_and_update_a_replicationcontroller_scale() {
         api.replace_scale(name, &PostParams::default(), &scale).await.expect("it is scaled");
     assert_eq!(scaled.spec.and_then(|spec| spec.replicas), Some(2));
     counted(&world, name, 2).await;
+    world.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn should_adopt_matching_pods_on_creation() {
+    let (world, name) = (World::start(1).await, "pod-adoption");
+    let (pods, labels) = (world.api::<Pod>(), json!({"name": name}));
+    let mut orphan = pod_template(&labels);
+    orphan["metadata"]["name"] = json!(name);
+    world.create::<Pod>(orphan).await;
+    ready(&pods, name).await;
+    let rc: ReplicationController = world.create(replication_controller(name, 1, &labels)).await;
+    eventually("the orphan is adopted", MINUTE, async || {
+        let pod = pods.get(name).await.expect("there");
+        let mut owners = pod.owner_references().iter();
+        let owned = owners.any(|o| o.controller == Some(true) && Some(&o.uid) == rc.uid().as_ref());
+        owned.then_some(())
+    })
+    .await;
+    assert_eq!(world.count::<Pod>().await, 1);
+    world.shutdown().await;
+}
+
+/// How many replicas there are, and how many of them are Ready.
+fn replicas(rc: &ReplicationController) -> (i32, i32) {
+    let status = rc.status.clone().unwrap_or_default();
+    (status.replicas, status.ready_replicas.unwrap_or_default())
+}
+
+#[tokio::test(start_paused = true)]
+async fn should_test_the_lifecycle_of_a_replicationcontroller() {
+    let (world, name, selector) = (World::start(1).await, "rc-test", "test-rc-static=true");
+    let api: Api<ReplicationController> = world.api();
+    let labels = json!({"test-rc-static": "true"});
+    let mut rc = replication_controller(name, 1, &labels);
+    rc["metadata"]["labels"] = labels;
+    let params = PatchParams::default();
+    let mut watching = Watching::labelled(&api, selector, &version(&api).await).await;
+    // The changes are looked through in order, each once.
+    let modified = |change, _: &ReplicationController| change == Change::Modified;
+
+    world.create::<ReplicationController>(rc).await;
+    assert_eq!(watching.next().await.0, Change::Added);
+    watching.until("a replica is Ready", POD_START, |_, rc| replicas(rc) == (1, 1)).await;
+    let patched = patch(&api, name, json!({"metadata": {"labels": {"test-rc": "patched"}}})).await;
+    assert_eq!(patched.labels().get("test-rc").map(String::as_str), Some("patched"));
+    watching.until("it is modified", MINUTE, modified).await;
+
+    let none = Patch::Strategic(json!({"status": {"readyReplicas": 0, "availableReplicas": 0}}));
+    let patched = api.patch_status(name, &params, &none).await.expect("it is patched");
+    assert_eq!(replicas(&patched), (1, 0));
+    watching.until("it is modified", MINUTE, modified).await;
+    watching.until("the replica is counted", POD_START, |_, rc| replicas(rc).0 == 1).await;
+    let current = api.get_status(name).await.expect("the status is read");
+    assert_eq!(replicas(&current).0, 1);
+
+    let two = Patch::Strategic(json!({"spec": {"replicas": 2}}));
+    api.patch_scale(name, &params, &two).await.expect("it is scaled");
+    watching.until("it is modified", POD_START, modified).await;
+    watching.until("two replicas are Ready", POD_START, |_, rc| replicas(rc) == (2, 2)).await;
+    let mut current = api.get(name).await.expect("there");
+    assert_eq!(current.labels().get("test-rc").map(String::as_str), Some("patched"));
+    let status = current.status.as_mut().expect("a status");
+    (status.available_replicas, status.ready_replicas) = (Some(1), Some(1));
+    let replaced = api.replace_status(name, &PostParams::default(), &current).await;
+    replaced.expect("the status is replaced");
+    watching.until("it is modified", MINUTE, modified).await;
+
+    let everywhere: Api<ReplicationController> = Api::all(world.client.clone());
+    let found = selected(&everywhere, selector).await;
+    let is_ours = |rc: &ReplicationController| {
+        rc.name_any() == name && rc.labels().get("test-rc").is_some_and(|value| value == "patched")
+    };
+    assert!(found.iter().any(is_ours), "{found:?}");
+    let own = ListParams::default().labels(selector);
+    api.delete_collection(&DeleteParams::default(), &own).await.expect("they are deleted");
+    watching.until("it is deleted", MINUTE, |change, _| change == Change::Deleted).await;
     world.shutdown().await;
 }

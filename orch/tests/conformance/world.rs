@@ -18,12 +18,26 @@ pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 
 /// A kind of object as these tests handle it.
 pub(crate) trait Kind:
-    kube::Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned
+    kube::Resource<DynamicType = ()>
+    + Clone
+    + Debug
+    + Serialize
+    + DeserializeOwned
+    + Send
+    + Sync
+    + 'static
 {
 }
 
 impl<K> Kind for K where
-    K: kube::Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned
+    K: kube::Resource<DynamicType = ()>
+        + Clone
+        + Debug
+        + Serialize
+        + DeserializeOwned
+        + Send
+        + Sync
+        + 'static
 {
 }
 

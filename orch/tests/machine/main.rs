@@ -7,6 +7,7 @@ use libtest_mimic::{Arguments, Trial};
 use orch_core::testing::require::{Requirement, missing};
 
 mod bad_input;
+mod behaviours;
 mod clients;
 mod cluster;
 mod containerd;
@@ -29,6 +30,7 @@ fn main() {
         manifests::trials(),
         clients::trials(),
         kubectl::trials(),
+        behaviours::trials(),
     ];
     let trials = modules.into_iter().flatten().collect();
     libtest_mimic::run(&arguments, trials).exit();

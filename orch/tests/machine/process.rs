@@ -42,6 +42,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("process::rollouts_pause_resume_and_go_back", &[Kubectl], rollouts),
         trial("process::a_killed_process_comes_back", &[Kubectl], killed_process),
         trial("process::a_restart_adopts_what_runs", &[Kubectl], restart_adopts),
+        trial("process::a_set_keeps_its_data", &[Kubectl], set_keeps_data),
         trial("process::failing_containers_say_why", &[Kubectl], failing_containers),
         // Without a memory limit nothing would be killed.
         trial("process::too_much_memory_is_oom_killed", &[Kubectl, Root], oom_killed)
@@ -500,4 +501,80 @@ fn service_account() {
     assert!(listed.stdout.contains("demo-"), "{}", listed.stdout);
     assert!(with_token(&["delete", "pod", &pod, "-n", "default"]).failed().contains("(Forbidden)"));
     assert_eq!(cluster.kubectl(&["create", "token", "default"]).trim().split('.').count(), 3);
+}
+
+/// A StatefulSet of one pod that writes its version into its volume whenever it starts.
+fn diary(version: &str) -> String {
+    format!(
+        r#"
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {{name: diary}}
+spec:
+  serviceName: diary
+  selector: {{matchLabels: {{app: diary}}}}
+  template:
+    metadata: {{labels: {{app: diary}}}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: main
+        image: orch.dev/sh
+        command: [sh, -c, 'echo {version} >> "${{ORCH_VOLUME_DATA:-/tmp/orch-diary}}/log"; exec sleep 1000']
+        volumeMounts: [{{name: data, mountPath: /tmp/orch-diary}}]
+  volumeClaimTemplates:
+  - metadata: {{name: data}}
+    spec: {{accessModes: [ReadWriteOnce], resources: {{requests: {{storage: 1Mi}}}}}}
+"#
+    )
+}
+
+fn set_keeps_data() {
+    let cluster = up();
+    let settle = |cluster: &Cluster| {
+        cluster.kubectl(&["rollout", "status", "statefulset/diary", "--timeout=60s"]);
+        cluster.kubectl(&["wait", "--for=condition=Ready", "pod/diary-0", "--timeout=60s"]);
+    };
+    let volume = |cluster: &Cluster| field(cluster, "pvc/data-diary-0", ".spec.volumeName");
+    cluster.apply(&diary("one"));
+    settle(&cluster);
+    let name = volume(&cluster);
+    let path = field(&cluster, &format!("pv/{name}"), ".spec.hostPath.path");
+    let log = |expected: &[&str]| {
+        let path = Path::new(&path).join("log");
+        eventually("the diary is written", || {
+            let text = fs::read_to_string(&path).ok()?;
+            (text.lines().collect::<Vec<_>>() == expected).then_some(())
+        });
+    };
+    log(&["one"]);
+    // Another pod of the same name on the same node, another process, another version.
+    cluster.kubectl(&["delete", "pod", "diary-0"]);
+    settle(&cluster);
+    log(&["one", "one"]);
+    kill(Pid::from_raw(pid_of(&cluster, "diary-0")), Signal::SIGKILL).expect("its process");
+    log(&["one", "one", "one"]);
+    cluster.apply(&diary("two"));
+    settle(&cluster);
+    log(&["one", "one", "one", "two"]);
+    // The whole cluster, with the pod gone for the time between.
+    cluster.kubectl(&["scale", "statefulset/diary", "--replicas=0"]);
+    cluster.kubectl(&["wait", "--for=delete", "pod/diary-0", "--timeout=60s"]);
+    let cluster = cluster.again();
+    cluster.kubectl(&["scale", "statefulset/diary", "--replicas=1"]);
+    settle(&cluster);
+    log(&["one", "one", "one", "two", "two"]);
+    assert_eq!(volume(&cluster), name);
+
+    // The volume may grow; it goes with its claim, and only with that.
+    let more = r#"{"spec":{"resources":{"requests":{"storage":"5Mi"}}}}"#;
+    cluster.kubectl(&["patch", "pvc", "data-diary-0", "-p", more]);
+    let grown = "--for=jsonpath={.status.capacity.storage}=5Mi";
+    cluster.kubectl(&["wait", grown, "pvc/data-diary-0", "--timeout=60s"]);
+    cluster.kubectl(&["delete", "statefulset", "diary", "--timeout=60s"]);
+    cluster.kubectl(&["wait", "--for=delete", "pod/diary-0", "--timeout=60s"]);
+    assert!(Path::new(&path).exists());
+    cluster.kubectl(&["delete", "pvc", "data-diary-0", "--timeout=60s"]);
+    cluster.kubectl(&["wait", "--for=delete", &format!("pv/{name}"), "--timeout=60s"]);
+    assert!(!Path::new(&path).exists());
 }

@@ -3,7 +3,7 @@
 use orch_core::status::FieldError;
 use serde_json::{Value, json};
 
-use super::{SCALE, counts, rolling_defaults, selector, template, template_warnings};
+use super::{SCALE, counts, rolling_defaults, selector, template_matches, template_warnings};
 use crate::{
     kinds::{
         field::{Errors, Field, child, children, default_to, same, spec_of},
@@ -12,6 +12,19 @@ use crate::{
     names, printers,
     strategy::{Column, ScaleFields, Strategy, carry},
 };
+
+/// Checks what upstream checks of a set's template: its labels and annotations, at paths of their
+/// own. What the pods are to be is checked when they are made, with the volumes of their claims.
+///
+/// Source: `ValidatePodTemplateSpecForStatefulSet`.
+fn template_of(spec: &Field<'_>, errors: &mut Errors) {
+    template_matches(spec, errors);
+    let template = spec.get("template");
+    let meta = Field::new(&template.value["metadata"], template.path.clone());
+    metadata::labels(&meta, "labels", errors);
+    metadata::annotations(&meta, "annotations", errors);
+    pod_spec::must_restart_always(&template, "StatefulSet", errors);
+}
 
 /// The strategy of `statefulsets`.
 #[derive(Debug)]
@@ -84,7 +97,7 @@ impl Strategy for StatefulSet {
         );
         spec.get("ordinals").non_negative("start", &mut errors);
         selector(&spec, "statefulset", &mut errors);
-        template(&spec, "StatefulSet", &mut errors);
+        template_of(&spec, &mut errors);
         errors
     }
 

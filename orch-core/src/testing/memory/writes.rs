@@ -272,6 +272,14 @@ fn with_status(old: &Value, body: &Value) -> Value {
     if new["status"] == json!({}) && old.get("status").is_none() {
         new.as_object_mut().and_then(|object| object.remove("status"));
     }
+    for field in ["labels", "annotations"] {
+        let wanted = body.pointer(&format!("/metadata/{field}")).filter(|value| !value.is_null());
+        let Some(meta) = new.get_mut("metadata").and_then(Value::as_object_mut) else { continue };
+        match wanted {
+            Some(value) => meta.insert(field.into(), value.clone()),
+            None => meta.remove(field),
+        };
+    }
     new
 }
 

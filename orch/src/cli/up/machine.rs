@@ -15,13 +15,12 @@ use orch::{
     cluster::{NetworkSetup, NodeSetup, Proxy, ServeSetup},
     core::Environment,
     node::{
-        AgentOptions, NodeFolders, Runtime,
+        AgentOptions, NodeFolders,
         addresses::AddressRange,
         runtime::{
             DnsConfig, Inventory, RuntimeError,
             cri::CriRuntime,
             process::{ProcessOptions, ProcessRuntime},
-            simulated::SimulatedRuntime,
         },
     },
 };
@@ -144,14 +143,18 @@ impl Machine {
         if !matches!(self.kind, Kind::Simulated) {
             builder = builder.local_volumes(self.folder.join("volumes"));
         }
-        let host = hostname();
+        let (host, pods) = (hostname(), AddressRange::new(LOOPBACK_PODS));
+        let pods = Arc::new(pods.map_err(|error| Failure::of(&error, "this is a defect"))?);
         for number in 1..=arguments.nodes {
-            let name = match (&self.kind, arguments.nodes) {
-                (Kind::Simulated, _) => format!("node-{number}"),
-                (_, 1) => host.clone(),
-                _ => format!("{host}-{number}"),
+            let name = if arguments.nodes == 1 { host.clone() } else { format!("{host}-{number}") };
+            builder = match &self.kind {
+                Kind::Simulated => builder.simulated_nodes(1),
+                Kind::Cri(socket) => builder.node(self.cri_node(&name, socket)?),
+                Kind::Process => {
+                    let node = self.process_node(&name, arguments, environment, pods.clone());
+                    builder.node(node?)
+                }
             };
-            builder = builder.node(self.node(&name, arguments, environment)?);
         }
         Ok(builder)
     }
@@ -164,43 +167,43 @@ impl Machine {
         }
     }
 
-    fn node(
-        &self,
-        name: &str,
-        arguments: &UpArguments,
-        environment: &Environment,
-    ) -> Result<NodeSetup, Failure> {
-        let folder = self.folder.join("nodes").join(name);
+    fn node_folder(&self, name: &str) -> PathBuf {
+        self.folder.join("nodes").join(name)
+    }
+
+    fn node_options(&self, name: &str) -> AgentOptions {
         let address = |kind: &str, address: String| NodeAddress { address, type_: kind.to_owned() };
-        let mut options = AgentOptions {
+        AgentOptions {
             addresses: vec![
                 address("InternalIP", self.address.to_string()),
                 address("Hostname", name.to_owned()),
             ],
             host_dns: DnsConfig::of_host(),
+            folders: Some(NodeFolders::below(self.node_folder(name))),
             ..AgentOptions::default()
-        };
-        let runtime: Arc<dyn Runtime> = match &self.kind {
-            Kind::Simulated => Arc::new(SimulatedRuntime::new(environment.clone())),
-            Kind::Cri(socket) => {
-                options.folders = Some(NodeFolders::below(&folder));
-                let runtime = CriRuntime::new(socket);
-                let mend =
-                    "name the runtime's socket: --runtime cri=/run/containerd/containerd.sock";
-                Arc::new(runtime.map_err(|error| Failure::of(&error, mend))?)
-            }
-            Kind::Process => {
-                options.folders = Some(NodeFolders::below(&folder));
-                let range = AddressRange::new(LOOPBACK_PODS);
-                let range = range.map_err(|error| Failure::of(&error, "this is a defect"))?;
-                options.pod_addresses = Some(Arc::new(range));
-                let process = self.process_options(&folder, arguments)?;
-                let runtime = ProcessRuntime::open(process, environment.clone());
-                let mend = "choose a folder that can be written with --data-dir DIR";
-                Arc::new(runtime.map_err(|error| Failure::of(&error, mend))?)
-            }
-        };
-        Ok(NodeSetup::new(name, runtime).options(options))
+        }
+    }
+
+    fn cri_node(&self, name: &str, socket: &str) -> Result<NodeSetup, Failure> {
+        let mend = "name the runtime's socket: --runtime cri=/run/containerd/containerd.sock";
+        let runtime = CriRuntime::new(socket).map_err(|error| Failure::of(&error, mend))?;
+        Ok(NodeSetup::new(name, Arc::new(runtime)).options(self.node_options(name)))
+    }
+
+    /// A node of processes. All nodes take their pods' addresses from one range.
+    fn process_node(
+        &self,
+        name: &str,
+        arguments: &UpArguments,
+        environment: &Environment,
+        pods: Arc<AddressRange>,
+    ) -> Result<NodeSetup, Failure> {
+        let process = self.process_options(&self.node_folder(name), arguments)?;
+        let runtime = ProcessRuntime::open(process, environment.clone());
+        let mend = "choose a folder that can be written with --data-dir DIR";
+        let runtime = runtime.map_err(|error| Failure::of(&error, mend))?;
+        let options = AgentOptions { pod_addresses: Some(pods), ..self.node_options(name) };
+        Ok(NodeSetup::new(name, Arc::new(runtime)).options(options))
     }
 
     fn process_options(

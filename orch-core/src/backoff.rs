@@ -1,4 +1,4 @@
-//! Doubling delays per key.
+//! Doubling delays per key, counted on the clock of whoever asks.
 //!
 //! Source: `k8s.io/client-go/util/flowcontrol/backoff.go`.
 
@@ -6,10 +6,24 @@ use std::{collections::HashMap, hash::Hash, time::Duration};
 
 use jiff::Timestamp;
 
-/// Between tries of the same thing: 10 s at first, doubled by each, 5 minutes at most; forgotten
-/// when nothing failed for 10 minutes.
+/// How long to wait between tries of the same thing: longer after each, up to a limit; from the
+/// beginning again when nothing has failed for twice the limit.
+///
+/// ```
+/// use std::time::Duration;
+/// use jiff::Timestamp;
+/// use orch_core::backoff::Backoff;
+///
+/// let mut backoff = Backoff::new(Duration::from_secs(10), Duration::from_secs(300));
+/// let now = Timestamp::from_second(1_700_000_000)?;
+/// assert!(backoff.remaining_since_update(&"web", now).is_none());
+/// backoff.next("web", now, now);
+/// let (delay, left) = backoff.remaining_since_update(&"web", now).unwrap();
+/// assert_eq!((delay.as_secs(), left.as_secs()), (10, 10));
+/// # Ok::<(), jiff::Error>(())
+/// ```
 #[derive(Debug)]
-pub(crate) struct Backoff<K> {
+pub struct Backoff<K> {
     entries: HashMap<K, Entry>,
     initial: Duration,
     max: Duration,
@@ -26,13 +40,14 @@ fn since(now: Timestamp, then: Timestamp) -> Duration {
 }
 
 impl<K: Hash + Eq> Backoff<K> {
-    pub(crate) fn new(initial: Duration, max: Duration) -> Self {
+    /// The first delay, and the longest one.
+    pub fn new(initial: Duration, max: Duration) -> Self {
         Self { entries: HashMap::new(), initial, max }
     }
 
     /// The delay that applies to `key` and how much of it is left, counted from `event`; `None`
     /// if it may be tried now.
-    pub(crate) fn remaining(
+    pub fn remaining(
         &self,
         key: &K,
         event: Timestamp,
@@ -47,16 +62,12 @@ impl<K: Hash + Eq> Backoff<K> {
     }
 
     /// As [`Backoff::remaining`], counted from the last failure.
-    pub(crate) fn remaining_since_update(
-        &self,
-        key: &K,
-        now: Timestamp,
-    ) -> Option<(Duration, Duration)> {
+    pub fn remaining_since_update(&self, key: &K, now: Timestamp) -> Option<(Duration, Duration)> {
         self.remaining(key, self.entries.get(key)?.updated, now)
     }
 
     /// Notes a try after a failure at `event`: the next one waits longer.
-    pub(crate) fn next(&mut self, key: K, event: Timestamp, now: Timestamp) {
+    pub fn next(&mut self, key: K, event: Timestamp, now: Timestamp) {
         let (initial, max) = (self.initial, self.max);
         let entry =
             self.entries.entry(key).or_insert(Entry { delay: Duration::ZERO, updated: now });
@@ -66,8 +77,15 @@ impl<K: Hash + Eq> Backoff<K> {
         entry.updated = now;
     }
 
-    pub(crate) fn forget(&mut self, key: &K) {
+    /// Forgets what failed before.
+    pub fn forget(&mut self, key: &K) {
         self.entries.remove(key);
+    }
+
+    /// Forgets everything that would begin anew, to keep the memory bounded by what still fails.
+    pub fn collect(&mut self, now: Timestamp) {
+        let max = self.max;
+        self.entries.retain(|_, entry| since(now, entry.updated) <= max * 2);
     }
 }
 
@@ -99,5 +117,10 @@ mod tests {
         assert_eq!(backoff.remaining(&"a", at(now), at(now)).unwrap().0.as_secs(), 10);
         backoff.forget(&"a");
         assert_eq!(backoff.remaining(&"a", at(now), at(now)), None);
+        backoff.next("a", at(now), at(now));
+        backoff.collect(at(now + 600));
+        assert_eq!(backoff.entries.len(), 1);
+        backoff.collect(at(now + 601));
+        assert_eq!(backoff.entries.len(), 0);
     }
 }
