@@ -3,13 +3,16 @@
 //! Source: `pkg/scheduler/framework/runtime`.
 
 use std::{
+    any::Any,
     collections::{BTreeMap, BTreeSet},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
 };
 
+use futures::FutureExt;
 use orch_core::random::Random;
 use parking_lot::Mutex;
 
@@ -96,6 +99,36 @@ type Narrowed = Option<BTreeSet<String>>;
 /// A fault, with the extension point and the plugin in which it happened.
 pub(crate) fn fault(point: &str, plugin: &str, error: &Fault) -> Failure {
     Failure::Fault(format!("running {point} plugin {plugin:?}: {error}"))
+}
+
+fn panicked(point: &str, plugin: &str, panic: &(dyn Any + Send)) -> Failure {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+    fault(point, plugin, &format!("panicked: {text}").into())
+}
+
+/// Asks a plugin. If it panics, that is a fault of it.
+fn asked<T>(
+    point: &str,
+    plugin: &str,
+    ask: impl FnOnce() -> Result<T, Fault>,
+) -> Result<T, Failure> {
+    match catch_unwind(AssertUnwindSafe(ask)) {
+        Ok(answer) => answer.map_err(|error| fault(point, plugin, &error)),
+        Err(panic) => Err(panicked(point, plugin, &*panic)),
+    }
+}
+
+/// As [`asked`], for what may wait.
+async fn awaited<T>(
+    point: &str,
+    plugin: &str,
+    answer: impl Future<Output = Result<T, Fault>>,
+) -> Result<T, Failure> {
+    match AssertUnwindSafe(answer).catch_unwind().await {
+        Ok(answer) => answer.map_err(|error| fault(point, plugin, &error)),
+        Err(panic) => Err(panicked(point, plugin, &*panic)),
+    }
 }
 
 impl Framework {
@@ -290,8 +323,8 @@ impl Framework {
         let mut narrowed_by = BTreeSet::new();
         for enabled in self.at(ExtensionPoint::PreFilter) {
             let Some(pre_filter) = enabled.plugin.as_pre_filter() else { continue };
-            let outcome = pre_filter.pre_filter(state, pod, snapshot);
-            let outcome = outcome.map_err(|error| fault("PreFilter", &enabled.name, &error))?;
+            let outcome =
+                asked("PreFilter", &enabled.name, || pre_filter.pre_filter(state, pod, snapshot))?;
             match outcome.verdict {
                 Verdict::Success => {}
                 Verdict::Skip => {
@@ -344,15 +377,16 @@ impl Framework {
         let scoring = self.at(ExtensionPoint::Score);
         for enabled in scoring.filter(|enabled| !skipped.contains(&enabled.name)) {
             let Some(score) = enabled.plugin.as_score() else { continue };
-            let failed = |error: Fault| fault("Score", &enabled.name, &error);
-            let scores: Result<Vec<i64>, Fault> =
-                nodes.iter().map(|node| score.score(state, pod, node)).collect();
-            let mut scores = scores.map_err(failed)?;
-            score.normalize(state, pod, nodes, &mut scores).map_err(failed)?;
+            let scores = asked("Score", &enabled.name, || {
+                let scores = nodes.iter().map(|node| score.score(state, pod, node));
+                let mut scores = scores.collect::<Result<Vec<i64>, Fault>>()?;
+                score.normalize(state, pod, nodes, &mut scores)?;
+                Ok(scores)
+            })?;
             for (total, score) in totals.iter_mut().zip(&scores) {
                 if !(0..=SCORE_MAX).contains(score) {
                     let text = format!("returns an invalid score {score}, not 0 to {SCORE_MAX}");
-                    return Err(failed(text.into()));
+                    return Err(fault("Score", &enabled.name, &text.into()));
                 }
                 *total = total.saturating_add(score.saturating_mul(enabled.weight));
             }
@@ -373,8 +407,8 @@ impl Framework {
         let trial = self.trial(&diagnosis.skipped, snapshot);
         for enabled in self.at(ExtensionPoint::PostFilter) {
             let Some(post_filter) = enabled.plugin.as_post_filter() else { continue };
-            let outcome = post_filter.post_filter(&trial, state, pod, snapshot, diagnosis).await;
-            let outcome = outcome.map_err(|error| fault("PostFilter", &enabled.name, &error))?;
+            let outcome = post_filter.post_filter(&trial, state, pod, snapshot, diagnosis);
+            let outcome = awaited("PostFilter", &enabled.name, outcome).await?;
             let PostFiltered { verdict, nomination: own, victims } = outcome;
             if verdict == Verdict::Success {
                 return Ok(Room { plugin: enabled.name.clone(), nomination: own, victims });

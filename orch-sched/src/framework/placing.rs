@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Diagnosis, Failure, Framework, Rejection, fault};
+use super::{Diagnosis, Failure, Framework, Rejection, asked, awaited};
 use crate::{
     cycle_state::CycleState, extension_point::ExtensionPoint, pod_info::PodInfo, verdict::Verdict,
 };
@@ -17,10 +17,11 @@ impl Framework {
     ) -> Result<(), Failure> {
         for enabled in self.at(ExtensionPoint::Reserve) {
             let Some(reserve) = enabled.plugin.as_reserve() else { continue };
-            let failure = match reserve.reserve(state, pod, node) {
+            let reserved = asked("Reserve", &enabled.name, || reserve.reserve(state, pod, node));
+            let failure = match reserved {
                 Ok(Verdict::Success | Verdict::Skip) => continue,
                 Ok(verdict) => self.rejected(&enabled.name, node, verdict),
-                Err(error) => fault("Reserve", &enabled.name, &error),
+                Err(failure) => failure,
             };
             self.unreserve(state, pod, node);
             return Err(failure);
@@ -47,11 +48,10 @@ impl Framework {
         let mut waits = Vec::new();
         for enabled in self.at(ExtensionPoint::Permit) {
             let Some(permit) = enabled.plugin.as_permit() else { continue };
-            match permit.permit(state, pod, node) {
-                Ok(Verdict::Success | Verdict::Skip) => {}
-                Ok(Verdict::Wait(timeout)) => waits.push((enabled.name.clone(), timeout)),
-                Ok(verdict) => return Err(self.rejected(&enabled.name, node, verdict)),
-                Err(error) => return Err(fault("Permit", &enabled.name, &error)),
+            match asked("Permit", &enabled.name, || permit.permit(state, pod, node))? {
+                Verdict::Success | Verdict::Skip => {}
+                Verdict::Wait(timeout) => waits.push((enabled.name.clone(), timeout)),
+                verdict => return Err(self.rejected(&enabled.name, node, verdict)),
             }
         }
         Ok(waits)
@@ -65,10 +65,10 @@ impl Framework {
     ) -> Result<(), Failure> {
         for enabled in self.at(ExtensionPoint::PreBind) {
             let Some(pre_bind) = enabled.plugin.as_pre_bind() else { continue };
-            match pre_bind.pre_bind(state, pod, node).await {
-                Ok(Verdict::Success | Verdict::Skip) => {}
-                Ok(verdict) => return Err(self.rejected(&enabled.name, node, verdict)),
-                Err(error) => return Err(fault("PreBind", &enabled.name, &error)),
+            let prepared = pre_bind.pre_bind(state, pod, node);
+            match awaited("PreBind", &enabled.name, prepared).await? {
+                Verdict::Success | Verdict::Skip => {}
+                verdict => return Err(self.rejected(&enabled.name, node, verdict)),
             }
         }
         Ok(())
@@ -87,11 +87,10 @@ impl Framework {
         }
         for enabled in self.at(ExtensionPoint::Bind) {
             let Some(bind) = enabled.plugin.as_bind() else { continue };
-            match bind.bind(state, pod, node).await {
-                Ok(Verdict::Skip) => {}
-                Ok(Verdict::Success) => return Ok(()),
-                Ok(verdict) => return Err(self.rejected(&enabled.name, node, verdict)),
-                Err(error) => return Err(fault("Bind", &enabled.name, &error)),
+            match awaited("Bind", &enabled.name, bind.bind(state, pod, node)).await? {
+                Verdict::Skip => {}
+                Verdict::Success => return Ok(()),
+                verdict => return Err(self.rejected(&enabled.name, node, verdict)),
             }
         }
         Err(Failure::Fault("no Bind plugin took the pod".into()))

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Failure, Rejection, Trial, fault, illegal};
+use super::{Failure, Rejection, Trial, asked, illegal};
 use crate::{
     cycle_state::CycleState, node_info::NodeInfo, plugin::Filter, pod_info::PodInfo,
     verdict::Verdict,
@@ -62,8 +62,7 @@ impl<'a> Search<'a> {
         node: &NodeInfo,
     ) -> Result<Option<Rejection>, Failure> {
         for (name, filter) in &self.filters {
-            let verdict = filter.filter(state, pod, node);
-            match verdict.map_err(|error| fault("Filter", name, &error))? {
+            match asked("Filter", name, || filter.filter(state, pod, node))? {
                 Verdict::Success => {}
                 verdict if verdict.is_rejection() => {
                     let (node, plugin) = (node.name().clone(), (*name).clone());
