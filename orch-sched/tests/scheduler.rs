@@ -1,6 +1,8 @@
 //! The scheduler's public behaviour, against a cluster in memory.
 #![expect(clippy::needless_pass_by_value, reason = "JSON is passed as it is written down")]
 
+#[path = "scheduler/bad_input.rs"]
+mod bad_input;
 #[path = "scheduler/build.rs"]
 mod build;
 #[path = "scheduler/cluster.rs"]
