@@ -246,7 +246,7 @@ async fn work(name: Cow<'static, str>, queue: WorkQueue, reconciler: SharedRecon
 
 impl From<Controller> for Runnable {
     fn from(controller: Controller) -> Self {
-        let name = controller.name.clone();
-        Runnable::new(name, move |stop| controller.run(stop))
+        let (name, queue) = (controller.name.clone(), controller.queue.clone());
+        Runnable::new(name, move |stop| controller.run(stop)).queue(queue)
     }
 }

@@ -7,6 +7,8 @@ use orch_core::lease::Election;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::{metrics::Metrics, queue::WorkQueue};
+
 type Run = Box<dyn FnOnce(CancellationToken) -> BoxFuture<'static, ()> + Send>;
 
 /// Something with a name that runs until it is told to stop: a [`Controller`](crate::Controller),
@@ -14,6 +16,7 @@ type Run = Box<dyn FnOnce(CancellationToken) -> BoxFuture<'static, ()> + Send>;
 pub struct Runnable {
     name: Cow<'static, str>,
     run: Run,
+    queue: Option<WorkQueue>,
 }
 
 impl Runnable {
@@ -24,7 +27,15 @@ impl Runnable {
         F: FnOnce(CancellationToken) -> Fut + Send + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
-        Self { name: name.into(), run: Box::new(move |stop| run(stop).boxed()) }
+        Self { name: name.into(), run: Box::new(move |stop| run(stop).boxed()), queue: None }
+    }
+
+    /// The queue that it works on, for the numbers of a [`Manager::measured`]. A controller brings
+    /// its own.
+    #[must_use]
+    pub fn queue(mut self, queue: WorkQueue) -> Self {
+        self.queue = Some(queue);
+        self
     }
 
     /// The name.
@@ -49,6 +60,7 @@ impl fmt::Debug for Runnable {
 #[derive(Debug, Default)]
 pub struct Manager {
     runnables: Vec<Runnable>,
+    metrics: Option<Metrics>,
 }
 
 impl Manager {
@@ -64,6 +76,13 @@ impl Manager {
         self
     }
 
+    /// Counts what it manages. Default: nothing is counted.
+    #[must_use]
+    pub fn measured(mut self, metrics: &Metrics) -> Self {
+        self.metrics = Some(metrics.clone());
+        self
+    }
+
     /// The names of what it manages, in the order of addition.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.runnables.iter().map(Runnable::name)
@@ -74,17 +93,23 @@ impl Manager {
     /// is stopped and this returns; the caller decides whether to start anew, as a new process
     /// would.
     pub async fn run_elected(self, election: Election, stop: CancellationToken) {
+        let (metrics, lease) = (self.metrics.clone(), election.name().to_owned());
+        let leads = |leads| metrics.iter().for_each(|metrics| metrics.leads(&lease, leads));
+        leads(false);
         let Some(leadership) = stop.run_until_cancelled(election.acquire()).await else { return };
+        leads(true);
         let run = self.run(stop);
         tokio::pin!(run);
         tokio::select! {
             () = &mut run => {}
             () = leadership.lost() => {
                 tracing::warn!("the lead was lost");
+                leads(false);
                 // Nobody may act for a leader that leads no more: not even to finish.
                 return;
             }
         }
+        leads(false);
         if let Err(error) = leadership.release().await {
             tracing::debug!(%error, "the lease runs out by itself");
         }
@@ -97,6 +122,9 @@ impl Manager {
         let mut tasks = JoinSet::new();
         for runnable in self.runnables {
             let (name, stop) = (runnable.name.clone(), stop.clone());
+            if let (Some(metrics), Some(queue)) = (&self.metrics, &runnable.queue) {
+                metrics.count(&name, queue);
+            }
             tasks.spawn(async move {
                 runnable.run(stop.clone()).await;
                 if !stop.is_cancelled() {

@@ -6,10 +6,10 @@ mod limits;
 mod metrics;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     fmt,
     hash::Hash,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -43,14 +43,21 @@ pub struct WorkQueue<T = Key> {
 struct Shared<T> {
     state: Mutex<State<T>>,
     ready: Notify,
-    metrics: Arc<dyn QueueMetrics>,
+    metrics: OnceLock<Arc<dyn QueueMetrics>>,
+}
+
+impl<T> Shared<T> {
+    fn metrics(&self) -> &dyn QueueMetrics {
+        self.metrics.get().map_or(&IgnoreMetrics, |metrics| &**metrics)
+    }
 }
 
 struct State<T> {
     waiting: VecDeque<T>,
     /// Queued, or to be queued once the work on it is done; since when.
     dirty: HashMap<T, Instant>,
-    in_work: HashSet<T>,
+    /// Since when.
+    in_work: HashMap<T, Instant>,
     delayed: BTreeMap<(Instant, u64), T>,
     delayed_until: HashMap<T, (Instant, u64)>,
     sequence: u64,
@@ -82,24 +89,43 @@ impl<T: QueueItem> Default for WorkQueue<T> {
 }
 
 impl<T: QueueItem> WorkQueue<T> {
-    /// An empty queue that measures nothing.
-    pub fn new(limits: RateLimits) -> Self {
-        Self::measured(limits, Arc::new(IgnoreMetrics))
-    }
-
     /// An empty queue that tells `metrics` what happens.
     pub fn measured(limits: RateLimits, metrics: Arc<dyn QueueMetrics>) -> Self {
+        let queue = Self::new(limits);
+        queue.measure(metrics);
+        queue
+    }
+
+    /// Tells `metrics` what happens from now on, unless somebody is told already. Gives whether it
+    /// does.
+    pub fn measure(&self, metrics: Arc<dyn QueueMetrics>) -> bool {
+        self.shared.metrics.set(metrics).is_ok()
+    }
+
+    /// How long the items that are in work have been so: all together, and the longest.
+    pub fn under_way(&self) -> (Duration, Duration) {
+        let state = self.shared.state.lock();
+        let mut times = (Duration::ZERO, Duration::ZERO);
+        for worked in state.in_work.values().map(Instant::elapsed) {
+            times = (times.0 + worked, times.1.max(worked));
+        }
+        times
+    }
+
+    /// An empty queue that measures nothing.
+    pub fn new(limits: RateLimits) -> Self {
         let state = State {
             waiting: VecDeque::new(),
             dirty: HashMap::new(),
-            in_work: HashSet::new(),
+            in_work: HashMap::new(),
             delayed: BTreeMap::new(),
             delayed_until: HashMap::new(),
             sequence: 0,
             limiter: Limiter::new(limits),
             closed: false,
         };
-        let shared = Shared { state: Mutex::new(state), ready: Notify::new(), metrics };
+        let shared =
+            Shared { state: Mutex::new(state), ready: Notify::new(), metrics: OnceLock::new() };
         Self { shared: Arc::new(shared) }
     }
 
@@ -107,7 +133,7 @@ impl<T: QueueItem> WorkQueue<T> {
     pub fn add(&self, item: T) {
         let mut state = self.shared.state.lock();
         if state.add(item, Instant::now()) {
-            self.shared.metrics.added(state.waiting.len());
+            self.shared.metrics().added(state.waiting.len());
             drop(state);
             self.shared.ready.notify_one();
         }
@@ -127,7 +153,7 @@ impl<T: QueueItem> WorkQueue<T> {
     /// Queues an item after its back-off, and when the overall rate allows.
     pub fn add_rate_limited(&self, item: T) {
         let delay = self.shared.state.lock().limiter.delay(&item, Instant::now());
-        self.shared.metrics.retried();
+        self.shared.metrics().retried();
         self.add_after(item, delay);
     }
 
@@ -205,7 +231,7 @@ impl<T: QueueItem> WorkQueue<T> {
             return Taken::Nothing { next_delayed };
         };
         let since = state.dirty.remove(&item).unwrap_or(now);
-        state.in_work.insert(item.clone());
+        state.in_work.insert(item.clone(), now);
         let depth = state.waiting.len();
         // This worker is busy from here on: another must look after what is left.
         let more = depth > 0 || !state.delayed.is_empty();
@@ -213,7 +239,7 @@ impl<T: QueueItem> WorkQueue<T> {
         if more {
             self.shared.ready.notify_one();
         }
-        self.shared.metrics.taken(depth, now.saturating_duration_since(since));
+        self.shared.metrics().taken(depth, now.saturating_duration_since(since));
         Taken::Item(Work { item, started: now, queue: self.clone() })
     }
 
@@ -228,7 +254,7 @@ impl<T: QueueItem> WorkQueue<T> {
         if again {
             self.shared.ready.notify_one();
         }
-        self.shared.metrics.finished(started.elapsed());
+        self.shared.metrics().finished(started.elapsed());
     }
 }
 
@@ -245,7 +271,7 @@ impl<T: QueueItem> State<T> {
             return false;
         }
         self.dirty.insert(item.clone(), now);
-        if self.in_work.contains(&item) {
+        if self.in_work.contains_key(&item) {
             return false;
         }
         self.waiting.push_back(item);

@@ -1,7 +1,10 @@
-//! What every namespace has: a `default` ServiceAccount, and the certificate of the API server.
+//! What every namespace has: a `default` ServiceAccount, and the certificate of the API server;
+//! and the tokens of ServiceAccounts that lie in secrets.
 //!
 //! Source: `k8s.io/kubernetes/pkg/controller/serviceaccount/serviceaccounts_controller.go`,
 //! `k8s.io/kubernetes/pkg/controller/certificates/rootcacertpublisher`.
+
+mod tokens;
 
 use k8s_openapi::{
     api::core::v1::{ConfigMap, Namespace, ServiceAccount},
@@ -16,6 +19,8 @@ use orch_core::{
 };
 
 use crate::{Action, Controller, Reconciler, context::Context, pods, reconciler::Reconciled};
+
+pub use tokens::{TokenError, TokenGenerator, service_account_token};
 
 const ACCOUNT: &str = "default";
 const CONFIG_MAP: &str = "kube-root-ca.crt";

@@ -5,6 +5,8 @@ use std::{fmt, sync::Arc};
 use orch_core::informer::Informers;
 
 use crate::{
+    bootstrap_token::{bootstrap_signer, token_cleaner},
+    certificates::{Signers, certificate_approving, certificate_cleaner, certificate_signing},
     cluster_role_aggregation::cluster_role_aggregation,
     cron_job::cron_job,
     daemon_set::daemon_set,
@@ -14,19 +16,24 @@ use crate::{
     endpoints::endpoints,
     garbage::garbage_collector,
     job::job,
+    load_balancer::{LoadBalancer, ServiceOptions, service_load_balancer},
     manager::Runnable,
     namespace::namespace,
+    node_ipam::{NodeRanges, node_ipam},
     node_lifecycle::{NodeLifecycleOptions, node_lifecycle},
+    node_ttl::node_ttl,
     pod_autoscaler::{
         horizontal_pod_autoscaler,
         metrics::{Metrics, ResourceMetricsApi},
     },
     pod_gc::{PodGcOptions, pod_garbage_collector},
     replicas::{replica_set, replication_controller},
+    resource_claim::{ResourceClaimMetrics, resource_claim},
     resource_quota::resource_quota,
     resource_types::ResourceTypes,
-    service_account::{root_ca_publisher, service_account},
+    service_account::{TokenGenerator, root_ca_publisher, service_account, service_account_token},
     stateful_set::stateful_set,
+    storage_version::{storage_version_gc, storage_version_migrator},
     taint_eviction::taint_eviction,
     ttl_after_finished::ttl_after_finished,
     volumes::{
@@ -39,8 +46,9 @@ use crate::{
 /// What the standard controllers need to know.
 #[derive(Clone)]
 pub struct StandardOptions {
-    /// Which run, in the notation of `kube-controller-manager --controllers`: `*` is all, a name is
-    /// that one, `-name` is all but that one. Later entries outweigh earlier ones. Default `*`.
+    /// Which run, in the notation of `kube-controller-manager --controllers`: `*` is all but those
+    /// of [`OFF_BY_DEFAULT`], a name is that one, `-name` is all but that one. Later entries outweigh
+    /// earlier ones. Default `*`.
     pub controllers: Vec<String>,
     /// The kinds of objects there are, for garbage collection and for emptying namespaces.
     pub types: Arc<dyn ResourceTypes>,
@@ -54,6 +62,16 @@ pub struct StandardOptions {
     /// Where autoscalers get their measurements. Default `metrics.k8s.io` of the cluster, where
     /// there is one.
     pub metrics: Option<Arc<dyn Metrics>>,
+    /// What balances the load of Services of type `LoadBalancer`. Default nothing: they wait.
+    pub load_balancer: Option<Arc<dyn LoadBalancer>>,
+    /// Makes the tokens that lie in secrets. Default nobody: such secrets get none.
+    pub tokens: Option<Arc<dyn TokenGenerator>>,
+    /// Who signs for the signers of `kubernetes.io`. Default nobody.
+    pub signers: Option<Signers>,
+    /// Out of which ranges nodes get their pods' addresses. Default none: they get none.
+    pub node_ipam: Option<NodeRanges>,
+    /// What the controller of claims for devices counts. Keep a clone to read it.
+    pub resource_claim_metrics: ResourceClaimMetrics,
     /// Who makes volumes for claims. Default nobody.
     pub provisioners: Vec<Arc<dyn Provisioner>>,
     /// Who makes volumes larger. Default nobody.
@@ -74,6 +92,11 @@ impl StandardOptions {
             pod_gc: PodGcOptions::default(),
             node_lifecycle: NodeLifecycleOptions::default(),
             metrics: None,
+            load_balancer: None,
+            tokens: None,
+            signers: None,
+            node_ipam: None,
+            resource_claim_metrics: ResourceClaimMetrics::default(),
             provisioners: Vec::new(),
             expanders: Vec::new(),
             attach_detach: AttachDetachOptions::default(),
@@ -97,6 +120,17 @@ impl fmt::Debug for StandardOptions {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a standard controller; there are: {list}", list = names().collect::<Vec<_>>().join(", "))]
 pub struct UnknownController(pub String);
+
+/// Those that `*` does not stand for: they run if they are named.
+///
+/// Source: `ControllersDisabledByDefault` of kube-controller-manager, and the gates
+/// `StorageVersionAPI` and `StorageVersionMigrator`, whose kinds are served by option only.
+pub const OFF_BY_DEFAULT: [&str; 4] = [
+    "bootstrap-signer-controller",
+    "token-cleaner-controller",
+    "storageversion-garbage-collector-controller",
+    "storage-version-migrator-controller",
+];
 
 type Build = fn(&Informers, &StandardOptions) -> Option<Runnable>;
 
@@ -126,6 +160,10 @@ const CONTROLLERS: &[(&str, Build)] = &[
         Some(garbage_collector(informers, options.types.clone()))
     }),
     ("serviceaccount-controller", |informers, _| Some(service_account(informers).into())),
+    ("serviceaccount-token-controller", |informers, options| {
+        let (generator, root_ca) = (options.tokens.clone()?, options.root_ca_pem.as_deref());
+        Some(service_account_token(informers, generator, root_ca).into())
+    }),
     ("root-ca-certificate-publisher-controller", |informers, options| {
         let root_ca_pem = options.root_ca_pem.as_deref()?;
         Some(root_ca_publisher(informers, root_ca_pem).into())
@@ -167,6 +205,35 @@ const CONTROLLERS: &[(&str, Build)] = &[
     }),
     ("clusterrole-aggregation-controller", |informers, _| {
         Some(cluster_role_aggregation(informers).into())
+    }),
+    ("service-lb-controller", |informers, options| {
+        let balancer = options.load_balancer.clone()?;
+        Some(service_load_balancer(informers, ServiceOptions::default(), balancer))
+    }),
+    ("certificatesigningrequest-signing-controller", |informers, options| {
+        Some(certificate_signing(informers, options.signers.clone()?).into())
+    }),
+    ("certificatesigningrequest-approving-controller", |informers, _| {
+        Some(certificate_approving(informers).into())
+    }),
+    ("certificatesigningrequest-cleaner-controller", |informers, _| {
+        Some(certificate_cleaner(informers).into())
+    }),
+    ("ttl-controller", |informers, _| Some(node_ttl(informers).into())),
+    ("node-ipam-controller", |informers, options| {
+        let ranges = options.node_ipam.as_ref()?;
+        Some(node_ipam(informers, ranges).into())
+    }),
+    ("bootstrap-signer-controller", |informers, _| Some(bootstrap_signer(informers).into())),
+    ("token-cleaner-controller", |informers, _| Some(token_cleaner(informers).into())),
+    ("storageversion-garbage-collector-controller", |informers, _| {
+        Some(storage_version_gc(informers).into())
+    }),
+    ("storage-version-migrator-controller", |informers, options| {
+        Some(storage_version_migrator(informers, options.types.clone()).into())
+    }),
+    ("resourceclaim-controller", |informers, options| {
+        Some(resource_claim(informers, options.resource_claim_metrics.clone()))
     }),
     ("ttl-after-finished-controller", |informers, _| Some(ttl_after_finished(informers).into())),
 ];
@@ -216,7 +283,8 @@ pub fn standard(
 fn is_enabled(name: &str, entries: &[String]) -> bool {
     let decides = entries.iter().rev().find_map(|entry| match entry.strip_prefix('-') {
         Some(disabled) => (disabled == name || disabled == "*").then_some(false),
-        None => (entry == name || entry == "*").then_some(true),
+        None if entry == "*" => Some(!OFF_BY_DEFAULT.contains(&name)),
+        None => (entry == name).then_some(true),
     });
     decides.unwrap_or(false)
 }
@@ -236,5 +304,24 @@ mod tests {
         check(&["job-controller"], true);
         check(&["deployment-controller"], false);
         check(&["-*", "job-controller"], true);
+    }
+
+    #[test]
+    fn the_table_of_names_is_whole() {
+        let table = include_str!("../README.md");
+        for name in names() {
+            let row = table.lines().find(|line| line.starts_with(&format!("| `{name}` | `")));
+            assert!(row.is_some(), "README.md names no module of {name}");
+        }
+    }
+
+    #[test]
+    fn some_run_only_if_they_are_named() {
+        let entries = |all: &[&str]| all.iter().map(|e| (*e).to_owned()).collect::<Vec<_>>();
+        for name in OFF_BY_DEFAULT {
+            assert!(names().any(|known| known == name), "{name}");
+            assert!(!is_enabled(name, &entries(&["*"])));
+            assert!(is_enabled(name, &entries(&["*", name])));
+        }
     }
 }

@@ -6,6 +6,10 @@ mod attaching;
 mod autoscaling;
 #[path = "controllers/bad_input.rs"]
 mod bad_input;
+#[path = "controllers/certificates.rs"]
+mod certificates;
+#[path = "controllers/cluster_nodes.rs"]
+mod cluster_nodes;
 #[path = "controllers/cron_jobs.rs"]
 mod cron_jobs;
 #[path = "controllers/deployments.rs"]
@@ -16,6 +20,8 @@ mod expansion;
 mod jobs;
 #[path = "controllers/lifecycle.rs"]
 mod lifecycle;
+#[path = "controllers/load_balancers.rs"]
+mod load_balancers;
 #[path = "controllers/nodes.rs"]
 mod nodes;
 #[path = "controllers/queue.rs"]
@@ -24,6 +30,8 @@ mod queue;
 mod quotas;
 #[path = "controllers/replicas.rs"]
 mod replicas;
+#[path = "controllers/resource_claims.rs"]
+mod resource_claims;
 #[path = "controllers/services.rs"]
 mod services;
 #[path = "controllers/stateful_sets.rs"]
@@ -34,5 +42,9 @@ mod storage;
 mod topology;
 #[path = "controllers/volume_lifecycle.rs"]
 mod volume_lifecycle;
+#[path = "controllers/storage_versions.rs"]
+mod storage_versions;
+#[path = "controllers/tokens.rs"]
+mod tokens;
 #[path = "controllers/world.rs"]
 mod world;

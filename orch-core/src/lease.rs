@@ -73,6 +73,11 @@ impl Election {
         }
     }
 
+    /// The name of the lease.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// With other timing.
     #[must_use]
     pub fn timing(mut self, timing: Timing) -> Self {

@@ -11,6 +11,7 @@
 //! | [`status`] | API errors with upstream's reasons and words |
 //! | [`quantity`], [`selector`], [`names`] | amounts, label and field queries, legal names |
 //! | [`cron`], [`quota`] | when a schedule is due; what objects use of a namespace's quotas |
+//! | [`device_claim`] | which claims for devices a pod uses |
 //! | [`event`], [`lease`], [`owner`] | events, leader election, owner references |
 //! | [`claim`] | the claims that the volumes of a pod lead to |
 //! | [`environment`], [`clock`], [`random`] | time and randomness as contracts |
@@ -26,6 +27,7 @@ pub mod claim;
 pub mod client;
 pub mod clock;
 pub mod cron;
+pub mod device_claim;
 pub mod environment;
 pub mod event;
 pub mod informer;

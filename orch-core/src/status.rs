@@ -158,6 +158,16 @@ impl FieldError {
         }
     }
 
+    /// Something that went wrong in the server while it looked at a field.
+    pub fn internal(field: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self {
+            kind: FieldErrorType::InternalError,
+            field: field.into(),
+            value: None,
+            detail: detail.into(),
+        }
+    }
+
     /// A wrong value. Strings are printed in quotes, everything else as JSON.
     pub fn invalid(
         field: impl Into<String>,

@@ -6,6 +6,8 @@
 //! - [`machine`]: the machine that a node stands for.
 //! - [`logs`]: container output on disk.
 //! - [`pods`]: what the agent's HTTP server asks the agent.
+//! - [`usage`]: what a node and its containers use.
+//! - [`resource_metrics`]: the same served as `metrics.k8s.io`.
 //! - [`server`]: the agent's HTTP server.
 //! - [`shim`]: the process beside each container of the process runtime.
 
@@ -15,11 +17,13 @@ mod downward;
 pub mod logs;
 pub mod machine;
 pub mod pods;
+pub mod resource_metrics;
 pub mod runtime;
 pub mod server;
 pub mod shim;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod usage;
 mod volume;
 
 pub use agent::{AgentOptions, NodeAgent, NodeFolders};

@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use nix::unistd::{SysconfVar, sysconf};
+
+use crate::runtime::ContainerUsage;
 
 /// Pods per node, as upstream's default has it.
 const PODS: u32 = 110;
@@ -31,8 +34,36 @@ fn quantity(text: impl Into<String>) -> Quantity {
 }
 
 fn memory_kib(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|l| l.strip_prefix("MemTotal:"))?;
+    kib(meminfo, "MemTotal:")
+}
+
+fn kib(meminfo: &str, name: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|l| l.strip_prefix(name))?;
     line.split_whitespace().next()?.parse().ok()
+}
+
+/// Clock ticks, in which the system counts CPU time, in nanoseconds.
+pub(crate) fn ticks_to_ns(ticks: u64) -> u64 {
+    let per_second = sysconf(SysconfVar::CLK_TCK).ok().flatten();
+    let per_second = per_second.and_then(|ticks| u64::try_from(ticks).ok()).unwrap_or(100).max(1);
+    ticks.saturating_mul(1_000_000_000 / per_second)
+}
+
+/// What this machine uses now; `None` where the system does not tell.
+pub(crate) fn usage() -> Option<ContainerUsage> {
+    let meminfo = read("/proc/meminfo");
+    let free = kib(&meminfo, "MemAvailable:")?;
+    let used = memory_kib(&meminfo)?.saturating_sub(free);
+    let cpu_ns = ticks_to_ns(busy_ticks(&read("/proc/stat"))?);
+    Some(ContainerUsage { cpu_ns, working_set_bytes: used * 1024 })
+}
+
+/// The time that all CPUs were busy: for users, for users at low priority, for the system, and for
+/// interrupts of both kinds.
+fn busy_ticks(stat: &str) -> Option<u64> {
+    let line = stat.lines().find_map(|l| l.strip_prefix("cpu "))?;
+    let fields: Vec<u64> = line.split_whitespace().map_while(|f| f.parse().ok()).collect();
+    [0, 1, 2, 5, 6].iter().map(|at| fields.get(*at).copied()).sum()
 }
 
 impl Machine {
@@ -95,6 +126,9 @@ mod tests {
     fn memory_is_read_from_meminfo() {
         assert_eq!(memory_kib("MemTotal:       16384 kB\nMemFree: 1 kB\n"), Some(16384));
         assert_eq!(memory_kib("nothing"), None);
+        assert_eq!(busy_ticks("cpu  1 20 300 9 9 4000 50000 9 9\ncpu0 1"), Some(54321));
+        assert_eq!(busy_ticks("cpu  1 2\n"), None);
+        assert!(usage().is_some_and(|usage| usage.working_set_bytes > 0 && usage.cpu_ns > 0));
         assert!(Machine::detect().memory_bytes() > 0);
         assert_eq!(Machine::simulated(4, 2).memory_bytes(), 2 << 30);
     }

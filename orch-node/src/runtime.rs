@@ -323,16 +323,36 @@ pub struct ContainerUsage {
     pub working_set_bytes: u64,
 }
 
-/// Measuring what runs.
+/// Measuring what runs. CPU time only grows while a container runs, so that a rate is the
+/// difference of two measurements.
 #[async_trait]
 pub trait Stats: Send + Sync + fmt::Debug + 'static {
-    /// What a container uses now.
+    /// What every running container uses now, in one call because all of them are measured
+    /// together, again and again.
     ///
     /// # Errors
     /// [`RuntimeError::NotSupported`] by default.
-    async fn usage(&self, container: &ContainerId) -> Result<ContainerUsage, RuntimeError> {
-        let _unused_by_default = container;
+    async fn usages(&self) -> Result<Vec<(ContainerId, ContainerUsage)>, RuntimeError> {
         Err(RuntimeError::NotSupported("usage statistics"))
+    }
+
+    /// What a container uses now.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NotFound`] for one that does not run; those of [`Stats::usages`].
+    async fn usage(&self, container: &ContainerId) -> Result<ContainerUsage, RuntimeError> {
+        let all = self.usages().await?;
+        let found = all.into_iter().find(|(id, _)| id == container);
+        found.map(|(_, usage)| usage).ok_or_else(|| RuntimeError::no_container(&container.0))
+    }
+
+    /// What the whole machine uses now, with what is no container. The default does not know; the
+    /// sum of the containers then stands for it.
+    ///
+    /// # Errors
+    /// [`RuntimeError`].
+    async fn machine_usage(&self) -> Result<Option<ContainerUsage>, RuntimeError> {
+        Ok(None)
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::{
     core::v1::{Node, Pod},
+    resource::v1::ResourceClaim,
     scheduling::v1alpha2::PodGroup,
 };
 
@@ -39,6 +40,12 @@ pub enum EventResource {
     CsiStorageCapacity,
     /// A VolumeAttachment.
     VolumeAttachment,
+    /// A ResourceClaim.
+    ResourceClaim,
+    /// A ResourceSlice.
+    ResourceSlice,
+    /// A DeviceClass.
+    DeviceClass,
     /// Anything else; nothing rules it out.
     Any,
 }
@@ -138,6 +145,13 @@ pub enum ChangedObject {
         old: Arc<Pod>,
         /// After.
         new: Arc<Pod>,
+    },
+    /// A claim for devices; `old` is absent for a new one, `new` for one that is gone.
+    ResourceClaim {
+        /// Before.
+        old: Option<Arc<ResourceClaim>>,
+        /// After.
+        new: Option<Arc<ResourceClaim>>,
     },
     /// Not told.
     Other,

@@ -13,6 +13,7 @@ use std::{
 };
 
 use futures::FutureExt;
+use k8s_openapi::api::resource::v1::ResourceClaim;
 use orch_core::random::Random;
 use parking_lot::Mutex;
 
@@ -402,16 +403,18 @@ impl Framework {
         snapshot: &Snapshot,
         diagnosis: &mut Diagnosis,
     ) -> Result<Room, Failure> {
-        let mut messages = Vec::new();
+        let (mut messages, mut freed) = (Vec::new(), Vec::new());
         let mut nomination = Nomination::Keep;
         let trial = self.trial(&diagnosis.skipped, snapshot);
         for enabled in self.at(ExtensionPoint::PostFilter) {
             let Some(post_filter) = enabled.plugin.as_post_filter() else { continue };
             let outcome = post_filter.post_filter(&trial, state, pod, snapshot, diagnosis);
             let outcome = awaited("PostFilter", &enabled.name, outcome).await?;
-            let PostFiltered { verdict, nomination: own, victims } = outcome;
+            let PostFiltered { verdict, nomination: own, victims, freed: own_freed } = outcome;
+            freed.extend(own_freed.into_iter().map(|claim| (enabled.name.clone(), claim)));
             if verdict == Verdict::Success {
-                return Ok(Room { plugin: enabled.name.clone(), nomination: own, victims });
+                let plugin = enabled.name.clone();
+                return Ok(Room { plugin, nomination: own, victims, freed });
             }
             if own != Nomination::Keep {
                 nomination = own;
@@ -425,7 +428,7 @@ impl Framework {
             }
         }
         diagnosis.post_filter_message = messages.join(", ");
-        Ok(Room { plugin: "".into(), nomination, victims: Vec::new() })
+        Ok(Room { plugin: "".into(), nomination, victims: Vec::new(), freed })
     }
 }
 
@@ -436,6 +439,8 @@ pub(crate) struct Room {
     pub(crate) plugin: Arc<str>,
     pub(crate) nomination: Nomination,
     pub(crate) victims: Vec<Arc<PodInfo>>,
+    /// Claims that give their devices back, with the plugins that want them to.
+    pub(crate) freed: Vec<(Arc<str>, Arc<ResourceClaim>)>,
 }
 
 fn illegal(point: &str, plugin: &str, verdict: &Verdict) -> Failure {

@@ -21,6 +21,7 @@
 //! | `framework`, `profile` | runs a profile's plugins; profiles as data |
 //! | [`plugins`] | the built-in plugins |
 //! | `cache`, `snapshot`, `node_info`, `pod_info` | the cluster, kept up to date event by event |
+//! | `devices` | what drivers offer, what is taken, and which devices satisfy a claim |
 //! | `standing` | what pods that are alike share: which nodes fit, in the order of their scores |
 //! | `metrics` | numbers under upstream's names |
 //! | `pod_groups` | which pods belong together |
@@ -33,6 +34,7 @@
 mod cache;
 pub mod configuration;
 mod cycle_state;
+mod devices;
 mod error;
 mod event;
 mod extender;
@@ -59,6 +61,7 @@ mod waiting;
 mod what_if;
 
 pub use cycle_state::CycleState;
+pub use devices::DeviceAllocator;
 pub use error::{BuildError, Fault};
 pub use event::{Actions, ChangedObject, ClusterChange, ClusterEvent, EventResource, Hint};
 pub use extender::ExtenderTransport;

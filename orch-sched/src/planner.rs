@@ -43,7 +43,7 @@ impl From<Failure> for PlanError {
 /// tests of plugins.
 ///
 /// Filter, Score and what prepares them run; Reserve, Permit and the binding do not, so two pods may
-/// be promised the same unbound volume. Namespaces, volumes and claims are looked up in the
+/// be promised the same unbound volume or the same device. Namespaces, volumes and claims are looked up in the
 /// informers.
 #[derive(Debug)]
 pub struct Planner {

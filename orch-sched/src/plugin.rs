@@ -5,6 +5,7 @@
 use std::{cmp::Ordering, collections::BTreeSet, fmt, sync::Arc};
 
 use async_trait::async_trait;
+use k8s_openapi::api::resource::v1::ResourceClaim;
 use smallvec::SmallVec;
 
 use crate::{
@@ -169,8 +170,8 @@ impl<P: Plugin + ?Sized> Plugin for Arc<P> {
 /// Decides whether a pod may enter the queue. Called when the pod appears or changes, and when it
 /// would move to the active queue. Must be quick: it runs under the queue's lock.
 pub trait PreEnqueue: Send + Sync {
-    /// A rejection keeps the pod gated until it changes, or the cluster does in a way of which the
-    /// plugin's [`EventsToRegister`] says that it may help.
+    /// A rejection keeps the pod gated until it changes, or something else does that the plugin
+    /// [wants to hear of](Plugin::as_events_to_register).
     fn pre_enqueue(&self, pod: &PodInfo) -> Verdict;
 }
 
@@ -380,11 +381,15 @@ pub struct PostFiltered {
     /// The pods that must go for that, the most important first. The scheduler evicts them, beside
     /// other cycles, and does not try the pod again before that is done.
     pub victims: Vec<Arc<PodInfo>>,
+    /// Claims for devices as they are to be, without their devices: the scheduler writes their
+    /// status before it reports the pod. Counts whatever the verdict is.
+    pub freed: Vec<Arc<ResourceClaim>>,
 }
 
 impl From<Verdict> for PostFiltered {
     fn from(verdict: Verdict) -> Self {
-        Self { verdict, nomination: Nomination::Keep, victims: Vec::new() }
+        let (victims, freed) = (Vec::new(), Vec::new());
+        Self { verdict, nomination: Nomination::Keep, victims, freed }
     }
 }
 

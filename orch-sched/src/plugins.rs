@@ -1,15 +1,22 @@
 //! The built-in plugins, one file each, with upstream's names, semantics and words.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
 
 use k8s_openapi::api::core::v1::{Taint, Toleration};
 use orch_core::informer::Informers;
 
-use crate::plugin::{Plugin, SCORE_MAX};
+use crate::{
+    devices::Devices,
+    plugin::{Plugin, SCORE_MAX},
+};
 
 mod arguments;
 mod default_binder;
 mod default_preemption;
+mod dynamic_resources;
 mod gang_scheduling;
 mod image_locality;
 mod inter_pod_affinity;
@@ -31,11 +38,12 @@ mod volume_zone;
 
 pub(crate) use arguments::cpu_and_memory;
 pub use arguments::{
-    Arguments, FitArguments, InterPodAffinityArguments, ScoringStrategy, ShapePoint,
-    SpreadDefaults, VolumeBindingArguments, WeightedResource,
+    Arguments, DynamicResourcesArguments, FitArguments, InterPodAffinityArguments, ScoringStrategy,
+    ShapePoint, SpreadDefaults, VolumeBindingArguments, WeightedResource,
 };
 pub use default_binder::DefaultBinder;
 pub use default_preemption::{CandidateNodes, DefaultPreemption};
+pub use dynamic_resources::DynamicResources;
 pub use gang_scheduling::GangScheduling;
 pub(crate) use gang_scheduling::GroupCycle;
 pub use image_locality::ImageLocality;
@@ -52,17 +60,26 @@ pub use pod_topology_spread::PodTopologySpread;
 pub use priority_sort::PrioritySort;
 pub use scheduling_gates::SchedulingGates;
 pub use taint_toleration::TaintToleration;
+pub(crate) use volume_binding::ChosenNode;
+use volume_binding::Promised;
 pub use volume_binding::VolumeBinding;
-pub(crate) use volume_binding::{ChosenNode, Promised};
 pub use volume_restrictions::VolumeRestrictions;
 pub use volume_zone::VolumeZone;
+
+/// What the built-in plugins of all profiles share.
+#[derive(Default)]
+pub(crate) struct Shared {
+    promised: Promised,
+    /// Followed once a profile asks.
+    devices: OnceLock<Arc<Devices>>,
+}
 
 /// A built-in plugin by its name.
 pub(crate) fn built_in(
     name: &str,
     informers: &Informers,
     arguments: &Arguments,
-    promised: &Promised,
+    shared: &Shared,
 ) -> Option<Arc<dyn Plugin>> {
     let arguments = arguments.clone();
     Some(match name {
@@ -78,7 +95,8 @@ pub(crate) fn built_in(
         "VolumeRestrictions" => Arc::new(VolumeRestrictions::new(informers)),
         "NodeVolumeLimits" => Arc::new(NodeVolumeLimits::new(informers)),
         "VolumeBinding" => {
-            Arc::new(VolumeBinding::new(informers, arguments.volume_binding, promised.clone()))
+            let promised = shared.promised.clone();
+            Arc::new(VolumeBinding::new(informers, arguments.volume_binding, promised))
         }
         "VolumeZone" => Arc::new(VolumeZone::new(informers)),
         "PodTopologySpread" => {
@@ -86,6 +104,10 @@ pub(crate) fn built_in(
         }
         "InterPodAffinity" => {
             Arc::new(InterPodAffinity::new(Some(informers.of()), arguments.inter_pod_affinity))
+        }
+        "DynamicResources" => {
+            let devices = shared.devices.get_or_init(|| Devices::follow(informers)).clone();
+            Arc::new(DynamicResources::new(informers, devices, arguments.dynamic_resources))
         }
         "DefaultPreemption" => {
             Arc::new(DefaultPreemption::new(informers, arguments.default_preemption))

@@ -13,7 +13,7 @@ use crate::{
     extension_point::ExtensionPoint,
     framework::{Enabled, Framework, Profiles},
     plugin::Plugin,
-    plugins::{self, Arguments, GangScheduling, Promised},
+    plugins::{self, Arguments, GangScheduling, Shared},
     pod_groups::PodGroups,
     waiting::WaitingPods,
 };
@@ -39,6 +39,7 @@ pub const DEFAULT_PLUGINS: &[(&str, i64)] = &[
     ("VolumeZone", 1),
     ("PodTopologySpread", 2),
     ("InterPodAffinity", 2),
+    ("DynamicResources", 1),
     ("DefaultPreemption", 1),
     ("NodeResourcesBalancedAllocation", 1),
     ("ImageLocality", 1),
@@ -47,7 +48,7 @@ pub const DEFAULT_PLUGINS: &[(&str, i64)] = &[
 ];
 
 /// Upstream's plugins that are not implemented here: naming one is an error, not a silence.
-pub const UNSUPPORTED_PLUGINS: &[&str] = &["DynamicResources"];
+pub const UNSUPPORTED_PLUGINS: &[&str] = &[];
 
 /// Built-in plugins that are in no default profile, as upstream's feature gates are off: profiles
 /// enable them by name.
@@ -184,7 +185,7 @@ pub(crate) struct Registry {
     made: ByName,
     /// The built-in plugins of profiles that set the same for them.
     built_in: Vec<(Arguments, ByName)>,
-    promised: Promised,
+    shared: Shared,
     groups: PodGroups,
     waiting: WaitingPods,
 }
@@ -195,7 +196,7 @@ impl Registry {
             informers,
             made: BTreeMap::new(),
             built_in: Vec::new(),
-            promised: Promised::default(),
+            shared: Shared::default(),
             groups: PodGroups::default(),
             waiting: WaitingPods::default(),
         }
@@ -239,7 +240,7 @@ impl Registry {
             let gang = GangScheduling::new(informers, groups, self.waiting.clone());
             Some(Arc::new(gang) as Arc<dyn Plugin>)
         } else {
-            plugins::built_in(name, informers, arguments, &self.promised)
+            plugins::built_in(name, informers, arguments, &self.shared)
         };
         let new = new.ok_or(BuildError::UnknownPlugin { profile, plugin })?;
         made.insert(name.to_owned(), new.clone());

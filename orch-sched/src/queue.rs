@@ -89,6 +89,18 @@ pub(crate) struct Queue {
     backoff: Backoff,
 }
 
+/// Whether a waiting pod changed in a way that matters. Most of its status does not: the scheduler
+/// writes it itself.
+fn matters(old: &PodInfo, new: &PodInfo) -> bool {
+    let claims = |info: &PodInfo| {
+        info.pod().status.as_ref().and_then(|status| status.resource_claim_statuses.clone())
+    };
+    old.pod().spec != new.pod().spec
+        || old.labels() != new.labels()
+        || old.pod().metadata.deletion_timestamp != new.pod().metadata.deletion_timestamp
+        || claims(old) != claims(new)
+}
+
 /// How many pods wait where.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueLengths {
@@ -156,12 +168,7 @@ impl Queue {
             Place::Active | Place::Gated => self.enqueue(&mut state, pod, now),
             place @ (Place::Backoff | Place::Penalty) => state.put(pod, place, &self.profiles),
             Place::Unschedulable => {
-                // The status does not matter: the scheduler writes it itself.
-                let changed = old.pod().spec != pod.info.pod().spec
-                    || old.labels() != pod.info.labels()
-                    || old.pod().metadata.deletion_timestamp
-                        != pod.info.pod().metadata.deletion_timestamp;
-                if changed {
+                if matters(&old, &pod.info) {
                     self.enqueue(&mut state, pod, now);
                 } else {
                     state.put(pod, Place::Unschedulable, &self.profiles);
@@ -269,7 +276,6 @@ impl Queue {
         let mut state = self.state.lock();
         let Some(in_flight) = state.in_flight.get(pod.info.uid()) else { return };
         let info = in_flight.newest.clone().unwrap_or_else(|| pod.info.clone());
-        let changed = info.pod().spec != pod.info.pod().spec || info.labels() != pod.info.labels();
         let helped = match in_flight.since {
             Some(since) if !rejected_by.is_empty() => state
                 .changes
@@ -282,6 +288,7 @@ impl Queue {
             return;
         }
         let now = Instant::now();
+        let changed = matters(&pod.info, &info);
         let pod = QueuedPod {
             info,
             since: now,

@@ -52,6 +52,7 @@ use k8s_openapi::api::{
         Namespace, PersistentVolume, PersistentVolumeClaim, ReplicationController, Service,
     },
     policy::v1::PodDisruptionBudget,
+    resource::v1::{DeviceClass, ResourceClaim, ResourceSlice},
     storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment},
 };
 use orch_core::{
@@ -168,4 +169,7 @@ fn each_kind(visit: &mut impl Visit) {
     visit.kind::<ReplicationController>();
     visit.kind::<ReplicaSet>();
     visit.kind::<StatefulSet>();
+    visit.kind::<ResourceSlice>();
+    visit.kind::<DeviceClass>();
+    visit.kind::<ResourceClaim>();
 }

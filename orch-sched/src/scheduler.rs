@@ -11,6 +11,7 @@ use k8s_openapi::api::{
         Service,
     },
     policy::v1::PodDisruptionBudget,
+    resource::v1::{DeviceClass, ResourceClaim, ResourceSlice},
     storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment},
 };
 use orch_core::{
@@ -363,6 +364,9 @@ impl Scheduler {
         all.of::<CSIDriver>().synced().await;
         all.of::<CSIStorageCapacity>().synced().await;
         all.of::<VolumeAttachment>().synced().await;
+        all.of::<ResourceClaim>().synced().await;
+        all.of::<ResourceSlice>().synced().await;
+        all.of::<DeviceClass>().synced().await;
         all.of::<Service>().synced().await;
         all.of::<ReplicationController>().synced().await;
         all.of::<ReplicaSet>().synced().await;

@@ -9,6 +9,8 @@ mod build;
 mod cluster;
 #[path = "scheduler/configuration.rs"]
 mod configuration;
+#[path = "scheduler/devices.rs"]
+mod devices;
 #[path = "scheduler/end_to_end.rs"]
 mod end_to_end;
 #[path = "scheduler/extenders.rs"]

@@ -9,11 +9,12 @@ use orch_api::{ApiServer, auth::UserInfo, serve::Listener};
 use orch_controllers::Manager;
 use orch_core::{Client, Environment, informer::Informers};
 use orch_net::{DnsServer, IngressController, ProxyController};
-use orch_node::{NodeAgent, server::NodeServer};
+use orch_node::{NodeAgent, resource_metrics::ResourceMetrics, server::NodeServer};
 use orch_sched::Scheduler;
 use orch_store::Store;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+mod authority;
 mod builder;
 mod compaction;
 mod dialer;
@@ -23,6 +24,7 @@ mod network;
 mod node;
 mod readiness;
 mod repair;
+mod resource_metrics;
 mod security;
 
 pub use builder::ClusterBuilder;
@@ -123,7 +125,8 @@ impl Drop for OwnInformers {
 
 /// What is assembled and not running yet.
 struct Parts {
-    store: Arc<dyn Store>,
+    /// The store, if old revisions are to be forgotten.
+    compacted: Option<Arc<dyn Store>>,
     api: ApiServer,
     client: Arc<dyn Client>,
     informers: OwnInformers,
@@ -132,6 +135,7 @@ struct Parts {
     controllers: Manager,
     scheduler: Option<Scheduler>,
     agents: Vec<(NodeAgent, NodeServer)>,
+    metrics: Option<ResourceMetrics>,
     dialer: Arc<LocalDialer>,
     nodes: Vec<String>,
     proxy: Option<ProxyController>,
@@ -148,7 +152,9 @@ impl Parts {
             tasks.spawn(listener.serve(self.api.clone(), stop.clone()));
         }
         let environment = self.environment.clone();
-        tasks.spawn(compaction::run(self.store, environment.clone(), stop.clone()));
+        if let Some(store) = self.compacted {
+            tasks.spawn(compaction::run(store, environment.clone(), stop.clone()));
+        }
         tasks.spawn(repair::run(self.api.clone(), environment, stop.clone()));
         tasks.spawn(self.controllers.run(stop.clone()));
         if let Some(scheduler) = self.scheduler {
@@ -157,6 +163,9 @@ impl Parts {
         for ((agent, server), name) in self.agents.into_iter().zip(&self.nodes) {
             self.dialer.add(name, server);
             tasks.spawn(agent.run(stop.clone()));
+        }
+        if let Some(metrics) = self.metrics {
+            tasks.spawn(metrics.run(stop.clone()));
         }
         if let Some(proxy) = self.proxy {
             tasks.spawn(proxy.run(stop.clone()));

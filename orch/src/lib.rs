@@ -12,6 +12,10 @@ pub use orch_sched as sched;
 pub use orch_store as store;
 
 pub mod cluster;
+#[cfg(feature = "testing")]
+pub mod sim;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use cluster::{Cluster, ClusterBuilder, StartError};
 

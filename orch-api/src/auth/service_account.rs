@@ -3,6 +3,7 @@
 //! Source: `k8s.io/kubernetes/pkg/serviceaccount`, `pkg/registry/core/serviceaccount/storage`,
 //! KEP-1205.
 
+mod in_secret;
 mod issue;
 
 use std::{collections::HashMap, fmt, sync::Arc};
@@ -18,6 +19,7 @@ use serde_json::Value;
 
 use super::{Authenticator, UserInfo, bearer_token, jwt::TokenKey, unauthorized};
 
+pub use in_secret::token_in_secret;
 pub use issue::TokenRequests;
 
 /// The issuer and the audience of tokens unless other ones are configured.
@@ -110,6 +112,15 @@ impl ServiceAccountTokens {
         audiences: &[String],
     ) -> Result<Option<(UserInfo, Vec<String>)>, ApiError> {
         let Some(claims) = self.claims(token) else { return Ok(None) };
+        if claims["iss"] == in_secret::ISSUER {
+            // They name no audience, which means the API's own.
+            let own = self.0.audiences.iter().filter(|own| audiences.contains(own));
+            let matching: Vec<String> = own.cloned().collect();
+            if matching.is_empty() {
+                return Ok(None);
+            }
+            return Ok(self.in_secret(token, &claims).await?.map(|user| (user, matching)));
+        }
         let now = self.0.environment.clock.now().as_second();
         let second = |name: &str| claims[name].as_i64();
         let in_time = second("exp").is_some_and(|exp| now < exp)

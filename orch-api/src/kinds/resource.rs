@@ -3,9 +3,9 @@
 //!
 //! Source: `pkg/apis/resource/v1/defaults.go`, `pkg/apis/resource/validation`,
 //! `pkg/registry/resource`.
-//! Differs: expressions of selectors are not compiled here, so that a malformed one is found by who
-//! evaluates it; `timeAdded` of taints is not filled in.
+//! Differs: `timeAdded` of taints is not filled in.
 
+use orch_cel::device::{SELECTOR_BYTES_MAX, SELECTOR_COST_MAX, Selector, SelectorError};
 use orch_core::status::FieldError;
 use serde_json::{Map, Value};
 
@@ -132,8 +132,22 @@ fn selectors(parent: &Field<'_>, errors: &mut Errors) {
             Some(cel) if cel.str("expression").is_empty() => {
                 errors.push(cel.required("expression", ""));
             }
-            Some(_) => {}
+            Some(cel) => errors.extend(compiled(&cel)),
         }
+    }
+}
+
+/// What is wrong with a selector's expression, if anything.
+fn compiled(cel: &Field<'_>) -> Option<FieldError> {
+    let (path, expression) = (cel.at("expression"), cel.str("expression"));
+    if expression.len() > SELECTOR_BYTES_MAX {
+        return Some(FieldError::too_long(path, SELECTOR_BYTES_MAX));
+    }
+    match Selector::compile(expression) {
+        Ok(selector) => (selector.cost_max() > SELECTOR_COST_MAX)
+            .then(|| FieldError::forbidden(path, "too complex, exceeds cost limit")),
+        Err(SelectorError::Internal(words)) => Some(FieldError::internal(path, words)),
+        Err(invalid) => Some(FieldError::invalid(path, expression, invalid.to_string())),
     }
 }
 

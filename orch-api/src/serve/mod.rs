@@ -6,7 +6,9 @@ mod kubeconfig;
 mod listener;
 mod pki;
 mod private_file;
+mod signing;
 
 pub use kubeconfig::{KubeconfigEntry, kubeconfig, write_kubeconfig};
 pub use listener::{Draining, Listener, ListenerOptions, PeerAddress, ServeError, ShutdownSignal};
 pub use pki::{Credentials, Pki, PkiError, PkiOptions};
+pub use signing::{SigningError, SigningTerms};

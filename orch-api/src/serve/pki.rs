@@ -186,6 +186,22 @@ impl Pki {
         &self.ca.certificate_pem
     }
 
+    /// When the authority's certificate ends, and with it all that it signed.
+    pub fn ca_not_after(&self) -> Timestamp {
+        let authority = certificates(&self.ca.certificate_pem).into_iter().next();
+        let end = authority.as_deref().and_then(|authority| {
+            let (_, parsed) = x509_parser::parse_x509_certificate(authority).ok()?;
+            Timestamp::from_second(parsed.validity().not_after.timestamp()).ok()
+        });
+        // An authority that cannot be read signs nothing.
+        end.unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+
+    /// What signs certificates.
+    pub(super) fn issuer(&self) -> Result<Issuer<'static, KeyPair>, PkiError> {
+        issuer(&self.ca)
+    }
+
     /// The API server's serving certificate.
     pub fn serving(&self) -> &Credentials {
         &self.serving
@@ -266,12 +282,19 @@ fn certificates(pem: &str) -> Vec<CertificateDer<'static>> {
 }
 
 fn validity(params: &mut CertificateParams, now: Timestamp, days: i64) {
-    let at = |second: i64| {
-        let since_epoch = Duration::from_secs(u64::try_from(second).unwrap_or_default());
+    let at = |second: i64| Timestamp::from_second(second).unwrap_or(Timestamp::MAX);
+    let (begin, end) = (at(now.as_second() - BACKDATE_S), at(now.as_second() + days * DAY_S));
+    set_validity(params, begin, end);
+}
+
+/// Sets from when until when a certificate is valid, to the second.
+pub(super) fn set_validity(params: &mut CertificateParams, begin: Timestamp, end: Timestamp) {
+    let at = |time: Timestamp| {
+        let since_epoch = Duration::from_secs(u64::try_from(time.as_second()).unwrap_or_default());
         rcgen::date_time_ymd(1970, 1, 1) + since_epoch
     };
-    params.not_before = at(now.as_second() - BACKDATE_S);
-    params.not_after = at(now.as_second() + days * DAY_S);
+    params.not_before = at(begin);
+    params.not_after = at(end);
 }
 
 fn new_authority(now: Timestamp) -> Result<Credentials, PkiError> {
@@ -334,10 +357,13 @@ fn serving_params(options: &PkiOptions, now: Timestamp) -> Result<CertificatePar
     server_params("kube-apiserver", &options.names(), &options.all_addresses(), now)
 }
 
+fn issuer(ca: &Credentials) -> Result<Issuer<'static, KeyPair>, PkiError> {
+    Ok(Issuer::from_ca_cert_pem(&ca.certificate_pem, KeyPair::from_pem(&ca.key_pem)?)?)
+}
+
 fn sign(ca: &Credentials, params: &CertificateParams) -> Result<Credentials, PkiError> {
     let key = KeyPair::generate()?;
-    let issuer = Issuer::from_ca_cert_pem(&ca.certificate_pem, KeyPair::from_pem(&ca.key_pem)?)?;
-    let certificate = params.signed_by(&key, &issuer)?;
+    let certificate = params.signed_by(&key, &issuer(ca)?)?;
     Ok(Credentials { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
 }
 

@@ -3,12 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{Pod, Secret, ServiceAccount};
 use orch_api::{
     auth::{
         Anonymous, Authenticator, Authenticators, StaticTokens, UserInfo,
         jwt::TokenKey,
-        service_account::{DEFAULT_ISSUER, ServiceAccountTokens, TokenRequests},
+        service_account::{DEFAULT_ISSUER, ServiceAccountTokens, TokenRequests, token_in_secret},
     },
     strategy::{VirtualResource, WriteContext},
 };
@@ -19,6 +19,7 @@ use orch_core::{
 use serde_json::{Value, json};
 
 struct Setup {
+    key: TokenKey,
     client: Arc<MemoryClient>,
     environment: Environment,
     tokens: ServiceAccountTokens,
@@ -29,11 +30,11 @@ fn setup() -> Setup {
     let environment = Environment::seeded(epoch, 1);
     let client = Arc::new(MemoryClient::new(environment.clone()));
     let key = TokenKey::generate().unwrap();
-    let tokens = ServiceAccountTokens::new(key, client.clone(), environment.clone());
+    let tokens = ServiceAccountTokens::new(key.clone(), client.clone(), environment.clone());
     let account = json!({"apiVersion": "v1", "kind": "ServiceAccount",
         "metadata": {"name": "builder", "namespace": "a"}});
     client.seed(&ResourceType::of::<ServiceAccount>(), account).unwrap();
-    Setup { client, environment, tokens }
+    Setup { key, client, environment, tokens }
 }
 
 impl Setup {
@@ -96,6 +97,42 @@ async fn a_token_dies_with_what_it_is_bound_to() {
     let pods: Resources<Pod> = Resources::namespaced(setup.client.clone(), "a");
     let now = DeleteOptions { grace_period_s: Some(0), ..DeleteOptions::default() };
     pods.delete("web", now).await.unwrap();
+    assert_eq!(setup.user(&token).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_in_a_secret_is_good_while_the_secret_holds_it() {
+    let setup = setup();
+    let accounts: Resources<ServiceAccount> = Resources::namespaced(setup.client.clone(), "a");
+    let account = accounts.get("builder").await.unwrap();
+    let token = token_in_secret(&setup.key, &account, "builder-token").unwrap();
+    assert_eq!(setup.user(&token).await, None, "no secret holds it");
+    let secret = json!({"apiVersion": "v1", "kind": "Secret",
+        "metadata": {"name": "builder-token", "namespace": "a"},
+        "type": "kubernetes.io/service-account-token",
+        "data": {"token": k8s_openapi::ByteString(token.clone().into_bytes())}});
+    setup.client.seed(&ResourceType::of::<Secret>(), secret).unwrap();
+    let user = setup.user(&token).await.unwrap();
+    assert_eq!(user.name, "system:serviceaccount:a:builder");
+    assert!(user.in_group("system:serviceaccounts:a") && user.extra.is_empty());
+    // Its use is noted, and it does not expire.
+    let secrets: Resources<Secret> = Resources::namespaced(setup.client.clone(), "a");
+    let labels = secrets.get("builder-token").await.unwrap().metadata.labels.clone().unwrap();
+    assert_eq!(labels["kubernetes.io/legacy-token-last-used"], "2023-11-14");
+    tokio::time::advance(Duration::from_secs(10 * 365 * 86_400)).await;
+    assert!(setup.user(&token).await.is_some());
+    assert_eq!(setup.tokens.review(&token, &["vault".into()]).await.unwrap(), None);
+    let invalid = json!({"metadata": {"labels": {
+        "kubernetes.io/legacy-token-invalid-since": "2024-01-01"}}});
+    let kind = orch_core::client::PatchKind::Merge;
+    secrets.patch("builder-token", kind, invalid).await.unwrap();
+    assert_eq!(setup.user(&token).await, None);
+    let valid = json!({"metadata": {"labels": {
+        "kubernetes.io/legacy-token-invalid-since": null}}});
+    secrets.patch("builder-token", kind, valid).await.unwrap();
+    assert!(setup.user(&token).await.is_some());
+    let other = json!({"data": {"token": "b3RoZXI="}});
+    secrets.patch("builder-token", kind, other).await.unwrap();
     assert_eq!(setup.user(&token).await, None);
 }
 

@@ -301,6 +301,40 @@ fn leases_and_runtime_classes() {
 }
 
 #[test]
+fn selectors_of_devices_are_compiled() {
+    let check = |expression: &str, wanted: &str| {
+        let selectors = json!([{"cel": {"expression": expression}}]);
+        let path = "cel.expression";
+        let class = json!({"spec": {"selectors": selectors}}).to_string();
+        let at = |field: &str| match wanted {
+            "" => Vec::new(),
+            wanted => vec![format!("{field}.selectors[0].{path}: {wanted}")],
+        };
+        let check = |plural: &str, text: &str, wanted: Vec<String>| {
+            let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
+            check("resource.k8s.io", plural, text, &wanted);
+        };
+        check("deviceclasses", &class, at("spec"));
+        let exactly = json!({"deviceClassName": "c", "selectors": selectors});
+        let claim = json!({"devices": {"requests": [{"name": "a", "exactly": exactly}]}});
+        let field = "spec.devices.requests[0].exactly";
+        check("resourceclaims", &json!({"spec": claim}).to_string(), at(field));
+        let template = json!({"spec": {"spec": claim}}).to_string();
+        check("resourceclaimtemplates", &template, at(&format!("spec.{field}")));
+    };
+    check("device.driver == 'd'", "");
+    check("1", "Invalid value: \"1\": must evaluate to bool or the unknown type, not int");
+    let digits = "[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]";
+    let nested = ["a", "b", "c", "d", "e", "f", "g"].iter().rev();
+    let nested = nested.fold("int('1'.find('[0-9]*')) < 100".to_owned(), |inner, variable| {
+        format!("{digits}.all({variable}, {inner})")
+    });
+    check(&nested, "Forbidden: too complex, exceeds cost limit");
+    let long = format!("device.driver == '{}'", "x".repeat(10 * 1024));
+    check(&long, "Too long: may not be more than 10240 bytes");
+}
+
+#[test]
 fn device_claims_and_slices() {
     let group = "resource.k8s.io";
     let claims = |requests: &str, wanted: &[&str]| {

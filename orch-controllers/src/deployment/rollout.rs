@@ -12,6 +12,12 @@ use super::{
 };
 use crate::{ownership, pods, reconciler::Reconciled};
 
+/// How many pods of a set are available and stay so: its status may still count those that go
+/// because it was made smaller just before.
+fn stays_available(set: &ReplicaSet) -> i32 {
+    available(set).min(size(set))
+}
+
 impl Rollout<'_> {
     pub(super) async fn run(&mut self) -> Reconciled {
         if is_going(&self.deployment) {
@@ -80,7 +86,7 @@ impl Rollout<'_> {
         }
         oldest_first(&mut sets.old);
         let unhealthy = self.shrink_unhealthy(&mut sets.old, max_shrink).await?;
-        let spare = all.iter().map(available).sum::<i32>() - min_available;
+        let spare = all.iter().map(stays_available).sum::<i32>() - min_available;
         let healthy = self.shrink_each(&mut sets.old, spare, size).await?;
         Ok(unhealthy + healthy > 0)
     }

@@ -179,7 +179,11 @@ impl Sources {
         let node = change.object();
         let name = node.metadata.name.clone().unwrap_or_default();
         let used: BTreeSet<String> = node_status::in_use(node).iter().cloned().collect();
-        self.state.lock().in_use.insert(name.clone(), used);
+        if used.is_empty() {
+            self.state.lock().in_use.remove(&name);
+        } else {
+            self.state.lock().in_use.insert(name.clone(), used);
+        }
         if let Change::Updated { old, new } = change {
             let matters = |node: &Node| {
                 let attached = node_status::attached(node).to_vec();

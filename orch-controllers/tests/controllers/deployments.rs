@@ -1,5 +1,10 @@
 //! Deployments.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicI32, Ordering},
+};
+
 use k8s_openapi::api::{
     apps::v1::{Deployment, DeploymentCondition, ReplicaSet},
     core::v1::Pod,
@@ -116,6 +121,32 @@ async fn a_rolling_update_stays_within_surge_and_unavailability() {
     assert_eq!(annotations["deployment.kubernetes.io/revision-history"], "1");
 }
 
+/// Right after a set was made smaller its status still counts the pods that go: they are no spare.
+#[tokio::test(start_paused = true)]
+async fn a_smaller_deployment_of_a_new_version_stays_available() {
+    let world = World::start(controllers);
+    let mut value = web(5);
+    value["spec"]["strategy"] =
+        json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 1}});
+    world.create::<Deployment>(value).await;
+    settle(&world, 5).await;
+    let least = Arc::new(AtomicI32::new(i32::MAX));
+    let (seen, sets) = (least.clone(), world.informers.of::<ReplicaSet>());
+    let all = sets.clone();
+    sets.on_change(move |_| {
+        let available = |set: &ReplicaSet| {
+            let status = set.status.as_ref();
+            status.and_then(|status| status.available_replicas).unwrap_or(0).min(size(set))
+        };
+        seen.fetch_min(all.list().iter().map(|set| available(set)).sum(), Ordering::Relaxed);
+    });
+    least.store(i32::MAX, Ordering::Relaxed);
+    let smaller = json!({"spec": {"replicas": 4, "template": template("web", "v2")}});
+    world.patch::<Deployment>("web", smaller).await;
+    settle(&world, 4).await;
+    assert_eq!(least.load(Ordering::Relaxed), 3, "one of four may be missing");
+}
+
 #[tokio::test(start_paused = true)]
 async fn recreate_stops_the_old_before_it_starts_the_new() {
     let world = World::start(controllers);
@@ -163,7 +194,7 @@ async fn a_paused_deployment_scales_but_does_not_roll() {
 #[tokio::test(start_paused = true)]
 async fn a_rollout_that_is_stuck_exceeds_its_deadline() {
     let world = World::start(controllers);
-    world.ready.store(false, std::sync::atomic::Ordering::Relaxed);
+    world.ready.store(false, Ordering::Relaxed);
     let mut value = web(2);
     value["spec"]["progressDeadlineSeconds"] = json!(60);
     world.create::<Deployment>(value).await;
@@ -179,7 +210,7 @@ async fn a_rollout_that_is_stuck_exceeds_its_deadline() {
         (progressing.status.as_str(), progressing.reason.as_deref()),
         ("False", Some("ProgressDeadlineExceeded"))
     );
-    world.ready.store(true, std::sync::atomic::Ordering::Relaxed);
+    world.ready.store(true, Ordering::Relaxed);
     settle(&world, 2).await;
 }
 
@@ -210,7 +241,7 @@ async fn a_change_of_size_during_a_rollout_is_spread_proportionally() {
         json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 3, "maxUnavailable": 2}});
     world.create::<Deployment>(value).await;
     settle(&world, 10).await;
-    world.ready.store(false, std::sync::atomic::Ordering::Relaxed);
+    world.ready.store(false, Ordering::Relaxed);
     roll_to(&world, "v2").await;
     world.pass(10).await;
     let sizes = async || {

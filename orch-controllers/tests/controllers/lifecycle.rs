@@ -9,7 +9,7 @@ use k8s_openapi::api::{
     rbac::v1::ClusterRole,
 };
 use orch_controllers::{
-    Manager, Runnable,
+    Manager, Metrics, Runnable,
     cluster_role_aggregation::cluster_role_aggregation,
     deployment::deployment,
     garbage::garbage_collector,
@@ -258,7 +258,8 @@ async fn of_two_managers_only_the_elected_one_works() {
     let working = Arc::new(AtomicUsize::new(0));
     let mut stops = Vec::new();
     let mut ends = Vec::new();
-    for identity in ["a", "b"] {
+    let metrics = [Metrics::new(), Metrics::new()];
+    for (identity, metrics) in ["a", "b"].into_iter().zip(&metrics) {
         let (working, stop) = (working.clone(), CancellationToken::new());
         let worker = Runnable::new("worker", move |stop: CancellationToken| async move {
             working.fetch_add(1, Ordering::SeqCst);
@@ -268,7 +269,8 @@ async fn of_two_managers_only_the_elected_one_works() {
         let client = Arc::new(world.cluster.clone());
         let environment = world.informers.environment().clone();
         let election = Election::new(client, environment, "kube-system", "manager", identity);
-        ends.push(tokio::spawn(Manager::new().with(worker).run_elected(election, stop.clone())));
+        let manager = Manager::new().with(worker).measured(metrics);
+        ends.push(tokio::spawn(manager.run_elected(election, stop.clone())));
         stops.push(stop);
     }
     world.pass(60).await;
@@ -280,10 +282,18 @@ async fn of_two_managers_only_the_elected_one_works() {
         lease.spec.as_ref().unwrap().holder_identity.clone().unwrap()
     };
     let first = usize::from(holder().await == "b");
+    let leads = |at: usize, leads: u8| {
+        let line = format!("leader_election_master_status{{name=\"manager\"}} {leads}");
+        assert!(metrics[at].encode().contains(&line), "{}", metrics[at].encode());
+    };
+    leads(first, 1);
+    leads(1 - first, 0);
     stops[first].cancel();
     world.pass(10).await;
     assert_eq!(working.load(Ordering::SeqCst), 1, "the other took over");
     assert_eq!(holder().await, ["b", "a"][first]);
+    leads(first, 0);
+    leads(1 - first, 1);
     stops[1 - first].cancel();
     for end in ends {
         end.await.unwrap();

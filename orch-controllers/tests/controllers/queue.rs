@@ -9,7 +9,7 @@ use std::{
 };
 
 use orch_controllers::{
-    WorkQueue,
+    Metrics, WorkQueue,
     queue::{QueueMetrics, RateLimits},
 };
 use tokio::time::Instant;
@@ -150,4 +150,32 @@ async fn metrics_hear_of_everything() {
     drop(work);
     queue.add_rate_limited("b");
     assert_eq!(counts.0.each_ref().map(|count| count.load(Ordering::Relaxed)), [1, 1, 1, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn queues_are_counted_under_the_names_of_kubernetes() {
+    let (metrics, queue) = (Metrics::new(), WorkQueue::<&str>::default());
+    metrics.count("web", &queue);
+    for item in ["a", "b", "c", "a"] {
+        queue.add(item);
+    }
+    queue.add_rate_limited("d");
+    let (long, short) = (queue.get().await.unwrap(), queue.get().await.unwrap());
+    tokio::time::advance(Duration::from_secs(2)).await;
+    drop(short);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    let text = metrics.encode();
+    for line in [
+        "workqueue_depth{name=\"web\"} 1",
+        "workqueue_adds_total{name=\"web\"} 3",
+        "workqueue_retries_total{name=\"web\"} 1",
+        "workqueue_queue_duration_seconds_count{name=\"web\"} 2",
+        "workqueue_work_duration_seconds_bucket{le=\"10.0\",name=\"web\"} 1",
+        "workqueue_work_duration_seconds_sum{name=\"web\"} 2.0",
+        "workqueue_unfinished_work_seconds{name=\"web\"} 3.0",
+        "workqueue_longest_running_processor_seconds{name=\"web\"} 3.0",
+    ] {
+        assert!(text.contains(line), "{line} is not in:\n{text}");
+    }
+    drop(long);
 }

@@ -3,6 +3,7 @@
 mod check;
 mod cost;
 mod declared;
+pub mod device;
 mod environment;
 mod error;
 mod evaluate;

@@ -14,6 +14,7 @@ use futures::{StreamExt, stream};
 use crate::{
     client::{Client, ClientError, Read, ReadReply, WatchOptions, WatchStream, Write, WriteReply},
     environment::Environment,
+    random::Random,
     resource::{ResourceType, Target},
     status::{ApiError, Reason},
 };
@@ -85,6 +86,29 @@ pub struct FaultRates {
     pub expired_permille: u32,
 }
 
+impl FaultRates {
+    /// What goes wrong with this call, by chance.
+    pub fn draw(&self, call: &Call<'_>, random: &dyn Random) -> Option<Fault> {
+        let hit = |permille: u32| permille > 0 && random.below(1000) < u64::from(permille);
+        let event = matches!(call, Call::WatchEvent(_));
+        if matches!(call, Call::Write(_)) && hit(self.conflict_permille) {
+            return Some(Fault::Conflict);
+        }
+        if matches!(call, Call::Watch(_) | Call::WatchEvent(_)) && hit(self.expired_permille) {
+            return Some(Fault::Expired);
+        }
+        if event {
+            return hit(self.watch_drop_permille).then_some(Fault::TransportBefore);
+        }
+        if hit(self.server_error_permille) {
+            let errors = [Fault::TooManyRequests, Fault::InternalError, Fault::Unavailable];
+            return Some(errors[random.below(3) as usize]);
+        }
+        let broken = [Fault::TransportBefore, Fault::TransportAfter];
+        hit(self.transport_permille).then(|| broken[random.below(2) as usize])
+    }
+}
+
 type Rule = dyn Fn(&Call<'_>) -> Option<Fault> + Send + Sync;
 
 /// Wraps a client and makes calls fail, by a rule or by a seed.
@@ -122,27 +146,7 @@ impl FaultyClient {
 
     /// Fails at random, drawn from the environment's generator.
     pub fn seeded(inner: Arc<dyn Client>, environment: Environment, rates: FaultRates) -> Self {
-        Self::by_rule(inner, move |call| {
-            let hit = |permille: u32| {
-                permille > 0 && environment.random.below(1000) < u64::from(permille)
-            };
-            let event = matches!(call, Call::WatchEvent(_));
-            if matches!(call, Call::Write(_)) && hit(rates.conflict_permille) {
-                return Some(Fault::Conflict);
-            }
-            if matches!(call, Call::Watch(_) | Call::WatchEvent(_)) && hit(rates.expired_permille) {
-                return Some(Fault::Expired);
-            }
-            if event {
-                return hit(rates.watch_drop_permille).then_some(Fault::TransportBefore);
-            }
-            if hit(rates.server_error_permille) {
-                let errors = [Fault::TooManyRequests, Fault::InternalError, Fault::Unavailable];
-                return Some(errors[environment.random.below(3) as usize]);
-            }
-            let broken = [Fault::TransportBefore, Fault::TransportAfter];
-            hit(rates.transport_permille).then(|| broken[environment.random.below(2) as usize])
-        })
+        Self::by_rule(inner, move |call| rates.draw(call, &*environment.random))
     }
 
     /// How many faults were injected so far.

@@ -217,7 +217,8 @@ async fn images(context: &Context) -> Option<Vec<ContainerImage>> {
     images.sort_by(|a, b| b.size_bytes.cmp(&a.size_bytes).then_with(|| a.id.cmp(&b.id)));
     images.truncate(IMAGES_MAX);
     let convert = |image: crate::runtime::ImageInfo| ContainerImage {
-        size_bytes: i64::try_from(image.size_bytes).ok(),
+        // Zero is not written, so that what is read back would always differ from it.
+        size_bytes: i64::try_from(image.size_bytes).ok().filter(|size| *size > 0),
         names: Some(image.digests.into_iter().chain(image.tags).collect()),
     };
     (!images.is_empty()).then(|| images.into_iter().map(convert).collect())

@@ -189,17 +189,37 @@ fn present<T>(found: Vec<Result<T, RuntimeError>>) -> Result<Vec<T>, RuntimeErro
 
 #[async_trait]
 impl Stats for CriRuntime {
+    async fn usages(&self) -> Result<Vec<(ContainerId, ContainerUsage)>, RuntimeError> {
+        let request = proto::ListContainerStatsRequest { filter: None };
+        let listed = self.runtime.clone().list_container_stats(quick(request)).await;
+        let listed = listed.map_err(failed)?.into_inner().stats.into_iter();
+        let usages = listed.filter_map(|mut stats| {
+            let id = ContainerId(stats.attributes.take()?.id);
+            Some((id, measured(&stats)?))
+        });
+        Ok(usages.collect())
+    }
+
     async fn usage(&self, container: &ContainerId) -> Result<ContainerUsage, RuntimeError> {
         let request = proto::ContainerStatsRequest { container_id: container.0.clone() };
         let stats = self.runtime.clone().container_stats(quick(request)).await.map_err(failed)?;
         let stats = stats.into_inner().stats.unwrap_or_default();
-        let cpu = stats.cpu.and_then(|cpu| cpu.usage_core_nano_seconds);
-        let memory = stats.memory.and_then(|memory| memory.working_set_bytes);
-        Ok(ContainerUsage {
-            cpu_ns: cpu.map_or(0, |value| value.value),
-            working_set_bytes: memory.map_or(0, |value| value.value),
-        })
+        measured(&stats).ok_or_else(|| RuntimeError::no_container(&container.0))
     }
+
+    async fn machine_usage(&self) -> Result<Option<ContainerUsage>, RuntimeError> {
+        Ok(crate::machine::usage())
+    }
+}
+
+/// `None` for a container that does not run: containerd tells of those too, without a usage.
+fn measured(stats: &proto::ContainerStats) -> Option<ContainerUsage> {
+    let (cpu, memory) = (stats.cpu.as_ref()?, stats.memory.as_ref()?);
+    let value = |value: &Option<proto::UInt64Value>| value.as_ref().map_or(0, |value| value.value);
+    Some(ContainerUsage {
+        cpu_ns: value(&cpu.usage_core_nano_seconds),
+        working_set_bytes: value(&memory.working_set_bytes),
+    })
 }
 
 impl Runtime for CriRuntime {}

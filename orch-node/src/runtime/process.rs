@@ -15,10 +15,11 @@ mod containers;
 mod images;
 mod sandboxes;
 mod streams;
+mod usage;
 
 use super::{
     ContainerId, ContainerState, ContainerStatus, Runtime, RuntimeError, RuntimeEventSender,
-    SandboxId, Stats,
+    SandboxId,
 };
 use crate::shim::record::{
     self, CONFIG, ContainerRecord, STATE, SandboxRecord, StateRecord, VERSION, timestamp,
@@ -106,6 +107,8 @@ struct Shared {
 ///   `ORCH_TERMINATION_LOG`.
 /// - **Memory limits** are enforced through cgroups (version 1 or 2) where those can be written,
 ///   which takes root; otherwise they are not. CPU limits are not enforced.
+/// - **What they use** is read from `/proc`: the processes of a container's session, and memory that
+///   no file stands behind. A process that begins a session of its own is not counted.
 /// - **Shims.** Each container has a process beside it that writes its log and keeps its exit
 ///   code, so that containers outlive the agent. The executable must call
 ///   [`crate::shim::main_if_requested`].
@@ -347,7 +350,5 @@ fn merged(variables: impl IntoIterator<Item = (String, String)>) -> Vec<(String,
     }
     merged
 }
-
-impl Stats for ProcessRuntime {}
 
 impl Runtime for ProcessRuntime {}

@@ -15,16 +15,20 @@ use tokio::{sync::watch, time::Instant};
 
 mod script;
 
-pub use script::{AnnotationScript, Behaviour, BehaviourFn, Script, ScriptedExit, behaves};
+pub use script::{AnnotationScript, Behaviour, BehaviourFn, Load, Script, ScriptedExit, behaves};
 
 use super::{
-    ContainerConfig, ContainerId, ContainerState, ContainerStatus, Containers, ExecOutput,
-    ImageError, ImageInfo, ImagePull, Images, Inventory, LogLocation, Runtime, RuntimeError,
-    RuntimeEventSender, RuntimeEvents, RuntimeInfo, SandboxConfig, SandboxId, SandboxState,
-    SandboxStatus, Sandboxes, Stats, Streaming,
+    ContainerConfig, ContainerId, ContainerState, ContainerStatus, ContainerUsage, Containers,
+    ExecOutput, ImageError, ImageInfo, ImagePull, Images, Inventory, LogLocation, Runtime,
+    RuntimeError, RuntimeEventSender, RuntimeEvents, RuntimeInfo, SandboxConfig, SandboxId,
+    SandboxState, SandboxStatus, Sandboxes, Stats, Streaming,
 };
 use crate::logs::{LogStream, format_entry};
 
+/// How many events wait for a reader at most.
+const EVENTS_MAX: usize = 1024;
+
+#[derive(Clone)]
 struct Sandbox {
     config: SandboxConfig,
     status: SandboxStatus,
@@ -44,6 +48,35 @@ struct State {
     containers: BTreeMap<ContainerId, Container>,
     images: BTreeMap<String, ImageInfo>,
     created: u64,
+}
+
+impl State {
+    fn fork(&self) -> Self {
+        let fork = |container: &Container| Container {
+            status: container.status.clone(),
+            behaviour: container.behaviour.clone(),
+            started: container.started,
+            ended: watch::Sender::new(*container.ended.borrow()),
+            output: container.output.clone(),
+        };
+        let containers = self.containers.iter();
+        Self {
+            sandboxes: self.sandboxes.clone(),
+            containers: containers.map(|(id, container)| (id.clone(), fork(container))).collect(),
+            images: self.images.clone(),
+            created: self.created,
+        }
+    }
+
+    /// The running containers that end by themselves, and after how long from now.
+    fn due(&self) -> impl Iterator<Item = (ContainerId, ScriptedExit)> {
+        let running = self.containers.values().filter(|container| container.status.is_running());
+        running.filter_map(|container| {
+            let exit = container.behaviour.exit.clone()?;
+            let after = exit.after.saturating_sub(container.started?.elapsed());
+            Some((container.status.id.clone(), ScriptedExit { after, ..exit }))
+        })
+    }
 }
 
 struct Shared {
@@ -81,9 +114,27 @@ impl SimulatedRuntime {
         Self(Arc::new(Shared {
             environment,
             script: Arc::new(script),
-            events: RuntimeEventSender::new(1024),
+            events: RuntimeEventSender::new(EVENTS_MAX),
             state: Mutex::default(),
         }))
+    }
+
+    /// A runtime of its own that begins as this one is now: the same sandboxes and containers,
+    /// which go on as their script says. Call it inside a runtime.
+    #[must_use]
+    pub fn fork(&self, environment: Environment) -> Self {
+        let state = self.0.state.lock().fork();
+        let due: Vec<(ContainerId, ScriptedExit)> = state.due().collect();
+        let fork = Self(Arc::new(Shared {
+            environment,
+            script: self.0.script.clone(),
+            events: RuntimeEventSender::new(EVENTS_MAX),
+            state: Mutex::new(state),
+        }));
+        for (container, exit) in due {
+            fork.0.end_after(container, exit);
+        }
+        fork
     }
 
     /// Ends a running container now, as if by itself. Does nothing if it does not run.
@@ -120,6 +171,19 @@ impl Shared {
             container.ended.send_replace(true);
         }
         self.changed(id);
+    }
+
+    /// Lets a container end as its script says.
+    fn end_after(self: &Arc<Self>, id: ContainerId, exit: ScriptedExit) {
+        let shared = Arc::downgrade(self);
+        let timer = self.environment.clock.sleep(exit.after);
+        // Ends with the timer at the latest, and does nothing once the runtime is gone.
+        tokio::spawn(async move {
+            timer.await;
+            if let Some(shared) = Weak::upgrade(&shared) {
+                shared.finish(&id, exit.code, &exit.reason);
+            }
+        });
     }
 
     fn mark_started(&self, id: &ContainerId, now: Timestamp) -> Result<Behaviour, RuntimeError> {
@@ -284,15 +348,7 @@ impl Containers for SimulatedRuntime {
         let behaviour = self.0.mark_started(container, clock.now());
         self.0.changed(container);
         if let Some(exit) = behaviour?.exit {
-            let (shared, id) = (Arc::downgrade(&self.0), container.clone());
-            let timer = clock.sleep(exit.after);
-            // Ends with the timer at the latest, and does nothing once the runtime is gone.
-            tokio::spawn(async move {
-                timer.await;
-                if let Some(shared) = Weak::upgrade(&shared) {
-                    shared.finish(&id, exit.code, &exit.reason);
-                }
-            });
+            self.0.end_after(container.clone(), exit);
         }
         Ok(())
     }
@@ -433,6 +489,24 @@ impl Streaming for SimulatedRuntime {
     }
 }
 
-impl Stats for SimulatedRuntime {}
+#[async_trait]
+impl Stats for SimulatedRuntime {
+    async fn usages(&self) -> Result<Vec<(ContainerId, ContainerUsage)>, RuntimeError> {
+        let now = Instant::now();
+        let state = self.0.state.lock();
+        let running = state.containers.iter().filter(|(_, one)| one.status.is_running());
+        let usages = running.map(|(id, container)| {
+            let since = container.started.map_or(Duration::ZERO, |started| now - started);
+            let ns = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
+            let Load { cpu_milli, memory_bytes } = container.behaviour.load;
+            let usage = ContainerUsage {
+                cpu_ns: (ns / 1000).saturating_mul(cpu_milli),
+                working_set_bytes: memory_bytes,
+            };
+            (id.clone(), usage)
+        });
+        Ok(usages.collect())
+    }
+}
 
 impl Runtime for SimulatedRuntime {}

@@ -1,4 +1,5 @@
-//! The node's HTTP API: logs, exec, attach, port-forward, as the API server asks for them.
+//! The node's HTTP API: logs, exec, attach, port-forward, as the API server asks for them, and what
+//! the node uses, as metrics servers do.
 //!
 //! Paths and query parameters are the kubelet's, so that any API server can forward to it.
 //! [`NodeServer::serve`] takes one connection that is already authenticated; where it comes from
@@ -23,6 +24,7 @@ use crate::{
 mod log_stream;
 mod port_forward;
 mod remote_command;
+mod resource_metrics;
 pub mod spdy;
 mod spdy_dictionary;
 mod websocket;
@@ -92,6 +94,10 @@ impl NodeServer {
         match parts.as_slice() {
             ["healthz"] => Ok(text(StatusCode::OK, "ok")),
             ["pods" | "runningpods"] => self.pod_list(),
+            ["metrics", "resource"] => {
+                expect_get(&request)?;
+                Ok(resource_metrics::respond(self).await)
+            }
             ["containerLogs", namespace, pod, container] => {
                 expect_get(&request)?;
                 let wanted = ContainerRef { namespace, pod, uid: None, container };

@@ -43,6 +43,7 @@ pub async fn runtime_conformance(fixture: &RuntimeFixture) {
     suite.what_is_gone_can_be_stopped_and_removed_again().await;
     suite.a_sandbox_takes_its_containers_along().await;
     suite.commands_in_containers().await;
+    suite.what_runs_is_measured().await;
     suite.unknown_names_are_not_found().await;
 }
 
@@ -216,6 +217,32 @@ impl Suite<'_> {
             Err(error) => panic!("a command runs in a container: {error}"),
         }
         self.0.runtime.remove_sandbox(&sandbox).await.expect("a sandbox is removed");
+    }
+
+    async fn what_runs_is_measured(&self) {
+        let runtime = &self.0.runtime;
+        let uid = "conformance-measured";
+        let sandbox = self.sandbox(uid).await;
+        let id = self.container(&sandbox, uid, &self.0.runs).await;
+        self.0.runtime.start_container(&id).await.expect("a container starts");
+        let all = match runtime.usages().await {
+            Ok(all) => all,
+            // What cannot be measured says so.
+            Err(RuntimeError::NotSupported(_)) => {
+                runtime.remove_sandbox(&sandbox).await.expect("a sandbox is removed");
+                return;
+            }
+            Err(error) => panic!("containers are measured: {error}"),
+        };
+        let first = all.iter().find(|(one, _)| *one == id).expect("it runs, so it is measured");
+        let later = runtime.usage(&id).await.expect("one container is measured");
+        assert!(later.cpu_ns >= first.1.cpu_ns, "CPU time only grows");
+        assert!(later.working_set_bytes > 0, "what runs is somewhere in memory");
+        runtime.stop_container(&id, PATIENCE).await.expect("a container stops");
+        let left = runtime.usages().await.expect("containers are measured");
+        assert!(left.iter().all(|(one, _)| *one != id), "what does not run uses nothing");
+        runtime.machine_usage().await.expect("the machine is measured, or nobody knows");
+        runtime.remove_sandbox(&sandbox).await.expect("a sandbox is removed");
     }
 
     async fn unknown_names_are_not_found(&self) {

@@ -227,6 +227,14 @@ impl Streaming for FaultyRuntime {
 
 #[async_trait]
 impl Stats for FaultyRuntime {
+    async fn usages(&self) -> Result<Vec<(ContainerId, ContainerUsage)>, RuntimeError> {
+        self.inner.usages().await
+    }
+
+    async fn machine_usage(&self) -> Result<Option<ContainerUsage>, RuntimeError> {
+        self.inner.machine_usage().await
+    }
+
     async fn usage(&self, container: &ContainerId) -> Result<ContainerUsage, RuntimeError> {
         self.inner.usage(container).await
     }

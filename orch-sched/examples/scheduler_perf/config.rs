@@ -16,8 +16,17 @@ pub(crate) struct TestCase {
     pub(crate) name: String,
     pub(crate) default_pod_template_path: Option<String>,
     pub(crate) scheduler_config_path: Option<String>,
+    #[serde(default)]
+    feature_gates: BTreeMap<String, bool>,
     pub(crate) workload_template: Vec<Op>,
     pub(crate) workloads: Vec<Workload>,
+}
+
+impl TestCase {
+    /// Whether pods claim devices.
+    pub(crate) fn has_devices(&self) -> bool {
+        self.feature_gates.get("DynamicResourceAllocation") == Some(&true)
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -26,10 +35,31 @@ pub(crate) struct Workload {
     pub(crate) name: String,
     #[serde(default)]
     pub(crate) params: BTreeMap<String, Value>,
-    pub(crate) threshold: Option<f64>,
+    threshold: Option<Threshold>,
+}
+
+/// The throughput that is expected, as such or by the name under which it is tracked.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+enum Threshold {
+    Plain(f64),
+    Named(BTreeMap<String, f64>),
 }
 
 impl Workload {
+    /// The throughput that is expected.
+    pub(crate) fn threshold(&self) -> Option<f64> {
+        match self.threshold.as_ref()? {
+            Threshold::Plain(value) => Some(*value),
+            Threshold::Named(values) => values.values().next().copied(),
+        }
+    }
+
+    /// A count, given as such or as a parameter.
+    pub(crate) fn count(&self, count: Option<u64>, param: Option<&str>) -> Result<u64, Error> {
+        Count { count, count_param: param.map(str::to_owned) }.resolve(self, 1)
+    }
+
     /// A parameter as `$name`.
     fn param(&self, dollar: &str) -> Result<&Value, Error> {
         let name = dollar.trim_start_matches('$');
@@ -195,8 +225,15 @@ pub(crate) enum Op {
         pods: LabelSelection,
     },
     StopCollectingMetrics,
-    /// Needs the plugin `DynamicResources`.
-    CreateResourceDriver {},
-    /// Needs the plugin `DynamicResources`.
-    AllocResourceClaims {},
+    /// Devices of nodes, which one driver tells of.
+    CreateResourceDriver {
+        driver_name: String,
+        nodes: String,
+        max_claims_per_node: Option<u64>,
+        max_claims_per_node_param: Option<String>,
+    },
+    /// Claims that are allocated without a pod.
+    AllocResourceClaims {
+        namespace: Option<String>,
+    },
 }

@@ -12,6 +12,7 @@
 //! Source: `test/integration/scheduler_perf`.
 
 mod config;
+mod devices;
 mod metrics;
 mod objects;
 mod run;

@@ -17,6 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     Error,
     config::{CreatePods, LabelSelection, Op, TestCase, Workload},
+    devices,
     metrics::{Pods, throughput},
     objects::Objects,
     template::Template,
@@ -61,13 +62,19 @@ pub(crate) async fn workload(
     let features = workload.params.get("numNodeDeclaredFeatures").and_then(|n| n.as_u64());
     let cancel = CancellationToken::new();
     let running = tokio::spawn(scheduler.run(cancel.clone()));
+    let beside = TaskTracker::new();
+    if case.has_devices() {
+        let client = server.client(UserInfo::master("controllers"));
+        let manager = devices::controllers(&Informers::new(client, Environment::system()))?;
+        beside.spawn(manager.run(cancel.clone()));
+    }
     let mut run = Run {
         case,
         workload,
         objects: Objects::new(client, folder, resources).declaring(features.unwrap_or(0)),
         informers,
         pods,
-        beside: TaskTracker::new(),
+        beside,
         cancel: cancel.clone(),
         measured: None,
         pod_steps: 0,
@@ -173,8 +180,26 @@ impl Run<'_> {
                 self.measured = Some((name, pods.clone(), Instant::now()));
             }
             Op::StopCollectingMetrics => self.stop_measuring(),
-            Op::CreateResourceDriver {} | Op::AllocResourceClaims {} => {
-                return Err("dynamic resources are not supported yet".into());
+            Op::CreateResourceDriver {
+                driver_name,
+                nodes,
+                max_claims_per_node,
+                max_claims_per_node_param,
+            } => {
+                let param = max_claims_per_node_param.as_deref();
+                let per_node = workload.count(*max_claims_per_node, param)?;
+                let start = Instant::now();
+                let driver = (driver_name.as_str(), nodes.as_str(), per_node);
+                let count = devices::publish(&self.objects, &self.informers, driver).await?;
+                if self.measured.is_some() {
+                    let took = start.elapsed().as_secs_f64();
+                    let line = format!("{count} ResourceSlices published and seen in {took:.3} s");
+                    self.lines.push(line);
+                }
+            }
+            Op::AllocResourceClaims { namespace } => {
+                let namespace = namespace.as_deref();
+                devices::allocate(&self.objects, &self.informers, namespace).await?;
             }
         }
         Ok(())
@@ -225,7 +250,7 @@ impl Run<'_> {
     fn stop_measuring(&mut self) {
         if let Some((name, pods, start)) = self.measured.take() {
             let times = self.pods.scheduled_since(&pods, start);
-            self.lines.extend(throughput(&name, &times, self.workload.threshold));
+            self.lines.extend(throughput(&name, &times, self.workload.threshold()));
         }
     }
 

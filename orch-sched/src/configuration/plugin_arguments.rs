@@ -48,8 +48,7 @@ pub(super) fn read(
         "NodeResourcesFit" => arguments.node_resources_fit = found.fit(),
         "PodTopologySpread" => arguments.spread_defaults = found.spread(),
         "VolumeBinding" => found.volume_binding(arguments),
-        // The plugin itself is not there yet; what is set for it has no effect.
-        _ => drop(["filterTimeout", "bindingTimeout"].map(|name| found.reader.value(name))),
+        _ => found.dynamic_resources(arguments),
     }
     let reader = std::mem::replace(&mut found.reader, Reader::new("", None, found.complaints));
     reader.finish(&mut complaints);
@@ -94,6 +93,36 @@ impl Found<'_, '_> {
             self.invalid(absolute, 0, &format!("{both} minCandidateNodesPercentage"));
         }
         CandidateNodes { percentage_min, absolute_min }
+    }
+
+    /// A duration of a field; `None` if it is not set.
+    fn duration(&mut self, name: &'static str) -> Option<kube::core::Duration> {
+        let text: String = self.reader.get(name, self.complaints)?;
+        match text.parse() {
+            Ok(duration) => Some(duration),
+            Err(error) => {
+                self.complaints.0.push(format!("{name}: {error}"));
+                None
+            }
+        }
+    }
+
+    fn dynamic_resources(&mut self, arguments: &mut Arguments) {
+        let own = &mut arguments.dynamic_resources;
+        if let Some(timeout) = self.duration("filterTimeout") {
+            if timeout.is_negative() {
+                self.invalid("filterTimeout", timeout.to_string(), "must be zero or positive");
+            }
+            own.filter_timeout =
+                Some(timeout.into()).filter(|timeout: &Duration| !timeout.is_zero());
+        }
+        if let Some(timeout) = self.duration("bindingTimeout") {
+            let of: Duration = timeout.into();
+            if timeout.is_negative() || of < Duration::from_secs(1) {
+                self.invalid("bindingTimeout", timeout.to_string(), "must be at least 1 second");
+            }
+            own.binding_timeout = of;
+        }
     }
 
     fn inter_pod_affinity(&mut self) -> InterPodAffinityArguments {

@@ -84,6 +84,25 @@ pub enum SpreadDefaults {
     List(Vec<TopologySpreadConstraint>),
 }
 
+/// Of DynamicResources.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DynamicResourcesArguments {
+    /// The search for devices on one node is given up after so long; `None` is never. The default
+    /// is 10 s.
+    pub filter_timeout: Option<Duration>,
+    /// A pod whose devices are not ready by then goes back to the queue. The default is 600 s.
+    pub binding_timeout: Duration,
+}
+
+impl Default for DynamicResourcesArguments {
+    fn default() -> Self {
+        Self {
+            filter_timeout: Some(Duration::from_secs(10)),
+            binding_timeout: Duration::from_secs(600),
+        }
+    }
+}
+
 /// Of VolumeBinding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VolumeBindingArguments {
@@ -104,6 +123,8 @@ impl Default for VolumeBindingArguments {
 pub struct Arguments {
     /// Of DefaultPreemption.
     pub default_preemption: CandidateNodes,
+    /// Of DynamicResources.
+    pub dynamic_resources: DynamicResourcesArguments,
     /// Of InterPodAffinity.
     pub inter_pod_affinity: InterPodAffinityArguments,
     /// Of NodeAffinity: what is asked of nodes beside what pods ask. The default is nothing.
@@ -123,6 +144,7 @@ impl Default for Arguments {
     fn default() -> Self {
         Self {
             default_preemption: CandidateNodes::default(),
+            dynamic_resources: DynamicResourcesArguments::default(),
             inter_pod_affinity: InterPodAffinityArguments::default(),
             added_affinity: None,
             balanced_resources: cpu_and_memory(),

@@ -298,10 +298,10 @@ impl PostFilter for DefaultPreemption {
             let why = Diagnosis::of(total, rejections, NOT_HELPFUL);
             let verdict = Verdict::unschedulable(format!("preemption: {why}"));
             let nomination = Nomination::Clear;
-            return Ok(PostFiltered { verdict, nomination, victims: Vec::new() });
+            return Ok(PostFiltered { nomination, ..verdict.into() });
         };
         let nomination = Nomination::Node(node);
-        Ok(PostFiltered { verdict: Verdict::Success, nomination, victims })
+        Ok(PostFiltered { nomination, victims, ..Verdict::Success.into() })
     }
 }
 

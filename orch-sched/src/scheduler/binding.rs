@@ -45,6 +45,8 @@ pub(super) async fn run(shared: &Arc<Shared>, placement: Placement) {
             // The place that was taken is free again for whoever waits for one.
             let freed = ClusterChange::of(EventResource::AssignedPod, Actions::DELETE);
             shared.queue.changed(&freed);
+            let freed = ClusterChange::of(EventResource::ResourceClaim, Actions::UPDATE);
+            shared.queue.changed(&freed);
         }
     }
 }

@@ -6,12 +6,14 @@ use std::{
 };
 
 use futures::FutureExt;
+use k8s_openapi::api::resource::v1::ResourceClaim;
+use orch_core::Resources;
 use tokio::sync::Semaphore;
 
 use super::{BINDING_MAX, Shared, binding, eviction::Eviction, extended, failure, group};
 use crate::{
     cycle_state::CycleState,
-    framework::{Failure, Framework, Room},
+    framework::{Failure, Framework, Room, fault},
     plugin::Nomination,
     plugins::ChosenNode,
     queue::QueuedPod,
@@ -140,6 +142,18 @@ fn place(
     Some(Placement { framework, pod, node, state })
 }
 
+/// Takes their devices from claims that nobody uses.
+async fn free(shared: &Shared, freed: Vec<(Arc<str>, Arc<ResourceClaim>)>) -> Result<(), Failure> {
+    for (plugin, claim) in freed {
+        let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
+        let claims: Resources<ResourceClaim> =
+            Resources::namespaced(shared.client.clone(), namespace);
+        let written = claims.update_status(&claim).await;
+        written.map_err(|error| fault("PostFilter", &plugin, &error.into()))?;
+    }
+    Ok(())
+}
+
 /// Takes a place for a pod, in the cache and with the plugins, or leaves everything as it was.
 pub(super) fn reserve(
     shared: &Shared,
@@ -188,7 +202,11 @@ pub(super) async fn room(
     let Failure::Unschedulable(diagnosis) = failure else { return (Nomination::Keep, None) };
     let room = framework.post_filter(state, &pod.info, snapshot, diagnosis);
     match AssertUnwindSafe(room).catch_unwind().await {
-        Ok(Ok(Room { plugin, nomination, victims })) => {
+        Ok(Ok(Room { plugin, nomination, victims, freed })) => {
+            if let Err(fault) = free(shared, freed).await {
+                *failure = fault;
+                return (Nomination::Keep, None);
+            }
             shared.metrics.preempting(victims.len());
             let eviction = match &nomination {
                 Nomination::Node(node) if !victims.is_empty() => {

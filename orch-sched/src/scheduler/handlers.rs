@@ -4,6 +4,7 @@ use std::sync::{Arc, Weak};
 
 use k8s_openapi::api::{
     core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod},
+    resource::v1::{DeviceClass, ResourceClaim, ResourceSlice},
     scheduling::v1alpha2::PodGroup,
     storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment},
 };
@@ -37,6 +38,12 @@ pub(super) fn follow(informers: &Informers, shared: &Arc<Shared>) {
         let added = move |change: &Change<PodGroup>| with(&groups, |s| group_changed(s, change));
         informers.of::<PodGroup>().on_change(added);
     }
+    notice::<ResourceSlice>(informers, weak(), EventResource::ResourceSlice);
+    notice::<DeviceClass>(informers, weak(), EventResource::DeviceClass);
+    let claims = weak();
+    informers.of::<ResourceClaim>().on_change(move |change| {
+        with(&claims, |shared| claim_changed(shared, change));
+    });
     // Started here so that affinity terms find namespaces from the first cycle on.
     drop(informers.of::<Namespace>());
 }
@@ -55,6 +62,20 @@ fn notice<K: Watchable>(informers: &Informers, shared: Weak<Shared>, resource: E
             Change::Deleted(_) => Actions::DELETE,
         };
         with(&shared, |shared| shared.queue.changed(&ClusterChange::of(resource, actions)));
+    });
+}
+
+fn claim_changed(shared: &Shared, change: &Change<ResourceClaim>) {
+    let (old, new, actions) = match change {
+        Change::Added(new) => (None, Some(new), Actions::ADD),
+        Change::Updated { old, new } => (Some(old), Some(new), Actions::UPDATE),
+        Change::Deleted(old) => (Some(old), None, Actions::DELETE),
+    };
+    let object = ChangedObject::ResourceClaim { old: old.cloned(), new: new.cloned() };
+    shared.queue.changed(&ClusterChange {
+        resource: EventResource::ResourceClaim,
+        actions,
+        object,
     });
 }
 

@@ -226,7 +226,7 @@ pub(crate) fn info(pod: &Value) -> Arc<PodInfo> {
 }
 
 /// What is null in a drawn object is not there.
-fn pruned(value: Value) -> Value {
+pub(crate) fn pruned(value: Value) -> Value {
     match value {
         Value::Object(fields) => {
             let fields = fields.into_iter().filter(|(_, value)| !value.is_null());
@@ -245,7 +245,7 @@ impl Dice {
         self.0.below(bound)
     }
 
-    fn one_in(&self, n: u64) -> bool {
+    pub(crate) fn one_in(&self, n: u64) -> bool {
         self.below(n) == 0
     }
 
@@ -254,7 +254,7 @@ impl Dice {
     }
 
     /// The text, or nothing.
-    fn maybe(&self, chance: u64, value: impl FnOnce() -> Value) -> Value {
+    pub(crate) fn maybe(&self, chance: u64, value: impl FnOnce() -> Value) -> Value {
         if self.one_in(chance) { value() } else { Value::Null }
     }
 

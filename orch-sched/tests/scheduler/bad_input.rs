@@ -23,8 +23,8 @@ async fn a_topology_that_no_node_has_is_named_as_the_reason() {
     assert_eq!(
         message,
         "0/1 nodes are available: 1 node(s) didn't match pod topology spread constraints (missing \
-         required label). preemption: 0/1 nodes are available: 1 Preemption is not helpful for \
-         scheduling."
+         required label). no new claims to deallocate, preemption: 0/1 nodes are available: 1 \
+         Preemption is not helpful for scheduling."
     );
 }
 

@@ -108,6 +108,7 @@ profiles:
         ("TaintToleration", 3),
         ("NodeResourcesFit", 1),
         ("InterPodAffinity", 2),
+        ("DynamicResources", 1),
         ("NodeResourcesBalancedAllocation", 1),
     ];
     assert_eq!(scores, expected.map(|(name, weight)| (name.to_owned(), weight)));
@@ -130,7 +131,7 @@ profiles:
     );
     let profile = &all.profiles[0];
     let scores = at(profile, ExtensionPoint::Score);
-    assert!(scores.contains(&("NodeAffinity".into(), 7)) && scores.len() == 6, "{scores:?}");
+    assert!(scores.contains(&("NodeAffinity".into(), 7)) && scores.len() == 7, "{scores:?}");
     assert_eq!(
         names(profile, ExtensionPoint::Filter),
         names(&Profile::default(), ExtensionPoint::Filter)
@@ -391,6 +392,12 @@ fn mistakes_in_arguments_have_upstreams_words() {
          @defaultConstraints[0].maxSkew: Invalid value: 0: not in valid range (0, inf), \
          @defaultConstraints[0].whenUnsatisfiable: Unsupported value: \"Never\": supported \
          values: \"DoNotSchedule\", \"ScheduleAnyway\"]",
+    );
+    check_arguments(
+        "DynamicResources",
+        "{filterTimeout: -1s, bindingTimeout: 10ms}",
+        "[@filterTimeout: Invalid value: \"-1s\": must be zero or positive, @bindingTimeout: \
+         Invalid value: \"10ms\": must be at least 1 second]",
     );
     check_arguments(
         "VolumeBinding",

@@ -45,8 +45,8 @@ async fn nodes_fill_up_and_never_over() {
     assert_eq!(reason, "Unschedulable");
     assert_eq!(
         message,
-        "0/2 nodes are available: 2 Insufficient cpu. preemption: 0/2 nodes are available: \
-         2 No preemption victims found for incoming pod."
+        "0/2 nodes are available: 2 Insufficient cpu. no new claims to deallocate, preemption: \
+         0/2 nodes are available: 2 No preemption victims found for incoming pod."
     );
     let events = cluster.events().await;
     assert!(events.contains(&("FailedScheduling".into(), message)), "{events:?}");

@@ -110,9 +110,9 @@ async fn what_an_extender_says_against_all_nodes_is_told() {
     assert_eq!(reason, "Unschedulable");
     assert_eq!(
         message,
-        "0/3 nodes are available: 1 broken, 2 busy. preemption: 0/3 nodes are available: \
-         1 Preemption is not helpful for scheduling, 2 No preemption victims found for incoming \
-         pod."
+        "0/3 nodes are available: 1 broken, 2 busy. no new claims to deallocate, preemption: \
+         0/3 nodes are available: 1 Preemption is not helpful for scheduling, 2 No preemption \
+         victims found for incoming pod."
     );
 }
 

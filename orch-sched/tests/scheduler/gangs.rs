@@ -99,8 +99,9 @@ async fn a_gang_that_does_not_fit_as_a_whole_takes_no_place() {
              pod \"{name}\""
         )
     };
-    let full = "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: \
-                1 No preemption victims found for incoming pod.";
+    let full = "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, \
+                preemption: 0/1 nodes are available: 1 No preemption victims found for incoming \
+                pod.";
     assert_eq!(messages, [waits("a"), waits("b"), full.to_owned()]);
     let unschedulable = ["False", "Unschedulable", "pod group is unschedulable"];
     assert_eq!(condition(&cluster, "g").await, Some(unschedulable.map(str::to_owned)));

@@ -97,8 +97,8 @@ async fn room_that_is_made_is_kept_from_the_less_important() {
     let (_, message) = cluster.refused("small").await;
     assert_eq!(
         message,
-        "0/1 nodes are available: 1 Insufficient cpu. preemption: not eligible due to \
-         preemptionPolicy=Never."
+        "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, preemption: \
+         not eligible due to preemptionPolicy=Never."
     );
     finish_deleted(&cluster).await;
     assert_eq!(cluster.placed("high").await, "n1");
@@ -150,8 +150,8 @@ async fn where_it_does_not_help_upstreams_words_say_so() {
     assert_eq!(
         message,
         "0/4 nodes are available: 1 Insufficient cpu, 3 node(s) didn't match Pod's node \
-         affinity/selector. preemption: 0/4 nodes are available: 1 No preemption victims found \
-         for incoming pod, 3 Preemption is not helpful for scheduling."
+         affinity/selector. no new claims to deallocate, preemption: 0/4 nodes are available: 1 \
+         No preemption victims found for incoming pod, 3 Preemption is not helpful for scheduling."
     );
 }
 

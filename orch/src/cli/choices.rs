@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use orch::controllers::load_balancer::PoolRange;
+
 /// `--store`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum StoreChoice {
@@ -71,6 +73,29 @@ impl FromStr for ProxyChoice {
     }
 }
 
+/// `--load-balancer`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum PoolChoice {
+    Auto,
+    Off,
+    Ranges(Vec<PoolRange>),
+}
+
+impl FromStr for PoolChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "off" => Ok(Self::Off),
+            _ => {
+                let ranges = text.split(',').map(str::parse).collect::<Result<_, _>>();
+                ranges.map(Self::Ranges).map_err(|error| error.to_string())
+            }
+        }
+    }
+}
+
 /// A value, or `off`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Off<T>(pub(crate) Option<T>);
@@ -99,6 +124,10 @@ mod tests {
         assert_eq!("cri".parse(), Ok(RuntimeChoice::Cri(None)));
         assert_eq!("cri=/run/x.sock".parse(), Ok(RuntimeChoice::Cri(Some("/run/x.sock".into()))));
         assert!("docker".parse::<RuntimeChoice>().is_err());
+        assert_eq!("auto".parse(), Ok(PoolChoice::Auto));
+        let ranges = "192.0.2.0/24,fd00::1-fd00::9".parse::<PoolChoice>();
+        assert!(matches!(ranges, Ok(PoolChoice::Ranges(ranges)) if ranges.len() == 2));
+        assert!("192.0.2.0/24,".parse::<PoolChoice>().is_err());
         assert_eq!("off".parse::<Off<u16>>(), Ok(Off(None)));
         assert_eq!("80".parse(), Ok(Off(Some(80u16))));
     }

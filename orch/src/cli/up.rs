@@ -12,11 +12,12 @@ use orch::{
         serve::{KubeconfigEntry, Pki, write_kubeconfig},
     },
     core::Environment,
+    node::resource_metrics::MetricsOptions,
 };
 
 use super::{
     Failure,
-    choices::{Off, ProxyChoice, RuntimeChoice, StoreChoice},
+    choices::{Off, PoolChoice, ProxyChoice, RuntimeChoice, StoreChoice},
     foreground::{self, Signals},
 };
 
@@ -55,6 +56,10 @@ pub(crate) struct UpArguments {
     /// What makes service addresses work: auto is nftables with a CRI runtime, else userspace
     #[arg(long, value_name = "auto|userspace|nftables|off", default_value = "auto")]
     pub(super) proxy: ProxyChoice,
+    /// Addresses for services of type LoadBalancer; auto takes loopback ones where services have
+    /// loopback addresses (process runtime, this machine only), else none
+    #[arg(long, value_name = "auto|off|RANGE[,RANGE]", default_value = "auto")]
+    pub(super) load_balancer: PoolChoice,
     /// Where the ingress listens, or off
     #[arg(long, value_name = "ADDR:PORT|off", default_value = "127.0.0.1:8080")]
     pub(super) ingress: Off<SocketAddr>,
@@ -87,6 +92,7 @@ async fn up(arguments: UpArguments) -> Result<(), Failure> {
         .environment(environment.clone())
         .store(store)
         .metrics(Metrics::new())
+        .resource_metrics(MetricsOptions::default())
         .flow_control(FlowOptions::default());
     let builder = match audit(&arguments)? {
         Some(audit) => builder.audit(audit),

@@ -11,12 +11,16 @@ use orch_api::{
     auth::UserInfo,
     flow::{FlowControl, FlowOptions},
     metrics::Metrics,
+    outbound::InProcess,
     proxy::NodeConnector,
     serve::{Listener, Pki},
 };
 use orch_controllers::{
     Manager,
-    pod_autoscaler::metrics::Metrics as Measurements,
+    certificates::{CertificateAuthority, Signers},
+    load_balancer::{AddressPool, LoadBalancer, PoolRange},
+    node_ipam::NodeRanges,
+    pod_autoscaler::metrics::{Metrics as Measurements, ResourceMetricsApi},
     standard::{StandardOptions, standard},
     volumes::{LocalPath, LocalPathOptions, ensure_storage_class},
 };
@@ -24,21 +28,30 @@ use orch_core::{Client, Environment, informer::Informers};
 use orch_node::{
     AgentOptions, NodeAgent,
     addresses::{AddressRange, PodAddresses},
+    machine::Machine,
+    resource_metrics::MetricsOptions,
     runtime::simulated::SimulatedRuntime,
     server::NodeServer,
+    usage::{RuntimeUsage, UsageSource},
 };
 use orch_sched::{Plugin, Scheduler};
 use orch_store::{MemoryOptions, MemoryStore, Store};
 
 use super::{
     Cluster, LocalDialer, NetworkSetup, NodeSetup, OwnInformers, Parts, ServeSetup, StartError,
-    security,
+    authority::ClusterAuthority, resource_metrics, security,
 };
 
 /// Addresses of pods on simulated nodes.
 const SIMULATED_PODS: &str = "10.128.0.0/9";
+/// What each simulated node has, whatever machine this is: one seed gives one history everywhere.
+const SIMULATED_CPUS: u32 = 16;
+const SIMULATED_MEMORY_GIB: u32 = 64;
 /// Addresses of simulated nodes.
 const SIMULATED_NODES: &str = "172.16.0.0/12";
+
+/// The nodes' names, who measures them, and their agents.
+type Agents = (Vec<String>, Vec<Arc<dyn UsageSource>>, Vec<(NodeAgent, NodeServer)>);
 
 /// Takes what is to differ from the defaults, and starts the cluster.
 #[derive(Debug, Default)]
@@ -53,10 +66,16 @@ pub struct ClusterBuilder {
     serve: Option<ServeSetup>,
     network: NetworkSetup,
     volumes: Option<PathBuf>,
+    node_ranges: Option<NodeRanges>,
+    load_balancer: Option<Arc<dyn LoadBalancer>>,
+    load_balancer_pool: Vec<PoolRange>,
     metrics: Option<Metrics>,
     measurements: Option<Arc<dyn Measurements>>,
+    resource_metrics: Option<MetricsOptions>,
+    in_process: Arc<InProcess>,
     flow: Option<FlowOptions>,
     audit: Option<Audit>,
+    keeps_history: bool,
 }
 
 impl ClusterBuilder {
@@ -83,7 +102,8 @@ impl ClusterBuilder {
 
     /// Adds `count` nodes whose containers are simulated: they start at once and run until they
     /// are stopped, unless their pods' annotations say otherwise. Named `node-1` and so on. Nodes
-    /// have addresses out of 172.16.0.0/12 and pods out of 10.128.0.0/9, which lead nowhere.
+    /// have 16 CPUs and 64 GiB of memory, and addresses out of 172.16.0.0/12; pods have addresses
+    /// out of 10.128.0.0/9. They lead nowhere.
     #[must_use]
     pub fn simulated_nodes(mut self, count: usize) -> Self {
         self.simulated += count;
@@ -135,6 +155,30 @@ impl ClusterBuilder {
         self
     }
 
+    /// Gives nodes addresses for their pods out of these ranges, in `spec.podCIDRs`: for runtimes
+    /// and networks that go by them. Default: nodes get none.
+    #[must_use]
+    pub fn node_ranges(mut self, ranges: NodeRanges) -> Self {
+        self.node_ranges = Some(ranges);
+        self
+    }
+
+    /// Gives Services of type `LoadBalancer` addresses out of these ranges. The nodes' service
+    /// proxies take what is sent there; see [`AddressPool`] for what else that needs. Default: no
+    /// addresses, such Services wait.
+    #[must_use]
+    pub fn load_balancer_pool(mut self, ranges: impl IntoIterator<Item = PoolRange>) -> Self {
+        self.load_balancer_pool.extend(ranges);
+        self
+    }
+
+    /// What balances the load of Services of type `LoadBalancer`, in place of a pool of addresses.
+    #[must_use]
+    pub fn load_balancer(mut self, balancer: impl LoadBalancer) -> Self {
+        self.load_balancer = Some(Arc::new(balancer));
+        self
+    }
+
     /// Where the API server counts what it does, which is then told at `/metrics`. Default:
     /// nowhere.
     #[must_use]
@@ -143,8 +187,16 @@ impl ClusterBuilder {
         self
     }
 
-    /// Where HorizontalPodAutoscalers get their measurements. Default: `metrics.k8s.io`, which a
-    /// cluster has only if somebody serves it there.
+    /// Measures the nodes and serves what they and their pods use as `metrics.k8s.io`: for
+    /// `kubectl top` and for HorizontalPodAutoscalers. Default: nobody does.
+    #[must_use]
+    pub fn resource_metrics(mut self, options: MetricsOptions) -> Self {
+        self.resource_metrics = Some(options);
+        self
+    }
+
+    /// Where HorizontalPodAutoscalers get their measurements. Default: `metrics.k8s.io`, whoever
+    /// serves it: [`ClusterBuilder::resource_metrics`], or an API server of yours.
     #[must_use]
     pub fn measurements(mut self, measurements: impl Measurements) -> Self {
         self.measurements = Some(Arc::new(measurements));
@@ -163,6 +215,14 @@ impl ClusterBuilder {
     #[must_use]
     pub fn audit(mut self, audit: Audit) -> Self {
         self.audit = Some(audit);
+        self
+    }
+
+    /// Never forgets a revision, for tests that look back. Default: what is older than five minutes
+    /// is forgotten, as upstream has it.
+    #[must_use]
+    pub fn keep_history(mut self) -> Self {
+        self.keeps_history = true;
         self
     }
 
@@ -190,13 +250,21 @@ impl ClusterBuilder {
             ensure_storage_class(client.clone(), &class).await.map_err(StartError::Bootstrap)?;
         }
         let informers = OwnInformers(Informers::new(client.clone(), environment.clone()));
-        let controllers = self.manager(pki.as_deref(), &informers.0)?;
+        let controllers = self.manager(pki.as_ref(), &api, &informers.0)?;
         let scheduler = self.scheduler(&informers.0)?;
-        let (nodes, agents) = self.agents(&client, &informers.0, &environment)?;
+        let (nodes, sources, agents) = self.agents(&client, &informers.0, &environment)?;
+        let metrics = match self.resource_metrics {
+            Some(options) => {
+                let metrics =
+                    resource_metrics::serve(&informers.0, sources, options, &self.in_process);
+                Some(metrics.await.map_err(StartError::Bootstrap)?)
+            }
+            None => None,
+        };
         let first = nodes.first().map_or("", String::as_str);
         let network = self.network.start(first, &informers.0).await?;
         let parts = Parts {
-            store,
+            compacted: (!self.keeps_history).then_some(store),
             api,
             client,
             informers,
@@ -205,6 +273,7 @@ impl ClusterBuilder {
             controllers,
             scheduler,
             agents,
+            metrics,
             dialer,
             nodes,
             proxy: network.proxy,
@@ -227,6 +296,7 @@ impl ClusterBuilder {
                 type_: "InternalIP".to_owned(),
             };
             let options = AgentOptions {
+                machine: Machine::simulated(SIMULATED_CPUS, SIMULATED_MEMORY_GIB),
                 addresses: address.map(internal).into_iter().collect(),
                 pod_addresses: Some(pods.clone()),
                 ..AgentOptions::default()
@@ -270,6 +340,7 @@ impl ClusterBuilder {
         let builder = ApiServer::builder(store)
             .environment(environment.clone())
             .connector(Arc::new(NodeConnector::new(dialer.clone())))
+            .in_process(self.in_process.clone())
             .options(options);
         let mut builder = security::secure(builder, pki, environment)?;
         if let Some(metrics) = &self.metrics {
@@ -309,12 +380,33 @@ impl ClusterBuilder {
             .all(|name| options.enables(name))
     }
 
-    fn manager(&self, pki: Option<&Pki>, informers: &Informers) -> Result<Manager, StartError> {
+    fn manager(
+        &self,
+        pki: Option<&Arc<Pki>>,
+        api: &ApiServer,
+        informers: &Informers,
+    ) -> Result<Manager, StartError> {
         let mut options = StandardOptions::new(informers.client().clone());
-        options.metrics.clone_from(&self.measurements);
+        // Over HTTP, without a socket: what others serve has no other way in.
+        let aggregated = || {
+            let client = api.kube_client(UserInfo::master("system:orch"), "default");
+            Arc::new(ResourceMetricsApi::new(Arc::new(client))) as Arc<dyn Measurements>
+        };
+        options.metrics = Some(self.measurements.clone().unwrap_or_else(aggregated));
         options.root_ca_pem = pki.map(|pki| pki.ca_pem().to_owned());
+        options.signers = pki.map(|pki| {
+            let authority: Arc<dyn CertificateAuthority> = Arc::new(ClusterAuthority(pki.clone()));
+            Signers::all(&authority)
+        });
+        options.tokens = pki.map(|pki| security::token_generator(pki)).transpose()?;
+        options.node_ipam.clone_from(&self.node_ranges);
         if let Some(names) = &self.controllers {
             options.controllers.clone_from(names);
+        }
+        options.load_balancer.clone_from(&self.load_balancer);
+        if options.load_balancer.is_none() && !self.load_balancer_pool.is_empty() {
+            let pool = AddressPool::new(informers, self.load_balancer_pool.iter().copied());
+            options.load_balancer = Some(Arc::new(pool));
         }
         if let Some(folder) = &self.volumes {
             let local = Arc::new(LocalPath::new(LocalPathOptions::new(folder)));
@@ -338,14 +430,14 @@ impl ClusterBuilder {
         scheduler.map(Some).map_err(|error| StartError::Scheduler(error.to_string()))
     }
 
-    #[expect(clippy::type_complexity, reason = "names and agents are made side by side")]
     fn agents(
         &mut self,
         client: &Arc<dyn Client>,
         informers: &Informers,
         environment: &Environment,
-    ) -> Result<(Vec<String>, Vec<(NodeAgent, NodeServer)>), StartError> {
+    ) -> Result<Agents, StartError> {
         let mut names = BTreeSet::new();
+        let mut sources: Vec<Arc<dyn UsageSource>> = Vec::with_capacity(self.nodes.len());
         let mut agents = Vec::with_capacity(self.nodes.len());
         let mut order = Vec::with_capacity(self.nodes.len());
         for node in self.nodes.drain(..) {
@@ -355,12 +447,17 @@ impl ClusterBuilder {
             order.push(node.name.clone());
             let options: AgentOptions = self.network.for_agent(node.options);
             let runtime = node.runtime.clone();
+            sources.push(Arc::new(RuntimeUsage::new(
+                node.name.clone(),
+                runtime.clone(),
+                environment.clone(),
+            )));
             let agent =
                 NodeAgent::builder(client.clone(), environment.clone(), node.name, node.runtime);
             let agent = agent.options(options).informers(informers.clone()).build();
             let server = NodeServer::new(runtime, agent.pods(), environment.clone());
             agents.push((agent, server));
         }
-        Ok((order, agents))
+        Ok((order, sources, agents))
     }
 }

@@ -2,17 +2,19 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use orch_api::{
     ApiServerBuilder, FRONT_PROXY,
     admission::LateClient,
     auth::{
         access_control::{AccessControl, AccessOptions},
         jwt::TokenKey,
-        service_account::ServiceAccountTokens,
+        service_account::{ServiceAccountTokens, token_in_secret},
     },
     outbound::Https,
     serve::{ListenerOptions, Pki},
 };
+use orch_controllers::service_account::{TokenError, TokenGenerator};
 use orch_core::{Client, Environment};
 
 use super::StartError;
@@ -39,6 +41,24 @@ impl ServeSetup {
         self.listener = options;
         self
     }
+}
+
+/// Makes tokens that lie in secrets, with the key by which the server knows all of them.
+struct SecretTokens(TokenKey);
+
+impl TokenGenerator for SecretTokens {
+    fn token(&self, account: &ServiceAccount, secret: &Secret) -> Result<String, TokenError> {
+        let name = secret.metadata.name.as_deref().unwrap_or_default();
+        let token = token_in_secret(&self.0, account, name);
+        token.map_err(|error| TokenError(error.to_string()))
+    }
+}
+
+/// Who makes the tokens that lie in secrets.
+pub(super) fn token_generator(pki: &Pki) -> Result<Arc<dyn TokenGenerator>, StartError> {
+    let key = TokenKey::from_pem(pki.service_account_key_pem());
+    let key = key.map_err(|error| StartError::TokenKey(error.to_string()))?;
+    Ok(Arc::new(SecretTokens(key)))
 }
 
 /// Makes the server admit what upstream admits by default, and issue service account tokens. With

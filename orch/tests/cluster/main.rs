@@ -4,6 +4,8 @@ mod custom;
 mod determinism;
 mod failures;
 mod lifecycle;
+mod measured;
+mod properties;
 mod quotas;
 mod storage;
 mod workloads;

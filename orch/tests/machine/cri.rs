@@ -352,6 +352,12 @@ fn adopts_what_runs_and_keeps_data() {
     assert!(restarts.iter().all(|count| count == "0"), "{restarts:?}");
     assert_eq!(processes(), then);
 
+    let measured = eventually("its containers are measured", || {
+        let said = cluster.kubectl_with(&["top", "pods", "--selector", "app=demo"], "");
+        (said.code == 0).then_some(said.stdout)
+    });
+    assert!(measured.contains("demo-") && measured.contains("Mi"), "{measured}");
+
     cluster.kubectl(&["delete", "pod", "--selector", "app=demo"]);
     cluster.kubectl(&["rollout", "status", "deployment/demo", "--timeout=120s"]);
     let visits = eventually("a visit is counted", visit);

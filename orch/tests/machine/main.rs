@@ -15,6 +15,7 @@ mod cri;
 mod kubectl;
 mod manifests;
 mod process;
+mod served;
 mod store;
 mod stores;
 
@@ -23,6 +24,7 @@ fn main() {
     arguments.test_threads = Some(1);
     let modules = [
         process::trials(),
+        served::trials(),
         bad_input::trials(),
         store::trials(),
         stores::trials(),

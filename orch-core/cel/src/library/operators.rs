@@ -283,7 +283,7 @@ fn contains<'a>(context: &mut Context<'_>, args: &[Value<'a>]) -> Outcome<'a> {
             }
             Ok(Value::Bool(false))
         }
-        [key, Value::Map(map)] => Ok(Value::Bool(map.find(key)?.is_some())),
+        [key, Value::Map(map)] => map.has(key).map(Value::Bool),
         _ => no_such_overload(),
     }
 }

@@ -255,6 +255,14 @@ impl<'a> Map<'a> {
         }
     }
 
+    /// Whether a key is there, without a default.
+    pub(crate) fn has(&self, key: &Value<'_>) -> Result<bool, Error> {
+        match &self.0 {
+            Entries::Defaulted(map) => map.0.has(key),
+            _ => self.find(key).map(|found| found.is_some()),
+        }
+    }
+
     /// The value of a key that is a string, or of a field.
     ///
     /// # Errors

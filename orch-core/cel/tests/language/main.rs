@@ -2,6 +2,7 @@
 
 mod checks;
 mod costs;
+mod devices;
 mod library;
 mod properties;
 mod values;

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
+use orch_core::quantity::Amount;
+
 use crate::runtime::{ContainerConfig, ImageError, SandboxConfig, labels};
 
 /// How a simulated container ends by itself.
@@ -13,6 +15,21 @@ pub struct ScriptedExit {
     pub code: i32,
     /// Why, for example `OOMKilled`; empty for none but the code.
     pub reason: String,
+}
+
+/// What a simulated container uses while it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// CPUs, in thousandths. Default: 1.
+    pub cpu_milli: u64,
+    /// Memory in bytes. Default: 1 MiB.
+    pub memory_bytes: u64,
+}
+
+impl Default for Load {
+    fn default() -> Self {
+        Self { cpu_milli: 1, memory_bytes: 1 << 20 }
+    }
 }
 
 /// What one simulated container does.
@@ -31,6 +48,8 @@ pub struct Behaviour {
     pub start_error: Option<String>,
     /// What it writes to standard output when it starts.
     pub output: String,
+    /// What it uses.
+    pub load: Load,
 }
 
 impl Behaviour {
@@ -69,6 +88,16 @@ pub trait Script: Send + Sync + fmt::Debug + 'static {
     }
 }
 
+impl<S: Script + ?Sized> Script for std::sync::Arc<S> {
+    fn behaviour(&self, sandbox: &SandboxConfig, container: &ContainerConfig) -> Behaviour {
+        (**self).behaviour(sandbox, container)
+    }
+
+    fn pull(&self, image: &str) -> Result<Duration, ImageError> {
+        (**self).pull(image)
+    }
+}
+
 /// The default script: containers do what the pod's annotations say.
 ///
 /// The annotations start with `simulation.orch.io/`, and apply to every main container of the pod,
@@ -85,6 +114,8 @@ pub trait Script: Send + Sync + fmt::Debug + 'static {
 /// | `stop-delay` | takes so long to stop |
 /// | `start-error` | cannot be started, with this message |
 /// | `output` | writes this to standard output |
+/// | `cpu` | uses so much (`250m`, `2`) |
+/// | `memory` | uses so much (`64Mi`) |
 ///
 /// Without them a main container or a sidecar runs until it is stopped, and an init container
 /// succeeds at once. What cannot be parsed counts as absent. An image whose name starts with
@@ -124,6 +155,20 @@ impl<'a> Words<'a> {
         self.get(word).and_then(parse_duration)
     }
 
+    fn amount(&self, word: &str) -> Option<Amount> {
+        self.get(word)?.parse().ok().filter(|amount: &Amount| !amount.is_negative())
+    }
+
+    fn load(&self) -> Load {
+        let default = Load::default();
+        let cpu = self.amount("cpu").and_then(|cpu| u64::try_from(cpu.milli_value()).ok());
+        let memory = self.amount("memory").and_then(|memory| u64::try_from(memory.value()).ok());
+        Load {
+            cpu_milli: cpu.unwrap_or(default.cpu_milli),
+            memory_bytes: memory.unwrap_or(default.memory_bytes),
+        }
+    }
+
     fn exit(&self) -> Option<ScriptedExit> {
         if let Some(after) = self.duration("oom-after") {
             return Some(ScriptedExit { after, code: 137, reason: "OOMKilled".into() });
@@ -160,6 +205,7 @@ impl Script for AnnotationScript {
             stop_delay: words.duration("stop-delay").unwrap_or_default(),
             start_error: words.get("start-error").map(Into::into),
             output: words.get("output").unwrap_or_default().into(),
+            load: words.load(),
         }
     }
 
@@ -228,5 +274,8 @@ mod tests {
         assert_eq!(oom, Behaviour::out_of_memory(Duration::from_secs(60)));
         assert_eq!(check(&[("ready-after", "never")], "main").ready_after, None);
         assert_eq!(check(&[("run-for", "soon")], "main"), Behaviour::runs());
+        let load = check(&[("cpu", "250m"), ("memory", "64Mi")], "main").load;
+        assert_eq!(load, Load { cpu_milli: 250, memory_bytes: 64 << 20 });
+        assert_eq!(check(&[("cpu", "much"), ("memory", "-1")], "main").load, Load::default());
     }
 }

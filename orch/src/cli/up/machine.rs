@@ -13,6 +13,7 @@ use orch::{
     ClusterBuilder,
     api::serve::{Pki, PkiOptions},
     cluster::{NetworkSetup, NodeSetup, Proxy, ServeSetup},
+    controllers::load_balancer::PoolRange,
     core::Environment,
     node::{
         AgentOptions, NodeFolders,
@@ -28,13 +29,15 @@ use orch::{
 use super::UpArguments;
 use crate::cli::{
     Failure,
-    choices::{ProxyChoice, RuntimeChoice},
+    choices::{PoolChoice, ProxyChoice, RuntimeChoice},
 };
 
 /// Service addresses where containers have a network of their own.
 const ROUTED_SERVICES: &str = "10.96.0.0/16";
 /// Service addresses where pods are processes of the host: loopback ones, which need no set-up.
 const LOOPBACK_SERVICES: &str = "127.96.0.0/16";
+/// Load balancers' addresses where pods are processes of the host.
+const LOOPBACK_BALANCERS: &str = "127.97.0.0/16";
 /// Pod addresses where pods are processes of the host.
 const LOOPBACK_PODS: &str = "127.128.0.0/16";
 
@@ -139,7 +142,8 @@ impl Machine {
             .proxy(self.proxy(arguments.proxy))
             .dns(true)
             .ingress(arguments.ingress.0);
-        let mut builder = builder.serve(serve).network(network);
+        let pool = self.load_balancer_pool(&arguments.load_balancer);
+        let mut builder = builder.serve(serve).network(network).load_balancer_pool(pool);
         if !matches!(self.kind, Kind::Simulated) {
             builder = builder.local_volumes(self.folder.join("volumes"));
         }
@@ -157,6 +161,16 @@ impl Machine {
             };
         }
         Ok(builder)
+    }
+
+    fn load_balancer_pool(&self, choice: &PoolChoice) -> Vec<PoolRange> {
+        match (choice, &self.kind) {
+            (PoolChoice::Ranges(ranges), _) => ranges.clone(),
+            (PoolChoice::Auto, Kind::Process) => {
+                vec![LOOPBACK_BALANCERS.parse().expect("a constant that is a range")]
+            }
+            _ => Vec::new(),
+        }
     }
 
     fn proxy(&self, choice: ProxyChoice) -> Option<Proxy> {

@@ -1,0 +1,112 @@
+//! How many claims there are, and how many were made.
+//!
+//! Source: `k8s.io/kubernetes/pkg/controller/resourceclaim/metrics`.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::resource::v1::{DeviceClaim, ResourceClaim};
+use orch_core::{device_claim::is_allocated, informer::Change};
+use parking_lot::Mutex;
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+use super::POD_CLAIM_NAME;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Creation {
+    status: &'static str,
+    admin_access: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Claims {
+    allocated: &'static str,
+    admin_access: &'static str,
+    source: &'static str,
+}
+
+#[derive(Debug)]
+struct Kept {
+    registry: Mutex<Registry>,
+    created: Family<Creation, Counter>,
+    claims: Family<Claims, Gauge>,
+}
+
+/// The numbers of the controller of claims, under upstream's names. Cheap to clone; clones share
+/// the numbers.
+#[derive(Clone, Debug)]
+pub struct ResourceClaimMetrics {
+    kept: Arc<Kept>,
+}
+
+impl Default for ResourceClaimMetrics {
+    fn default() -> Self {
+        let (created, claims) = (Family::default(), Family::default());
+        let mut registry = Registry::default();
+        registry.register(
+            "resourceclaim_controller_creates",
+            "Number of ResourceClaims creation requests, categorized by creation status and admin \
+             access",
+            created.clone(),
+        );
+        registry.register(
+            "resourceclaim_controller_resource_claims",
+            "Number of ResourceClaims, categorized by allocation status, admin access, and source",
+            claims.clone(),
+        );
+        Self { kept: Arc::new(Kept { registry: Mutex::new(registry), created, claims }) }
+    }
+}
+
+fn word(value: bool) -> &'static str {
+    if value { "true" } else { "false" }
+}
+
+fn wants_admin_access(devices: Option<&DeviceClaim>) -> bool {
+    let requests = devices.and_then(|devices| devices.requests.as_deref()).unwrap_or_default();
+    let mut exact = requests.iter().filter_map(|request| request.exactly.as_ref());
+    exact.any(|exactly| exactly.admin_access == Some(true))
+}
+
+fn labels(claim: &ResourceClaim) -> Claims {
+    let annotations = claim.metadata.annotations.as_ref();
+    let made = annotations.is_some_and(|all| all.contains_key(POD_CLAIM_NAME));
+    Claims {
+        allocated: word(is_allocated(claim)),
+        admin_access: word(wants_admin_access(claim.spec.devices.as_ref())),
+        source: if made { "resource_claim_template" } else { "" },
+    }
+}
+
+impl ResourceClaimMetrics {
+    /// The numbers in the text format of OpenMetrics.
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        let encoded = encode(&mut text, &self.kept.registry.lock());
+        // Writing into a string does not fail.
+        encoded.map(|()| text).unwrap_or_default()
+    }
+
+    pub(super) fn created(&self, claim: &ResourceClaim, succeeded: bool) {
+        let status = if succeeded { "success" } else { "failure" };
+        let admin_access = word(wants_admin_access(claim.spec.devices.as_ref()));
+        self.kept.created.get_or_create(&Creation { status, admin_access }).inc();
+    }
+
+    pub(super) fn observe(&self, change: &Change<ResourceClaim>) {
+        let count = |claim: &ResourceClaim, more: i64| {
+            self.kept.claims.get_or_create(&labels(claim)).inc_by(more);
+        };
+        match change {
+            Change::Added(new) => count(new, 1),
+            Change::Deleted(old) => count(old, -1),
+            Change::Updated { old, new } => {
+                count(old, -1);
+                count(new, 1);
+            }
+        }
+    }
+}

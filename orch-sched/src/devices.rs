@@ -1,0 +1,26 @@
+//! Devices that pods claim: what drivers offer, what is taken, and which devices satisfy a claim on
+//! a node.
+//!
+//! Source: `k8s.io/dynamic-resource-allocation/structured`.
+
+mod allocator;
+mod capacity;
+mod constraint;
+mod counters;
+mod inventory;
+mod ledger;
+mod pools;
+mod request;
+mod results;
+mod search;
+mod selectors;
+mod slice;
+mod standalone;
+mod usage;
+
+pub(crate) use allocator::{Allocator, Patience, Stop};
+pub(crate) use ledger::Devices;
+pub(crate) use request::shown;
+pub(crate) use results::Solution;
+pub(crate) use slice::selects;
+pub use standalone::DeviceAllocator;

@@ -1,0 +1,253 @@
+//! Claims, classes and slices as they are known, and what is promised on top of that.
+//!
+//! Source: `pkg/scheduler/framework/plugins/dynamicresources/dra_manager.go` and
+//! `allocateddevices.go`.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::{Arc, Weak},
+};
+
+use k8s_openapi::api::resource::v1::{AllocationResult, DeviceClass, ResourceClaim, ResourceSlice};
+use orch_core::{
+    Key,
+    informer::{Change, Informer, Informers},
+};
+use parking_lot::Mutex;
+
+use super::{
+    allocator::{Allocator, Patience},
+    inventory::Inventory,
+    selectors::Selectors,
+    slice::Slice,
+    usage::Usage,
+};
+
+/// A claim: what the cluster says, and what the scheduler knows better.
+#[derive(Debug, Default)]
+struct Known {
+    observed: Option<Arc<ResourceClaim>>,
+    /// The claim as the scheduler wrote it, until the cluster says the same.
+    assumed: Option<Arc<ResourceClaim>>,
+    /// The claim as it will be once the scheduler has written it.
+    promised: Option<Arc<ResourceClaim>>,
+}
+
+fn allocation(claim: &ResourceClaim) -> Option<&AllocationResult> {
+    claim.status.as_ref()?.allocation.as_ref()
+}
+
+fn version(claim: &ResourceClaim) -> u64 {
+    let version = claim.metadata.resource_version.as_deref();
+    version.and_then(|version| version.parse().ok()).unwrap_or_default()
+}
+
+impl Known {
+    fn current(&self) -> Option<&Arc<ResourceClaim>> {
+        self.assumed.as_ref().or(self.observed.as_ref())
+    }
+
+    /// The claim whose devices are taken.
+    fn counted(&self) -> Option<Arc<ResourceClaim>> {
+        self.promised.as_ref().or(self.current()).cloned()
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    claims: HashMap<Key, Known>,
+    slices: BTreeMap<String, Arc<Slice>>,
+    /// Made when it is asked for, after slices changed.
+    inventory: Option<Arc<Inventory>>,
+    usage: Arc<Usage>,
+}
+
+impl State {
+    fn change(&mut self, key: &Key, change: impl FnOnce(&mut Known)) {
+        let known = self.claims.entry(key.clone()).or_default();
+        let before = known.counted();
+        change(known);
+        let after = known.counted();
+        if known.promised.is_none() && known.current().is_none() {
+            self.claims.remove(key);
+        }
+        let Some(inventory) = &self.inventory else { return };
+        let [before, after] = [&before, &after].map(|claim| claim.as_deref().and_then(allocation));
+        if before == after {
+            return;
+        }
+        let usage = Arc::make_mut(&mut self.usage);
+        for (allocation, more) in [(before, false), (after, true)] {
+            if let Some(allocation) = allocation {
+                usage.count(allocation, inventory, more);
+            }
+        }
+    }
+
+    fn inventory(&mut self) -> (Arc<Inventory>, Arc<Usage>) {
+        if let Some(inventory) = &self.inventory {
+            return (inventory.clone(), self.usage.clone());
+        }
+        let inventory = Arc::new(Inventory::of(&self.slices));
+        let mut usage = Usage::of(inventory.len());
+        for claim in self.claims.values().filter_map(Known::counted) {
+            if let Some(allocation) = allocation(&claim) {
+                usage.count(allocation, &inventory, true);
+            }
+        }
+        self.usage = Arc::new(usage);
+        self.inventory = Some(inventory.clone());
+        (inventory, self.usage.clone())
+    }
+}
+
+/// All that is known of devices, kept up to date by informers. Shared by all profiles.
+pub(crate) struct Devices {
+    state: Mutex<State>,
+    selectors: Selectors,
+    classes: Informer<DeviceClass>,
+    /// Held so that they go on.
+    _claims: Informer<ResourceClaim>,
+    _slices: Informer<ResourceSlice>,
+}
+
+impl fmt::Debug for Devices {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state.lock();
+        write!(f, "Devices({} slices, {} claims)", state.slices.len(), state.claims.len())
+    }
+}
+
+fn with(devices: &Weak<Devices>, change: impl FnOnce(&mut State)) {
+    if let Some(devices) = devices.upgrade() {
+        change(&mut devices.state.lock());
+    }
+}
+
+impl Devices {
+    /// Follows claims, classes and slices. The informers outlive this: their handlers do not keep
+    /// it alive.
+    pub(crate) fn follow(informers: &Informers) -> Arc<Self> {
+        let (claims, slices) = (informers.of::<ResourceClaim>(), informers.of::<ResourceSlice>());
+        let devices = Arc::new(Self {
+            state: Mutex::default(),
+            selectors: Selectors::default(),
+            classes: informers.of(),
+            _claims: claims.clone(),
+            _slices: slices.clone(),
+        });
+        let weak = Arc::downgrade(&devices);
+        claims.on_change(move |change| with(&weak, |state| state.claim_changed(change)));
+        let weak = Arc::downgrade(&devices);
+        slices.on_change(move |change| with(&weak, |state| state.slice_changed(change)));
+        devices
+    }
+
+    pub(super) fn selectors(&self) -> &Selectors {
+        &self.selectors
+    }
+
+    pub(crate) fn class(&self, name: &str) -> Option<Arc<DeviceClass>> {
+        self.classes.get(&Key::cluster(name))
+    }
+
+    /// The newest state of a claim.
+    pub(crate) fn claim(&self, namespace: &str, name: &str) -> Option<Arc<ResourceClaim>> {
+        let state = self.state.lock();
+        state.claims.get(&Key::new(namespace, name))?.current().cloned()
+    }
+
+    /// Whether a claim is about to be allocated for some pod.
+    pub(crate) fn is_promised(&self, claim: &ResourceClaim) -> bool {
+        let state = self.state.lock();
+        let known = state.claims.get(&Key::of(&claim.metadata));
+        let promised = known.and_then(|known| known.promised.as_ref());
+        promised.is_some_and(|promised| promised.metadata.uid == claim.metadata.uid)
+    }
+
+    /// The devices of a claim are taken from now on.
+    pub(crate) fn promise(&self, claim: &Arc<ResourceClaim>) {
+        let key = Key::of(&claim.metadata);
+        self.state.lock().change(&key, |known| known.promised = Some(claim.clone()));
+    }
+
+    /// A claim is not to be allocated any more, or it has been.
+    pub(crate) fn forget_promise(&self, claim: &ResourceClaim) -> bool {
+        let key = Key::of(&claim.metadata);
+        let mut forgotten = false;
+        self.state.lock().change(&key, |known| {
+            let promised = known.promised.as_ref();
+            if promised.is_some_and(|promised| promised.metadata.uid == claim.metadata.uid) {
+                known.promised = None;
+                forgotten = true;
+            }
+        });
+        forgotten
+    }
+
+    /// A claim was written: it counts as such before the cluster says so.
+    pub(crate) fn assume(&self, claim: &Arc<ResourceClaim>) {
+        let key = Key::of(&claim.metadata);
+        self.state.lock().change(&key, |known| {
+            let observed = known.observed.as_ref();
+            let is_news = observed.is_some_and(|observed| {
+                observed.metadata.uid == claim.metadata.uid && version(observed) < version(claim)
+            });
+            if is_news {
+                known.assumed = Some(claim.clone());
+            }
+        });
+    }
+
+    /// What was assumed of a claim may be wrong.
+    pub(crate) fn restore(&self, claim: &ResourceClaim) {
+        let key = Key::of(&claim.metadata);
+        self.state.lock().change(&key, |known| known.assumed = None);
+    }
+
+    /// Finds devices for some claims with the cluster as it is now.
+    pub(crate) fn allocator(
+        self: &Arc<Self>,
+        claims: &[Arc<ResourceClaim>],
+        patience: Patience,
+    ) -> Allocator {
+        let now = self.state.lock().inventory();
+        Allocator::new(self.clone(), now, claims, &|name| self.class(name), patience)
+    }
+}
+
+impl State {
+    fn claim_changed(&mut self, change: &Change<ResourceClaim>) {
+        let key = Key::of(&change.object().metadata);
+        match change {
+            Change::Deleted(_) => self.change(&key, |known| {
+                (known.observed, known.assumed) = (None, None);
+            }),
+            Change::Added(claim) | Change::Updated { new: claim, .. } => {
+                self.change(&key, |known| {
+                    let assumed = known.assumed.as_ref();
+                    let is_older = assumed.is_some_and(|assumed| {
+                        assumed.metadata.uid == claim.metadata.uid
+                            && version(claim) < version(assumed)
+                    });
+                    known.observed = Some(claim.clone());
+                    if !is_older {
+                        known.assumed = None;
+                    }
+                });
+            }
+        }
+    }
+
+    fn slice_changed(&mut self, change: &Change<ResourceSlice>) {
+        let name = change.object().metadata.name.clone().unwrap_or_default();
+        match change {
+            Change::Deleted(_) => drop(self.slices.remove(&name)),
+            Change::Added(slice) | Change::Updated { new: slice, .. } => {
+                self.slices.insert(name, Arc::new(Slice::read(slice.clone())));
+            }
+        }
+        self.inventory = None;
+    }
+}

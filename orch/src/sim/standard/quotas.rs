@@ -1,0 +1,83 @@
+//! Quotas hold.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use k8s_openapi::api::core::v1::{Pod, ResourceQuota};
+use orch_core::{Key, quantity::Amount};
+
+use super::{Recent, replica_sets::is_over};
+use crate::sim::{Invariant, Step, View};
+
+/// A pod is never created beyond what the quotas of its namespace allow, and in the end they tell
+/// what is used. Quotas with scopes are not looked at.
+#[derive(Debug)]
+pub struct QuotasHold {
+    staleness: Duration,
+    hard: BTreeMap<Key, Recent<i64>>,
+}
+
+impl QuotasHold {
+    /// For an API server whose copy of quotas may be so old.
+    pub fn new(staleness: Duration) -> Self {
+        Self { staleness, hard: BTreeMap::new() }
+    }
+}
+
+fn pods_of(
+    quantities: Option<&BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>>,
+) -> Option<i64> {
+    let quantity = quantities?.get("pods")?;
+    Amount::try_from(quantity).ok().map(|amount| amount.value())
+}
+
+fn used_in(namespace: &str, view: &View) -> i64 {
+    let pods = view.list::<Pod>();
+    let here = pods.iter().filter(|pod| pod.metadata.namespace.as_deref() == Some(namespace));
+    i64::try_from(here.filter(|pod| !is_over(pod)).count()).unwrap_or(i64::MAX)
+}
+
+fn is_scoped(quota: &ResourceQuota) -> bool {
+    let spec = quota.spec.as_ref();
+    spec.is_some_and(|spec| spec.scopes.is_some() || spec.scope_selector.is_some())
+}
+
+impl Invariant for QuotasHold {
+    fn name(&self) -> &str {
+        "quotas are never exceeded"
+    }
+
+    fn step(&mut self, step: &Step<'_>) -> Result<(), String> {
+        let now = step.view.time();
+        for change in step.changes {
+            if let Some(quota) = change.of::<ResourceQuota>().filter(|quota| !is_scoped(quota)) {
+                let hard = pods_of(quota.spec.as_ref().and_then(|spec| spec.hard.as_ref()));
+                let (key, recent) = (Key::of(&quota.metadata), || Recent::new(self.staleness));
+                let hard = if change.new.is_none() { None } else { hard };
+                self.hard.entry(key).or_insert_with(recent).set(now, hard.unwrap_or(i64::MAX));
+            }
+            let Some(pod) = change.created::<Pod>() else { continue };
+            let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+            for (key, hard) in self.hard.iter_mut().filter(|(key, _)| key.namespace == namespace) {
+                let hard = hard.values(now).max().copied().unwrap_or(i64::MAX);
+                let used = used_in(&namespace, step.view);
+                if used > hard {
+                    return Err(format!("quota {key} allows {hard} pods, there are {used}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn settled(&mut self, view: &View) -> Result<(), String> {
+        for quota in view.list::<ResourceQuota>() {
+            let key = Key::of(&quota.metadata);
+            let told = pods_of(quota.status.as_ref().and_then(|status| status.used.as_ref()));
+            let Some(told) = told.filter(|_| !is_scoped(&quota)) else { continue };
+            let used = used_in(&key.namespace, view);
+            if told != used {
+                return Err(format!("quota {key} says that {told} pods are there, not {used}"));
+            }
+        }
+        Ok(())
+    }
+}

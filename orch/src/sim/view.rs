@@ -1,0 +1,216 @@
+//! The cluster at a revision, and the step that led there.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use jiff::Timestamp;
+use k8s_openapi::Resource;
+use orch_core::{Key, Object, informer::Watchable, owner::controller_of};
+use orch_store::{Entry, Event, EventKind};
+
+/// Which object: its group and kind, and its key.
+type Id = (String, String, Key);
+
+fn id(object: &Object) -> Id {
+    let group = object.api_version().rsplit_once('/').map_or("", |(group, _)| group);
+    (group.to_owned(), object.kind().to_owned(), object.key())
+}
+
+fn is<K: Resource>(object: &Object) -> bool {
+    let group = object.api_version().rsplit_once('/').map_or("", |(group, _)| group);
+    object.kind() == K::KIND && group == K::GROUP
+}
+
+/// Every object of a cluster at one revision. What is asked for in a typed form is decoded once.
+#[derive(Debug, Default)]
+pub struct View {
+    revision: u64,
+    time: Timestamp,
+    objects: BTreeMap<Id, Arc<Object>>,
+    by_uid: BTreeMap<String, Id>,
+    by_controller: BTreeMap<String, BTreeSet<Id>>,
+}
+
+impl View {
+    /// The cluster that these entries are. What is no object is left out: a store keeps other things
+    /// too.
+    pub fn of_entries(entries: &[Entry], revision: u64, time: Timestamp) -> Self {
+        let mut view = Self { revision, time, ..Self::default() };
+        for entry in entries {
+            let object = Object::from_stored(entry.value.clone(), entry.mod_revision);
+            if let Ok(object) = object
+                && !object.kind().is_empty()
+            {
+                view.put(Arc::new(object));
+            }
+        }
+        view
+    }
+
+    /// The revision.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// When the revision was committed.
+    pub fn time(&self) -> Timestamp {
+        self.time
+    }
+
+    /// Every object, kind by kind, in the order of their keys.
+    pub fn objects(&self) -> impl Iterator<Item = &Arc<Object>> {
+        self.objects.values()
+    }
+
+    /// One object.
+    pub fn get<K: Watchable>(&self, key: &Key) -> Option<Arc<K>> {
+        let id = (K::GROUP.to_owned(), K::KIND.to_owned(), key.clone());
+        self.objects.get(&id)?.decode().ok()
+    }
+
+    /// All objects of a kind, by namespace and name.
+    pub fn list<K: Watchable>(&self) -> Vec<Arc<K>> {
+        let from = (K::GROUP.to_owned(), K::KIND.to_owned(), Key::default());
+        let kind = self.objects.range(from..);
+        kind.take_while(|((group, kind, _), _)| group == K::GROUP && kind == K::KIND)
+            .filter_map(|(_, object)| object.decode().ok())
+            .collect()
+    }
+
+    /// The object with this uid.
+    pub fn by_uid(&self, uid: &str) -> Option<&Arc<Object>> {
+        self.objects.get(self.by_uid.get(uid)?)
+    }
+
+    /// The objects of a kind that the object with this uid controls, by name.
+    pub fn controlled_by<K: Watchable>(&self, uid: &str) -> Vec<Arc<K>> {
+        let ids = self.by_controller.get(uid).into_iter().flatten();
+        ids.filter(|(group, kind, _)| group == K::GROUP && kind == K::KIND)
+            .filter_map(|id| self.objects.get(id)?.decode().ok())
+            .collect()
+    }
+
+    fn remove(&mut self, id: &Id) -> Option<Arc<Object>> {
+        let old = self.objects.remove(id)?;
+        if let Some(uid) = &old.metadata().uid {
+            self.by_uid.remove(uid);
+        }
+        if let Some(owner) = controller_of(old.metadata())
+            && let Some(ids) = self.by_controller.get_mut(&owner.uid)
+        {
+            ids.remove(id);
+            if ids.is_empty() {
+                self.by_controller.remove(&owner.uid);
+            }
+        }
+        Some(old)
+    }
+
+    fn put(&mut self, object: Arc<Object>) -> Option<Arc<Object>> {
+        let id = id(&object);
+        let old = self.remove(&id);
+        if let Some(uid) = &object.metadata().uid {
+            self.by_uid.insert(uid.clone(), id.clone());
+        }
+        if let Some(owner) = controller_of(object.metadata()) {
+            self.by_controller.entry(owner.uid.clone()).or_default().insert(id.clone());
+        }
+        self.objects.insert(id, object);
+        old
+    }
+
+    /// Takes in the changes of one revision, and gives those of objects: a store keeps other
+    /// things too.
+    pub fn apply(&mut self, events: &[Event], time: Timestamp) -> Vec<ObjectChange> {
+        self.time = time;
+        let mut changes = Vec::new();
+        for event in events {
+            self.revision = event.entry.mod_revision;
+            let revision = self.revision;
+            let stored = |entry: &Entry| {
+                Object::from_stored(entry.value.clone(), revision).ok().filter(|o| o.kind() != "")
+            };
+            let change = match event.kind {
+                EventKind::Put => stored(&event.entry).map(|object| {
+                    let new = Arc::new(object);
+                    ObjectChange { old: self.put(new.clone()), new: Some(new) }
+                }),
+                EventKind::Delete => {
+                    let last = event.previous.as_ref().and_then(stored);
+                    last.and_then(|last| self.remove(&id(&last)))
+                        .map(|old| ObjectChange { old: Some(old), new: None })
+                }
+            };
+            changes.extend(change);
+        }
+        changes
+    }
+}
+
+/// What became of one object in a step.
+#[derive(Clone, Debug)]
+pub struct ObjectChange {
+    /// The object before; `None` if it was created.
+    pub old: Option<Arc<Object>>,
+    /// The object after; `None` if it is gone.
+    pub new: Option<Arc<Object>>,
+}
+
+impl ObjectChange {
+    /// The object, as new as it can be told.
+    ///
+    /// # Panics
+    /// If there is neither an old nor a new one.
+    pub fn object(&self) -> &Arc<Object> {
+        self.new.as_ref().or(self.old.as_ref()).expect("a change of something")
+    }
+
+    /// The object in its typed form, if it is of this kind.
+    pub fn of<K: Watchable>(&self) -> Option<Arc<K>> {
+        let object = self.object();
+        if is::<K>(object) { object.decode().ok() } else { None }
+    }
+
+    /// The object if it is of this kind and was created.
+    pub fn created<K: Watchable>(&self) -> Option<Arc<K>> {
+        if self.old.is_none() { self.of() } else { None }
+    }
+
+    /// The object's last state if it is of this kind and is gone.
+    pub fn removed<K: Watchable>(&self) -> Option<Arc<K>> {
+        if self.new.is_none() { self.of() } else { None }
+    }
+
+    /// The object before and after if it is of this kind and was changed.
+    pub fn updated<K: Watchable>(&self) -> Option<(Arc<K>, Arc<K>)> {
+        let (old, new) = (self.old.as_ref()?, self.new.as_ref()?);
+        if !is::<K>(new) {
+            return None;
+        }
+        Some((old.decode().ok()?, new.decode().ok()?))
+    }
+
+    /// The object after, if it is of this kind and this step began its deletion: it got a deletion
+    /// timestamp, or went without one.
+    pub fn began_to_go<K: Watchable>(&self) -> Option<Arc<K>> {
+        let going = |object: &Object| object.metadata().deletion_timestamp.is_some();
+        match (&self.old, &self.new) {
+            (Some(old), Some(new)) if !going(old) && going(new) => self.of(),
+            (Some(old), None) if !going(old) => self.of(),
+            _ => None,
+        }
+    }
+}
+
+/// One revision: what it changed, by whom, and the cluster after it.
+#[derive(Debug)]
+pub struct Step<'a> {
+    /// The cluster after the step.
+    pub view: &'a View,
+    /// What changed.
+    pub changes: &'a [ObjectChange],
+    /// The component whose call it was; `None` where that is not known.
+    pub writer: Option<&'a str>,
+}

@@ -1,0 +1,207 @@
+//! A whole cluster inside a test.
+//!
+//! [`cluster`] gives an isolated cluster with a `kube::Client`: the real API server with its
+//! admission, defaults and validation, the standard controllers, the scheduler, and simulated nodes
+//! if asked. There are no ports, no files and no global state, so that any number of them run side
+//! by side, and dropping one stops everything in it.
+//!
+//! On a paused runtime of one thread (`#[tokio::test(start_paused = true)]`) time is virtual: it
+//! moves only when everything else has been done, so that a test of a five-minute back-off takes
+//! no time, and one seed is one history.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
+//! use kube::{Api, api::PostParams};
+//! use orch::testing::{self, conditions};
+//! use serde_json::json;
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let cluster = testing::cluster().nodes(3).await;
+//! let deployments: Api<Deployment> = Api::default_namespaced(cluster.client());
+//! let web = serde_json::from_value(json!({
+//!     "metadata": {"name": "web"},
+//!     "spec": {
+//!         "replicas": 2,
+//!         "selector": {"matchLabels": {"app": "web"}},
+//!         "template": {
+//!             "metadata": {"labels": {"app": "web"}},
+//!             "spec": {"containers": [{"name": "web", "image": "web:1"}]},
+//!         },
+//!     },
+//! }))?;
+//! deployments.create(&PostParams::default(), &web).await?;
+//! cluster.expect(&deployments, "web").to("be available", conditions::is_available).await;
+//!
+//! let pods: Api<Pod> = Api::default_namespaced(cluster.client());
+//! deployments.delete("web", &Default::default()).await?;
+//! cluster.expect_all(&pods).to("be gone", |pods| pods.is_empty()).await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What containers do, when they become ready, with which code they end and after how long, is said
+//! by their pods' annotations: see [`AnnotationScript`](orch_node::runtime::simulated).
+//!
+//! When an expectation is not met in time the test panics with what was seen instead, and a cluster
+//! that is dropped by a panic prints its [`timeline`](TestCluster::timeline).
+
+pub mod conditions;
+mod difference;
+mod expectation;
+mod history;
+mod setup;
+mod timeline;
+
+use std::{fmt, ops::Deref, sync::Arc, time::Duration};
+
+use kube::{Api, Resource};
+use orch_node::runtime::simulated::SimulatedRuntime;
+use orch_store::{MemoryStore, Revision, StoreError};
+use serde::de::DeserializeOwned;
+
+pub use difference::{ClusterDiff, Difference};
+pub use expectation::{Expectation, ExpectationOfAll};
+pub use setup::{Setup, cluster};
+pub use timeline::Timeline;
+
+use crate::{Cluster, sim::View};
+use history::History;
+
+/// How much of the timeline a cluster prints when its test fails.
+const PRINTED_LINES: usize = 200;
+/// For how long nothing may change until a cluster counts as idle.
+const QUIET: Duration = Duration::from_secs(30);
+
+/// A cluster of a test. It is a [`Cluster`] that remembers everything that happened in it.
+pub struct TestCluster {
+    cluster: Cluster,
+    store: Arc<MemoryStore>,
+    history: History,
+    runtimes: Vec<SimulatedRuntime>,
+    setup: Setup,
+}
+
+impl fmt::Debug for TestCluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TestCluster(seed {}, revision {})", self.seed(), self.revision())
+    }
+}
+
+impl Deref for TestCluster {
+    type Target = Cluster;
+
+    fn deref(&self) -> &Cluster {
+        &self.cluster
+    }
+}
+
+impl TestCluster {
+    /// The seed of everything random in it.
+    pub fn seed(&self) -> u64 {
+        self.setup.seed
+    }
+
+    /// The newest revision of its store.
+    pub fn revision(&self) -> Revision {
+        self.store.revision()
+    }
+
+    /// Expects something of one object, which need not exist yet.
+    pub fn expect<K>(&self, api: &Api<K>, name: impl Into<String>) -> Expectation<'_, K>
+    where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + fmt::Debug,
+    {
+        Expectation::new(self, api.clone(), name.into())
+    }
+
+    /// Expects something of all objects that an `Api` reaches: those of a namespace, or of all.
+    pub fn expect_all<K>(&self, api: &Api<K>) -> ExpectationOfAll<'_, K>
+    where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + fmt::Debug,
+    {
+        ExpectationOfAll::new(self, api.clone())
+    }
+
+    /// Lets time pass: whatever is due until then happens, in its order. On a runtime whose clock is
+    /// not paused this takes as long as it says.
+    pub async fn advance(&self, duration: Duration) {
+        self.cluster.environment().clock.sleep(duration).await;
+    }
+
+    /// Lets time pass until the cluster has come to rest: for thirty seconds nothing has been
+    /// written but leases, events and nodes' heartbeats. Gives how long that took.
+    ///
+    /// # Panics
+    /// If that has not happened within a day: something in the cluster never comes to rest. The
+    /// message says what was written last.
+    pub async fn settle(&self) -> Duration {
+        self.history.settle(&self.cluster.environment().clock, QUIET).await
+    }
+
+    /// The cluster as it was at a revision.
+    ///
+    /// # Errors
+    /// [`StoreError::Compacted`] if that has been forgotten ([`Setup::forget_history`]),
+    /// [`StoreError::Future`] if it is not there yet.
+    pub async fn at(&self, revision: Revision) -> Result<View, StoreError> {
+        self.history.at(revision).await
+    }
+
+    /// What differs between two revisions, object by object and field by field.
+    ///
+    /// # Errors
+    /// As [`at`](Self::at).
+    pub async fn diff(&self, from: Revision, to: Revision) -> Result<ClusterDiff, StoreError> {
+        Ok(ClusterDiff::between(&self.at(from).await?, &self.at(to).await?))
+    }
+
+    /// The first revision at which `holds` does not hold, if it holds at the first revision that is
+    /// remembered and not at the newest; found in as many looks as the number of revisions has
+    /// binary digits. `None` if it holds at the newest one.
+    ///
+    /// Where it fails, holds again and fails again, one of the failures is found.
+    ///
+    /// # Errors
+    /// As [`at`](Self::at).
+    pub async fn bisect(
+        &self,
+        holds: impl FnMut(&View) -> bool,
+    ) -> Result<Option<Revision>, StoreError> {
+        self.history.bisect(holds).await
+    }
+
+    /// What happened so far, line by line.
+    ///
+    /// # Errors
+    /// [`StoreError::Compacted`] if its beginning has been forgotten.
+    pub async fn timeline(&self) -> Result<Timeline, StoreError> {
+        self.history.timeline().await
+    }
+
+    /// A second cluster that begins as this one is now, with everything that is stored and all
+    /// simulated containers, and goes its own way from here. The state is shared until one of them
+    /// changes it, so that forking costs the same whatever is in it; then the fork's components
+    /// start, and read what they need.
+    ///
+    /// # Panics
+    /// If the fork does not start, which cannot be for want of anything outside.
+    pub async fn fork(&self) -> TestCluster {
+        self.setup.fork(self).await
+    }
+}
+
+impl Drop for TestCluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let seed = self.seed();
+            eprintln!("\nwhat happened in the cluster (seed {seed}):");
+            match self.history.timeline_now() {
+                Some(timeline) => eprintln!("{}", timeline.last(PRINTED_LINES)),
+                None => eprintln!("its beginning has been forgotten"),
+            }
+        }
+    }
+}

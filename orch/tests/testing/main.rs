@@ -1,0 +1,5 @@
+//! `orch::testing`, as the author of an operator uses it.
+
+mod expectations;
+mod looking_back;
+mod objects;
