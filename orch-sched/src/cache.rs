@@ -9,9 +9,15 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::Node;
+use orch_core::random::{Random, SeededRandom};
 
 use crate::{
-    metrics::CacheSizes, node_info::NodeInfo, nominations::Nominations, pod_info::PodInfo,
+    metrics::CacheSizes,
+    node_info::NodeInfo,
+    nominations::Nominations,
+    pod_groups::PodGroups,
+    pod_info::PodInfo,
+    recording::{Line, Recorder, Whole},
     snapshot::Snapshot,
 };
 
@@ -32,9 +38,46 @@ pub(crate) struct Cache {
     changed: BTreeSet<Arc<str>>,
     /// Pods that have no place yet, but for which one is being made.
     pub(crate) nominations: Nominations,
+    /// Which members of pod groups have nodes.
+    groups: PodGroups,
+    recorder: Option<Recorder>,
 }
 
 impl Cache {
+    /// Tells these groups which of their members have nodes, and a recorder what takes effect.
+    pub(crate) fn telling(groups: PodGroups, recorder: Option<Recorder>) -> Self {
+        let nominations = Nominations::recorded_by(recorder.clone());
+        Self { groups, recorder, nominations, ..Self::default() }
+    }
+
+    fn record(&self, line: impl FnOnce() -> Line) {
+        if let Some(recorder) = &self.recorder {
+            recorder.write(&line());
+        }
+    }
+
+    /// Brings a snapshot up to date for a pod's cycle, and gives the generator for its choice. One
+    /// of a recorded cycle is its own, so that nothing else decides.
+    pub(crate) fn begin_cycle(
+        &mut self,
+        pod: &PodInfo,
+        snapshot: &mut Snapshot,
+        random: &Arc<dyn Random>,
+    ) -> Arc<dyn Random> {
+        self.refresh(snapshot);
+        if self.recorder.is_none() {
+            return random.clone();
+        }
+        let seed = random.next_u64();
+        self.record(|| Line::Cycle { seed, pod: Whole(pod.pod().clone()) });
+        Arc::new(SeededRandom::new(seed))
+    }
+
+    /// A pod whose place was taken here is bound.
+    pub(crate) fn bound(&self, pod: &PodInfo) {
+        self.record(|| Line::Bound { uid: pod.uid().to_string() });
+    }
+
     fn edit(&mut self, name: &str) -> &mut NodeInfo {
         let name: Arc<str> = match self.nodes.get_key_value(name) {
             Some((name, _)) => name.clone(),
@@ -46,11 +89,13 @@ impl Cache {
     }
 
     pub(crate) fn set_node(&mut self, node: Arc<Node>) {
+        self.record(|| Line::Node(Whole(node.clone())));
         let name = node.metadata.name.clone().unwrap_or_default();
         self.edit(&name).set_node(node);
     }
 
     pub(crate) fn remove_node(&mut self, name: &str) {
+        self.record(|| Line::NodeGone(name.to_owned()));
         self.edit(name).clear_node();
         self.drop_if_empty(name);
     }
@@ -65,11 +110,13 @@ impl Cache {
     /// A pod that the cluster shows on a node. Confirms what was assumed.
     pub(crate) fn set_pod(&mut self, pod: Arc<PodInfo>) {
         let Some(node) = pod.node_name().map(str::to_owned) else { return };
+        self.record(|| Line::Pod(Whole(pod.pod().clone())));
         if let Some(have) = self.pods.get_mut(pod.uid())
             && *have.node == *node
             && is_same_for_scheduling(&have.pod, &pod)
         {
             have.assumed = false;
+            self.groups.placed(&pod, false);
             return;
         }
         self.place(pod, &node, false);
@@ -77,12 +124,14 @@ impl Cache {
 
     /// Takes the pod's place on a node before the cluster shows it.
     pub(crate) fn assume(&mut self, pod: Arc<PodInfo>, node: &str) {
+        self.record(|| Line::Took { uid: pod.uid().to_string(), node: node.to_owned() });
         self.place(pod, node, true);
     }
 
     fn place(&mut self, pod: Arc<PodInfo>, node: &str, assumed: bool) {
-        self.remove_pod(pod.uid());
+        self.take_out(pod.uid());
         self.nominations.remove(pod.uid());
+        self.groups.placed(&pod, assumed);
         let info = self.edit(node);
         info.add_pod(pod.clone());
         let node = info.name().clone();
@@ -91,14 +140,21 @@ impl Cache {
 
     /// Gives back what was assumed for a pod, unless the cluster shows it there.
     pub(crate) fn forget(&mut self, uid: &str) {
+        self.record(|| Line::Gave { uid: uid.to_owned() });
         if self.pods.get(uid).is_some_and(|pod| pod.assumed) {
-            self.remove_pod(uid);
+            self.take_out(uid);
         }
     }
 
     /// A pod that is gone, or has come to its end.
     pub(crate) fn remove_pod(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
+        self.record(|| Line::PodGone(uid.to_owned()));
+        self.take_out(uid)
+    }
+
+    fn take_out(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
         let gone = self.pods.remove(uid)?;
+        self.groups.displaced(&gone.pod);
         self.edit(&gone.node).remove_pod(uid);
         self.drop_if_empty(&gone.node);
         Some(gone.pod)
@@ -112,6 +168,8 @@ impl Cache {
             pods: self.pods.iter().map(copy).collect(),
             changed: self.nodes.keys().cloned().collect(),
             nominations: self.nominations.fork(),
+            groups: PodGroups::default(),
+            recorder: None,
         }
     }
 

@@ -41,6 +41,12 @@ impl CycleState {
         self.slots.push((id, Box::new(value)));
     }
 
+    /// Keeps no value of a type any more.
+    pub fn remove<T: Clone + Send + Sync + 'static>(&mut self) {
+        let id = TypeId::of::<T>();
+        self.slots.retain(|(have, _)| *have != id);
+    }
+
     /// The value of a type.
     pub fn get<T: Clone + Send + Sync + 'static>(&self) -> Option<&T> {
         let id = TypeId::of::<T>();

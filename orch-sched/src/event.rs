@@ -7,6 +7,7 @@ use std::sync::Arc;
 use k8s_openapi::api::{
     core::v1::{Node, Pod},
     resource::v1::ResourceClaim,
+    scheduling::v1alpha2::PodGroup,
 };
 
 use crate::pod_info::PodInfo;
@@ -19,6 +20,10 @@ pub enum EventResource {
     Node,
     /// A pod that has a node.
     AssignedPod,
+    /// A pod of a pod group that has none.
+    UnscheduledPod,
+    /// A PodGroup.
+    PodGroup,
     /// The waiting pod itself.
     PodItself,
     /// A PersistentVolume.
@@ -64,10 +69,12 @@ impl Actions {
     pub const UPDATE_SCALE_DOWN: Self = Self(1 << 5);
     /// Any other part.
     pub const UPDATE_OTHER: Self = Self(1 << 6);
+    /// The features that a node declares.
+    pub const UPDATE_DECLARED_FEATURES: Self = Self(1 << 7);
     /// Any change of what exists.
-    pub const UPDATE: Self = Self(0b111_1100);
+    pub const UPDATE: Self = Self(0b1111_1100);
     /// Everything.
-    pub const ALL: Self = Self(0b111_1111);
+    pub const ALL: Self = Self(0b1111_1111);
 
     /// Both sets.
     #[must_use]
@@ -128,6 +135,10 @@ pub enum ChangedObject {
         /// After.
         new: Option<Arc<PodInfo>>,
     },
+    /// A new pod of a pod group, without a node.
+    UnscheduledPod(Arc<PodInfo>),
+    /// A new pod group.
+    PodGroup(Arc<PodGroup>),
     /// A pod that waits.
     Pod {
         /// Before.
@@ -202,6 +213,9 @@ pub(crate) fn node_actions(old: &Node, new: &Node) -> Actions {
     let (before, after) = (status(old), status(new));
     if before.allocatable != after.allocatable {
         actions = actions.or(Actions::UPDATE_ALLOCATABLE);
+    }
+    if before.declared_features != after.declared_features {
+        actions = actions.or(Actions::UPDATE_DECLARED_FEATURES);
     }
     if before.images != after.images {
         actions = actions.or(Actions::UPDATE_OTHER);

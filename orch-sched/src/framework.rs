@@ -3,14 +3,16 @@
 //! Source: `pkg/scheduler/framework/runtime`.
 
 use std::{
-    cmp::Ordering,
-    collections::{BTreeMap, BTreeSet, HashMap},
+    any::Any,
+    collections::{BTreeMap, BTreeSet},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
 };
 
+use futures::FutureExt;
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use orch_core::random::Random;
 use parking_lot::Mutex;
@@ -18,23 +20,29 @@ use parking_lot::Mutex;
 use crate::{
     cycle_state::CycleState,
     error::Fault,
-    event::{ClusterChange, ClusterEvent, Hint},
+    event::ClusterEvent,
     extender::Extender,
     extension_point::ExtensionPoint,
     node_info::NodeInfo,
     plugin::{Candidates, Filter, Nomination, Plugin, PostFiltered, SCORE_MAX},
     pod_info::PodInfo,
-    queue::QueuedPod,
     snapshot::Snapshot,
     standing::Standing,
     verdict::Verdict,
 };
 
 mod decide;
+mod diagnosis;
 mod explain;
+mod placing;
+mod profiles;
+mod search;
 mod trial;
 
+pub use diagnosis::{Diagnosis, Rejection};
 pub use explain::{Explanation, NodeExplanation, Objection, ScoreDetail};
+pub(crate) use profiles::Profiles;
+use search::{Found, Search};
 pub use trial::Trial;
 
 /// A plugin as a profile has it.
@@ -75,107 +83,14 @@ fn enough_of(nodes: usize, percentage: Option<u8>) -> usize {
     nodes.min(FEASIBLE_MIN.max(part))
 }
 
-/// One node's answer.
-#[derive(Clone, Debug)]
-pub struct Rejection {
-    /// The node.
-    pub node: Arc<str>,
-    /// The plugin that ruled it out.
-    pub plugin: Arc<str>,
-    /// Its verdict.
-    pub verdict: Verdict,
-}
-
-/// Why a pod fits nowhere. Display is upstream's sentence.
-#[derive(Clone, Debug, Default)]
-pub struct Diagnosis {
-    /// How many nodes there are.
-    pub total_nodes: usize,
-    /// What was found out about each node that was looked at.
-    pub rejections: Vec<Rejection>,
-    /// What ruled all nodes out at once.
-    pub pre_filter_message: String,
-    /// What plugins that tried to make room had to say.
-    pub post_filter_message: String,
-    /// The plugins whose rejection a change of the cluster may lift.
-    pub rejected_by: BTreeSet<Arc<str>>,
-    /// How many nodes PreFilter left out, and the words for it.
-    left_out: Option<(usize, String)>,
-    /// PreFilter's verdict on all nodes at once.
-    pre_filter_verdict: Option<Verdict>,
-    /// The plugins that have nothing to filter.
-    skipped: BTreeSet<Arc<str>>,
-}
-
-impl Diagnosis {
-    /// Why a pod does not fit these nodes, and the others for one reason.
-    pub fn of(total_nodes: usize, rejections: Vec<Rejection>, others: &str) -> Self {
-        let left_out = total_nodes.saturating_sub(rejections.len());
-        let left_out = (left_out > 0).then(|| (left_out, others.to_owned()));
-        Self { total_nodes, rejections, left_out, ..Self::default() }
-    }
-
-    /// The nodes that the pod would fit if other pods went away, as far as is known.
-    pub fn resolvable<'a>(&'a self, snapshot: &'a Snapshot) -> Vec<&'a Arc<NodeInfo>> {
-        match &self.pre_filter_verdict {
-            Some(Verdict::Unschedulable(_)) => return snapshot.nodes().iter().collect(),
-            Some(_) => return Vec::new(),
-            None => {}
-        }
-        let rejections = self.rejections.iter();
-        let may_help = rejections.filter(|one| matches!(one.verdict, Verdict::Unschedulable(_)));
-        may_help.filter_map(|one| snapshot.node(&one.node)).collect()
-    }
-
-    /// What somebody outside has against nodes that fitted.
-    pub(crate) fn add(&mut self, rejections: Vec<Rejection>, by: &str) {
-        self.rejections.extend(rejections);
-        self.rejected_by.insert(by.into());
-    }
-
-    /// What was found out about a node.
-    pub fn verdict_on(&self, node: &str) -> Option<&Verdict> {
-        let one = self.rejections.iter().find(|one| *one.node == *node);
-        one.map(|one| &one.verdict).or(self.pre_filter_verdict.as_ref())
-    }
-}
-
-impl std::fmt::Display for Diagnosis {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.total_nodes == 0 {
-            return f.write_str("no nodes available to schedule pods");
-        }
-        write!(f, "0/{} nodes are available:", self.total_nodes)?;
-        if self.pre_filter_message.is_empty() {
-            let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-            for reason in self.rejections.iter().flat_map(|one| one.verdict.reasons()) {
-                *counts.entry(reason).or_default() += 1;
-            }
-            if let Some((count, reason)) = &self.left_out {
-                *counts.entry(reason).or_default() += count;
-            }
-            let mut lines: Vec<String> =
-                counts.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
-            lines.sort();
-            if !lines.is_empty() {
-                write!(f, " {}.", lines.join(", "))?;
-            }
-        } else {
-            write!(f, " {}.", self.pre_filter_message)?;
-        }
-        if !self.post_filter_message.is_empty() {
-            write!(f, " {}", self.post_filter_message)?;
-        }
-        Ok(())
-    }
-}
-
 /// Why a cycle did not end with a node.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     /// A verdict: the pod fits nowhere.
+    #[error("{0}")]
     Unschedulable(Box<Diagnosis>),
     /// A fault in a plugin, or around it.
+    #[error("{0}")]
     Fault(String),
 }
 
@@ -185,6 +100,36 @@ type Narrowed = Option<BTreeSet<String>>;
 /// A fault, with the extension point and the plugin in which it happened.
 pub(crate) fn fault(point: &str, plugin: &str, error: &Fault) -> Failure {
     Failure::Fault(format!("running {point} plugin {plugin:?}: {error}"))
+}
+
+fn panicked(point: &str, plugin: &str, panic: &(dyn Any + Send)) -> Failure {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+    fault(point, plugin, &format!("panicked: {text}").into())
+}
+
+/// Asks a plugin. If it panics, that is a fault of it.
+fn asked<T>(
+    point: &str,
+    plugin: &str,
+    ask: impl FnOnce() -> Result<T, Fault>,
+) -> Result<T, Failure> {
+    match catch_unwind(AssertUnwindSafe(ask)) {
+        Ok(answer) => answer.map_err(|error| fault(point, plugin, &error)),
+        Err(panic) => Err(panicked(point, plugin, &*panic)),
+    }
+}
+
+/// As [`asked`], for what may wait.
+async fn awaited<T>(
+    point: &str,
+    plugin: &str,
+    answer: impl Future<Output = Result<T, Fault>>,
+) -> Result<T, Failure> {
+    match AssertUnwindSafe(answer).catch_unwind().await {
+        Ok(answer) => answer.map_err(|error| fault(point, plugin, &error)),
+        Err(panic) => Err(panicked(point, plugin, &*panic)),
+    }
 }
 
 impl Framework {
@@ -221,7 +166,8 @@ impl Framework {
         asked.any(|extender| extender.is_interested(pod))
     }
 
-    /// All nodes that fit a pod, before anybody outside is asked; and what is known about the others.
+    /// All nodes that fit a pod, before anybody outside is asked; and what is known about the
+    /// others.
     pub(crate) fn feasible(
         &self,
         state: &mut CycleState,
@@ -260,7 +206,7 @@ impl Framework {
         self.places(point).iter().map(|at| &self.plugins[*at])
     }
 
-    fn enabled(&self, name: &str) -> Option<&Enabled> {
+    pub(crate) fn enabled(&self, name: &str) -> Option<&Enabled> {
         self.plugins.iter().find(|enabled| *enabled.name == *name)
     }
 
@@ -365,7 +311,8 @@ impl Framework {
         enabled.filter_map(|one| Some((&one.name, one.plugin.as_filter()?))).collect()
     }
 
-    /// The nodes that are left to look at. The diagnosis learns which plugins have nothing to filter.
+    /// The nodes that are left to look at. The diagnosis learns which plugins have nothing to
+    /// filter.
     fn pre_filter(
         &self,
         state: &mut CycleState,
@@ -377,8 +324,8 @@ impl Framework {
         let mut narrowed_by = BTreeSet::new();
         for enabled in self.at(ExtensionPoint::PreFilter) {
             let Some(pre_filter) = enabled.plugin.as_pre_filter() else { continue };
-            let outcome = pre_filter.pre_filter(state, pod, snapshot);
-            let outcome = outcome.map_err(|error| fault("PreFilter", &enabled.name, &error))?;
+            let outcome =
+                asked("PreFilter", &enabled.name, || pre_filter.pre_filter(state, pod, snapshot))?;
             match outcome.verdict {
                 Verdict::Success => {}
                 Verdict::Skip => {
@@ -431,15 +378,16 @@ impl Framework {
         let scoring = self.at(ExtensionPoint::Score);
         for enabled in scoring.filter(|enabled| !skipped.contains(&enabled.name)) {
             let Some(score) = enabled.plugin.as_score() else { continue };
-            let failed = |error: Fault| fault("Score", &enabled.name, &error);
-            let scores: Result<Vec<i64>, Fault> =
-                nodes.iter().map(|node| score.score(state, pod, node)).collect();
-            let mut scores = scores.map_err(failed)?;
-            score.normalize(state, pod, nodes, &mut scores).map_err(failed)?;
+            let scores = asked("Score", &enabled.name, || {
+                let scores = nodes.iter().map(|node| score.score(state, pod, node));
+                let mut scores = scores.collect::<Result<Vec<i64>, Fault>>()?;
+                score.normalize(state, pod, nodes, &mut scores)?;
+                Ok(scores)
+            })?;
             for (total, score) in totals.iter_mut().zip(&scores) {
                 if !(0..=SCORE_MAX).contains(score) {
                     let text = format!("returns an invalid score {score}, not 0 to {SCORE_MAX}");
-                    return Err(failed(text.into()));
+                    return Err(fault("Score", &enabled.name, &text.into()));
                 }
                 *total = total.saturating_add(score.saturating_mul(enabled.weight));
             }
@@ -460,8 +408,8 @@ impl Framework {
         let trial = self.trial(&diagnosis.skipped, snapshot);
         for enabled in self.at(ExtensionPoint::PostFilter) {
             let Some(post_filter) = enabled.plugin.as_post_filter() else { continue };
-            let outcome = post_filter.post_filter(&trial, state, pod, snapshot, diagnosis).await;
-            let outcome = outcome.map_err(|error| fault("PostFilter", &enabled.name, &error))?;
+            let outcome = post_filter.post_filter(&trial, state, pod, snapshot, diagnosis);
+            let outcome = awaited("PostFilter", &enabled.name, outcome).await?;
             let PostFiltered { verdict, nomination: own, victims, freed: own_freed } = outcome;
             freed.extend(own_freed.into_iter().map(|claim| (enabled.name.clone(), claim)));
             if verdict == Verdict::Success {
@@ -482,111 +430,6 @@ impl Framework {
         diagnosis.post_filter_message = messages.join(", ");
         Ok(Room { plugin: "".into(), nomination, victims: Vec::new(), freed })
     }
-
-    /// Reserves with every plugin, or with none.
-    pub(crate) fn reserve(
-        &self,
-        state: &mut CycleState,
-        pod: &PodInfo,
-        node: &str,
-    ) -> Result<(), Failure> {
-        for enabled in self.at(ExtensionPoint::Reserve) {
-            let Some(reserve) = enabled.plugin.as_reserve() else { continue };
-            let failure = match reserve.reserve(state, pod, node) {
-                Ok(Verdict::Success | Verdict::Skip) => continue,
-                Ok(verdict) => self.rejected(&enabled.name, node, verdict),
-                Err(error) => fault("Reserve", &enabled.name, &error),
-            };
-            self.unreserve(state, pod, node);
-            return Err(failure);
-        }
-        Ok(())
-    }
-
-    /// Gives everything back, last reserved first.
-    pub(crate) fn unreserve(&self, state: &CycleState, pod: &PodInfo, node: &str) {
-        for enabled in self.at(ExtensionPoint::Reserve).rev() {
-            if let Some(reserve) = enabled.plugin.as_reserve() {
-                reserve.unreserve(state, pod, node);
-            }
-        }
-    }
-
-    /// How long each plugin wants to be waited for; none if the pod may go.
-    pub(crate) fn permit(
-        &self,
-        state: &CycleState,
-        pod: &PodInfo,
-        node: &str,
-    ) -> Result<Vec<(Arc<str>, std::time::Duration)>, Failure> {
-        let mut waits = Vec::new();
-        for enabled in self.at(ExtensionPoint::Permit) {
-            let Some(permit) = enabled.plugin.as_permit() else { continue };
-            match permit.permit(state, pod, node) {
-                Ok(Verdict::Success | Verdict::Skip) => {}
-                Ok(Verdict::Wait(timeout)) => waits.push((enabled.name.clone(), timeout)),
-                Ok(verdict) => return Err(self.rejected(&enabled.name, node, verdict)),
-                Err(error) => return Err(fault("Permit", &enabled.name, &error)),
-            }
-        }
-        Ok(waits)
-    }
-
-    pub(crate) async fn pre_bind(
-        &self,
-        state: &CycleState,
-        pod: &PodInfo,
-        node: &str,
-    ) -> Result<(), Failure> {
-        for enabled in self.at(ExtensionPoint::PreBind) {
-            let Some(pre_bind) = enabled.plugin.as_pre_bind() else { continue };
-            match pre_bind.pre_bind(state, pod, node).await {
-                Ok(Verdict::Success | Verdict::Skip) => {}
-                Ok(verdict) => return Err(self.rejected(&enabled.name, node, verdict)),
-                Err(error) => return Err(fault("PreBind", &enabled.name, &error)),
-            }
-        }
-        Ok(())
-    }
-
-    pub(crate) async fn bind(
-        &self,
-        state: &CycleState,
-        pod: &PodInfo,
-        node: &str,
-    ) -> Result<(), Failure> {
-        let mut extenders = self.extenders.iter();
-        if let Some(extender) = extenders.find(|one| one.binds() && one.is_interested(pod)) {
-            let bound = extender.bind(pod, node).await;
-            return bound.map_err(|error| Failure::Fault(error.to_string()));
-        }
-        for enabled in self.at(ExtensionPoint::Bind) {
-            let Some(bind) = enabled.plugin.as_bind() else { continue };
-            match bind.bind(state, pod, node).await {
-                Ok(Verdict::Skip) => {}
-                Ok(Verdict::Success) => return Ok(()),
-                Ok(verdict) => return Err(self.rejected(&enabled.name, node, verdict)),
-                Err(error) => return Err(fault("Bind", &enabled.name, &error)),
-            }
-        }
-        Err(Failure::Fault("no Bind plugin took the pod".into()))
-    }
-
-    pub(crate) fn post_bind(&self, state: &CycleState, pod: &PodInfo, node: &str) {
-        for enabled in self.at(ExtensionPoint::PostBind) {
-            if let Some(post_bind) = enabled.plugin.as_post_bind() {
-                post_bind.post_bind(state, pod, node);
-            }
-        }
-    }
-
-    /// A rejection after a node was chosen.
-    pub(crate) fn rejected(&self, plugin: &Arc<str>, node: &str, verdict: Verdict) -> Failure {
-        let mut diagnosis = Diagnosis { total_nodes: 1, ..Diagnosis::default() };
-        diagnosis.rejected_by.insert(plugin.clone());
-        diagnosis.rejections.push(Rejection { node: node.into(), plugin: plugin.clone(), verdict });
-        Failure::Unschedulable(Box::new(diagnosis))
-    }
 }
 
 /// What making room for a pod came to.
@@ -600,163 +443,9 @@ pub(crate) struct Room {
     pub(crate) freed: Vec<(Arc<str>, Arc<ResourceClaim>)>,
 }
 
-/// Nodes that were looked at, by whether a pod fits them.
-#[derive(Default)]
-struct Found {
-    feasible: Vec<Arc<NodeInfo>>,
-    rejections: Vec<Rejection>,
-}
-
-impl Found {
-    /// Looks at these nodes until enough fit. Gives how many it looked at.
-    fn run<'n>(
-        &mut self,
-        trial: &Trial<'_>,
-        state: &CycleState,
-        pod: &PodInfo,
-        nodes: impl Iterator<Item = &'n Arc<NodeInfo>>,
-        enough: usize,
-    ) -> Result<usize, Failure> {
-        for node in nodes {
-            if self.feasible.len() == enough {
-                break;
-            }
-            match trial.rejection(state, pod, node)? {
-                None => self.feasible.push(node.clone()),
-                Some(rejection) => self.rejections.push(rejection),
-            }
-        }
-        Ok(self.feasible.len() + self.rejections.len())
-    }
-}
-
-/// Filters that are asked one after the other.
-struct Search<'a> {
-    filters: Vec<(&'a Arc<str>, &'a dyn Filter)>,
-}
-
-impl std::fmt::Debug for Search<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.filters.iter().map(|(name, _)| name)).finish()
-    }
-}
-
-impl<'a> Search<'a> {
-    fn of(filters: Vec<(&'a Arc<str>, &'a dyn Filter)>) -> Self {
-        Self { filters }
-    }
-
-    /// What rules a node out, if anything.
-    fn rejection(
-        &self,
-        state: &CycleState,
-        pod: &PodInfo,
-        node: &NodeInfo,
-    ) -> Result<Option<Rejection>, Failure> {
-        for (name, filter) in &self.filters {
-            let verdict = filter.filter(state, pod, node);
-            match verdict.map_err(|error| fault("Filter", name, &error))? {
-                Verdict::Success => {}
-                verdict if verdict.is_rejection() => {
-                    let (node, plugin) = (node.name().clone(), (*name).clone());
-                    return Ok(Some(Rejection { node, plugin, verdict }));
-                }
-                verdict => return Err(illegal("Filter", name, &verdict)),
-            }
-        }
-        Ok(None)
-    }
-}
-
 fn illegal(point: &str, plugin: &str, verdict: &Verdict) -> Failure {
     let text = format!("the verdict {verdict:?} has no meaning here");
     fault(point, plugin, &text.into())
-}
-
-/// All profiles of a scheduler, by the scheduler name that pods ask for.
-#[derive(Debug)]
-pub(crate) struct Profiles {
-    by_name: HashMap<String, Arc<Framework>>,
-    /// The queue's order, the same for all.
-    sort: Arc<dyn Plugin>,
-}
-
-impl Profiles {
-    pub(crate) fn new(frameworks: Vec<Framework>, sort: Arc<dyn Plugin>) -> Self {
-        let by_name = frameworks
-            .into_iter()
-            .map(|framework| (framework.scheduler_name.clone(), Arc::new(framework)))
-            .collect();
-        Self { by_name, sort }
-    }
-
-    /// The profile that a pod asks for; `None` if it asks for another scheduler.
-    pub(crate) fn of(&self, pod: &PodInfo) -> Option<&Arc<Framework>> {
-        self.by_name.get(pod.scheduler_name())
-    }
-
-    /// All of them with nothing remembered.
-    pub(crate) fn fork(&self) -> impl Iterator<Item = Framework> {
-        self.by_name.values().map(|framework| framework.fork())
-    }
-
-    pub(crate) fn compare(&self, a: &QueuedPod, b: &QueuedPod) -> Ordering {
-        self.sort.as_queue_sort().map_or(Ordering::Equal, |sort| sort.compare(a, b))
-    }
-
-    /// The plugin that keeps the pod out of the queue, if one does.
-    pub(crate) fn gate(&self, pod: &PodInfo) -> Option<&Enabled> {
-        let framework = self.of(pod).into_iter();
-        let mut plugins = framework.flat_map(|framework| framework.at(ExtensionPoint::PreEnqueue));
-        plugins.find(|enabled| {
-            let pre_enqueue = enabled.plugin.as_pre_enqueue();
-            pre_enqueue.is_some_and(|pre_enqueue| pre_enqueue.pre_enqueue(pod).is_rejection())
-        })
-    }
-
-    /// Whether any profile's plugin of this name wants to hear of a change.
-    pub(crate) fn listens(&self, plugin: &str, change: &ClusterChange) -> bool {
-        let mut known = self.by_name.values().filter_map(|framework| framework.enabled(plugin));
-        let mut known = known.by_ref().peekable();
-        // What nobody here said is asked about after every change: an extender's refusal.
-        known.peek().is_none()
-            || known.any(|enabled| {
-                let events = enabled.events.as_ref();
-                events.is_none_or(|events| events.iter().any(|event| event.includes(change)))
-            })
-    }
-
-    /// Whether a change may help a pod that a plugin rejected.
-    pub(crate) fn hint(&self, pod: &PodInfo, plugin: &str, change: &ClusterChange) -> Hint {
-        let enabled = self.of(pod).and_then(|framework| framework.enabled(plugin));
-        let Some(enabled) = enabled else { return Hint::Queue };
-        let Some(events) = &enabled.events else { return Hint::Queue };
-        if !events.iter().any(|event| event.includes(change)) {
-            return Hint::Skip;
-        }
-        let registered = enabled.plugin.as_events_to_register();
-        registered.map_or(Hint::Queue, |registered| registered.hint(pod, change))
-    }
-
-    #[cfg(test)]
-    pub(crate) fn for_tests() -> Self {
-        use crate::plugins::{NodeResourcesFit, PrioritySort, SchedulingGates};
-        let plugins: [Arc<dyn Plugin>; 3] = [
-            Arc::new(SchedulingGates),
-            Arc::new(PrioritySort),
-            Arc::new(NodeResourcesFit::default()),
-        ];
-        let enabled = |plugin: &Arc<dyn Plugin>| Enabled {
-            name: plugin.name().into(),
-            plugin: plugin.clone(),
-            weight: 1,
-            events: plugin.as_events_to_register().map(|registered| registered.events()),
-        };
-        let plugins: Vec<Enabled> = plugins.iter().map(enabled).collect();
-        let everywhere = (plugins.len(), &BTreeMap::new());
-        let framework = Framework::new("default-scheduler".into(), plugins, everywhere, None);
-        Self::new(vec![framework], Arc::new(PrioritySort))
-    }
 }
 
 #[cfg(test)]

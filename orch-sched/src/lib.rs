@@ -24,8 +24,10 @@
 //! | `devices` | what drivers offer, what is taken, and which devices satisfy a claim |
 //! | `standing` | what pods that are alike share: which nodes fit, in the order of their scores |
 //! | `metrics` | numbers under upstream's names |
+//! | `pod_groups` | which pods belong together |
 //! | `queue` | pods that wait: active, backing off, unschedulable, gated |
 //! | `scheduler` | scheduling cycles, binding cycles, failures |
+//! | `recording` | what a scheduler saw and decided, and the same decisions again |
 //! | `extender` | services outside that take part |
 //! | `planner`, `what_if` | the decisions alone, in process; what would happen if |
 
@@ -44,9 +46,11 @@ mod nominations;
 mod planner;
 mod plugin;
 pub mod plugins;
+mod pod_groups;
 mod pod_info;
 mod profile;
 mod queue;
+mod recording;
 mod resources;
 mod scheduler;
 mod snapshot;
@@ -74,9 +78,11 @@ pub use plugin::{
 };
 pub use pod_info::{AffinityTerm, AffinityTerms, HostPort, PodInfo};
 pub use profile::{
-    DEFAULT_PLUGINS, DEFAULT_SCHEDULER_NAME, PluginEntry, PluginSet, Profile, UNSUPPORTED_PLUGINS,
+    DEFAULT_PLUGINS, DEFAULT_SCHEDULER_NAME, OPTIONAL_PLUGINS, PluginEntry, PluginSet, Profile,
+    UNSUPPORTED_PLUGINS,
 };
 pub use queue::{QueueLengths, QueuedPod};
+pub use recording::{Difference, Recorder, Replay, ReplayError, Replayed, ReplayedPlacement};
 pub use resources::{NonZero, Resources};
 pub use scheduler::{Insight, Scheduler, SchedulerBuilder};
 pub use snapshot::{Placed, Snapshot};

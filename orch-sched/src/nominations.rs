@@ -7,7 +7,10 @@ use std::{
     sync::Arc,
 };
 
-use crate::pod_info::PodInfo;
+use crate::{
+    pod_info::PodInfo,
+    recording::{Line, Recorder, Whole},
+};
 
 /// The pods that are nominated to each node, in the order in which they were.
 pub(crate) type ByNode = BTreeMap<Arc<str>, Arc<Vec<Arc<PodInfo>>>>;
@@ -19,12 +22,25 @@ pub(crate) struct Nominations {
     node_of: HashMap<Arc<str>, Arc<str>>,
     /// In order, so that a seed gives the same history every time.
     changed: BTreeSet<Arc<str>>,
+    recorder: Option<Recorder>,
 }
 
 impl Nominations {
+    pub(crate) fn recorded_by(recorder: Option<Recorder>) -> Self {
+        Self { recorder, ..Self::default() }
+    }
+
+    fn record(&self, node: Option<&str>, pod: &PodInfo) {
+        if let Some(recorder) = &self.recorder {
+            let node = node.map(str::to_owned);
+            recorder.write(&Line::Nominated { node, pod: Whole(pod.pod().clone()) });
+        }
+    }
+
     /// The pod waits for room on this node, and on no other any more.
     pub(crate) fn set(&mut self, pod: &Arc<PodInfo>, node: &str) {
         self.remove(pod.uid());
+        self.record(Some(node), pod);
         let node: Arc<str> = node.into();
         Arc::make_mut(self.by_node.entry(node.clone()).or_default()).push(pod.clone());
         self.node_of.insert(pod.uid().clone(), node.clone());
@@ -34,6 +50,9 @@ impl Nominations {
     /// The pod waits for no room.
     pub(crate) fn remove(&mut self, uid: &str) {
         let Some(node) = self.node_of.remove(uid) else { return };
+        if let Some(pod) = self.on(&node).iter().find(|pod| **pod.uid() == *uid) {
+            self.record(None, pod);
+        }
         if let Some(pods) = self.by_node.get_mut(&node) {
             Arc::make_mut(pods).retain(|pod| **pod.uid() != *uid);
             if pods.is_empty() {
@@ -72,6 +91,7 @@ impl Nominations {
             by_node: self.by_node.clone(),
             node_of: self.node_of.clone(),
             changed: self.by_node.keys().cloned().collect(),
+            recorder: None,
         }
     }
 

@@ -241,11 +241,12 @@ pub trait PreFilter: Send + Sync {
 
 /// How long what a plugin says about a node holds for pods that are alike: those of the same
 /// namespace and labels whose specs have the same node name, node selector, affinity, tolerations,
-/// spreading constraints, overhead and resources, and containers of the same images, resources and
-/// ports.
+/// spreading constraints, overhead, resources and host namespaces, and containers of the same
+/// images, resources, ports and rules of restarting.
 ///
 /// The default is always right. A plugin whose answer depends on nothing but such a pod, the
-/// [`NodeInfo`] and what the plugin was built with may say more, and then most pods cost it nothing.
+/// [`NodeInfo`] and what the plugin was built with may say more, and then most pods cost it
+/// nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reuse {
     /// The plugin is asked for every pod.
@@ -256,8 +257,9 @@ pub enum Reuse {
     /// For Score: as [`Reuse::UntilNodeChanges`], and then [`Score::normalize`] is called. It must
     /// depend on which scores there are alone: nodes of the same scores may be given as one.
     BeforeNormalization,
-    /// Within one cycle, for all nodes of a group: the plugin is asked about one of them. Groups are
-    /// the plugin's [`Grouping`]. Score's normalization must depend on which scores there are alone.
+    /// Within one cycle, for all nodes of a group: the plugin is asked about one of them. Groups
+    /// are the plugin's [`Grouping`]. Score's normalization must depend on which scores there are
+    /// alone.
     Grouped,
 }
 
@@ -391,8 +393,8 @@ impl From<Verdict> for PostFiltered {
     }
 }
 
-/// Is called when no node fits, to find out how room can be made: the place of preemption. The first
-/// plugin that succeeds ends the search. It decides, and changes nothing itself.
+/// Is called when no node fits, to find out how room can be made: the place of preemption. The
+/// first plugin that succeeds ends the search. It decides, and changes nothing itself.
 #[async_trait]
 pub trait PostFilter: Send + Sync {
     /// Looks for a way to make the pod schedulable. `trial` asks the filters about nodes as they

@@ -17,9 +17,11 @@ mod arguments;
 mod default_binder;
 mod default_preemption;
 mod dynamic_resources;
+mod gang_scheduling;
 mod image_locality;
 mod inter_pod_affinity;
 mod node_affinity;
+mod node_declared_features;
 mod node_name;
 mod node_ports;
 mod node_resources_balanced_allocation;
@@ -42,9 +44,12 @@ pub use arguments::{
 pub use default_binder::DefaultBinder;
 pub use default_preemption::{CandidateNodes, DefaultPreemption};
 pub use dynamic_resources::DynamicResources;
+pub use gang_scheduling::GangScheduling;
+pub(crate) use gang_scheduling::GroupCycle;
 pub use image_locality::ImageLocality;
 pub use inter_pod_affinity::InterPodAffinity;
 pub use node_affinity::NodeAffinity;
+pub use node_declared_features::NodeDeclaredFeatures;
 pub use node_name::NodeName;
 pub use node_ports::NodePorts;
 pub use node_resources_balanced_allocation::NodeResourcesBalancedAllocation;
@@ -82,6 +87,7 @@ pub(crate) fn built_in(
         "PrioritySort" => Arc::new(PrioritySort),
         "NodeUnschedulable" => Arc::new(NodeUnschedulable),
         "NodeName" => Arc::new(NodeName),
+        "NodeDeclaredFeatures" => Arc::new(NodeDeclaredFeatures),
         "TaintToleration" => Arc::new(TaintToleration),
         "NodeAffinity" => Arc::new(NodeAffinity::adding(arguments.added_affinity)),
         "NodePorts" => Arc::new(NodePorts),

@@ -13,7 +13,9 @@ use crate::{
     extension_point::ExtensionPoint,
     framework::{Enabled, Framework, Profiles},
     plugin::Plugin,
-    plugins::{self, Arguments, Shared},
+    plugins::{self, Arguments, GangScheduling, Shared},
+    pod_groups::PodGroups,
+    waiting::WaitingPods,
 };
 
 /// The scheduler name that pods ask for when they ask for none.
@@ -42,10 +44,15 @@ pub const DEFAULT_PLUGINS: &[(&str, i64)] = &[
     ("NodeResourcesBalancedAllocation", 1),
     ("ImageLocality", 1),
     ("DefaultBinder", 1),
+    ("NodeDeclaredFeatures", 1),
 ];
 
 /// Upstream's plugins that are not implemented here: naming one is an error, not a silence.
-pub const UNSUPPORTED_PLUGINS: &[&str] = &["GangScheduling", "NodeDeclaredFeatures"];
+pub const UNSUPPORTED_PLUGINS: &[&str] = &[];
+
+/// Built-in plugins that are in no default profile, as upstream's feature gates are off: profiles
+/// enable them by name.
+pub const OPTIONAL_PLUGINS: &[&str] = &["GangScheduling"];
 
 /// One line of a profile.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,9 +104,9 @@ pub struct Profile {
     pub scheduler_name: String,
     /// Every plugin runs at each extension point that it implements, in this order.
     pub plugins: Vec<PluginEntry>,
-    /// Once so many percent of the nodes were found to fit, the best of them is taken, 1 to 100. With
-    /// `None`, the default, and with 100, every node that fits is considered. At least 100 nodes
-    /// always are.
+    /// Once so many percent of the nodes were found to fit, the best of them is taken, 1 to 100.
+    /// With `None`, the default, and with 100, every node that fits is considered. At least 100
+    /// nodes always are.
     ///
     /// Source: `percentageOfNodesToScore` of `KubeSchedulerConfiguration`.
     /// Differs: upstream's default is a part that falls as the cluster grows.
@@ -179,17 +186,31 @@ pub(crate) struct Registry {
     /// The built-in plugins of profiles that set the same for them.
     built_in: Vec<(Arguments, ByName)>,
     shared: Shared,
+    groups: PodGroups,
+    waiting: WaitingPods,
 }
 
 impl Registry {
     pub(crate) fn new(informers: Informers) -> Self {
-        let shared = Shared::default();
-        Self { informers, made: BTreeMap::new(), built_in: Vec::new(), shared }
+        Self {
+            informers,
+            made: BTreeMap::new(),
+            built_in: Vec::new(),
+            shared: Shared::default(),
+            groups: PodGroups::default(),
+            waiting: WaitingPods::default(),
+        }
+    }
+
+    /// With what the scheduler keeps about pods that belong together.
+    pub(crate) fn sharing(self, groups: PodGroups, waiting: WaitingPods) -> Self {
+        Self { groups, waiting, ..self }
     }
 
     pub(crate) fn register(&mut self, plugin: Arc<dyn Plugin>) -> Result<(), BuildError> {
         let name = plugin.name().to_owned();
-        let built_in = DEFAULT_PLUGINS.iter().any(|(known, _)| *known == name);
+        let mut built_in = DEFAULT_PLUGINS.iter().map(|(known, _)| known).chain(OPTIONAL_PLUGINS);
+        let built_in = built_in.any(|known| *known == name);
         if built_in || self.made.contains_key(&name) {
             return Err(BuildError::DuplicateRegistration(name));
         }
@@ -214,7 +235,13 @@ impl Registry {
         if UNSUPPORTED_PLUGINS.contains(&name) {
             return Err(BuildError::UnsupportedPlugin { profile, plugin });
         }
-        let new = plugins::built_in(name, &self.informers, arguments, &self.shared);
+        let (informers, groups) = (&self.informers, self.groups.clone());
+        let new = if name == GangScheduling::NAME {
+            let gang = GangScheduling::new(informers, groups, self.waiting.clone());
+            Some(Arc::new(gang) as Arc<dyn Plugin>)
+        } else {
+            plugins::built_in(name, informers, arguments, &self.shared)
+        };
         let new = new.ok_or(BuildError::UnknownPlugin { profile, plugin })?;
         made.insert(name.to_owned(), new.clone());
         Ok(new)

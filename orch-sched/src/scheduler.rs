@@ -31,9 +31,11 @@ use crate::{
     metrics::Metrics,
     planner::{PlanError, Planner},
     plugin::Plugin,
+    pod_groups::PodGroups,
     pod_info::PodInfo,
     profile::{PluginEntry, Profile, Registry},
     queue::{Backoff, Queue, QueueLengths},
+    recording::{Line, Recorder, VERSION},
     waiting::WaitingPods,
     what_if::{Changes, Outcome},
 };
@@ -43,6 +45,7 @@ mod cycle;
 mod eviction;
 mod extended;
 mod failure;
+mod group;
 mod handlers;
 
 /// How many pods may be on their way to their node at the same time.
@@ -58,6 +61,7 @@ pub struct SchedulerBuilder {
     backoff: Backoff,
     extenders: Vec<ExtenderConfiguration>,
     transport: Option<Arc<dyn ExtenderTransport>>,
+    recorder: Option<Recorder>,
 }
 
 #[derive(Debug)]
@@ -119,13 +123,23 @@ impl SchedulerBuilder {
         self
     }
 
+    /// Writes down what the scheduler sees and decides, for a [`Replay`](crate::Replay). Answers of
+    /// extenders are not in it.
+    #[must_use]
+    pub fn record(mut self, recorder: Recorder) -> Self {
+        self.recorder = Some(recorder);
+        self
+    }
+
     /// Puts the scheduler together. Starts the informers that it needs, so call it inside a tokio
     /// runtime; nothing is scheduled before [`Scheduler::run`].
     ///
     /// # Errors
     /// [`BuildError`] if the profiles or plugins do not fit together.
     pub fn build(self) -> Result<Scheduler, BuildError> {
-        let mut registry = Registry::new(self.informers.clone());
+        let groups = PodGroups::default();
+        let mut registry =
+            Registry::new(self.informers.clone()).sharing(groups.clone(), self.waiting.clone());
         let mut profiles = self.profiles;
         if profiles.is_empty() {
             profiles.push(Profile::default());
@@ -162,7 +176,8 @@ impl SchedulerBuilder {
         let shared = Arc::new(Shared {
             recorders: names.into_iter().map(recorder).collect(),
             queue: Queue::new(profiles.clone(), self.backoff),
-            cache: Mutex::default(),
+            cache: Mutex::new(Cache::telling(groups.clone(), self.recorder.clone())),
+            groups,
             waiting: self.waiting,
             metrics: Metrics::default(),
             tasks: TaskTracker::new(),
@@ -171,6 +186,11 @@ impl SchedulerBuilder {
             client,
             environment,
         });
+        if let Some(recorder) = &self.recorder {
+            let profiles = shared.profiles.plugins();
+            recorder.write(&Line::Recording { version: VERSION, profiles });
+            recorder.follow(&self.informers);
+        }
         handlers::follow(&self.informers, &shared);
         Ok(Scheduler { shared, informers: self.informers })
     }
@@ -184,6 +204,7 @@ struct Shared {
     profiles: Arc<Profiles>,
     queue: Queue,
     cache: Mutex<Cache>,
+    groups: PodGroups,
     /// By scheduler name: events carry the name of the profile.
     recorders: HashMap<String, EventRecorder>,
     waiting: WaitingPods,
@@ -202,8 +223,8 @@ impl Shared {
     }
 }
 
-/// Answers questions about what a scheduler knows and would do. Costs as much as there are nodes, and
-/// does not hold the scheduler up. Cheap to clone.
+/// Answers questions about what a scheduler knows and would do. Costs as much as there are nodes,
+/// and does not hold the scheduler up. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Insight {
     shared: Arc<Shared>,
@@ -274,6 +295,7 @@ impl Scheduler {
             backoff: Backoff::default(),
             extenders: Vec::new(),
             transport: None,
+            recorder: None,
         }
     }
 

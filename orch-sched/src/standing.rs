@@ -299,6 +299,7 @@ pub(crate) fn are_alike(a: &Pod, b: &Pod) -> bool {
                 && a.image == b.image
                 && a.ports == b.ports
                 && a.restart_policy == b.restart_policy
+                && a.restart_policy_rules == b.restart_policy_rules
         };
         a.len() == b.len() && a.iter().zip(b).all(alike)
     };
@@ -314,4 +315,6 @@ pub(crate) fn are_alike(a: &Pod, b: &Pod) -> bool {
         && a.topology_spread_constraints == b.topology_spread_constraints
         && a.resources == b.resources
         && a.overhead == b.overhead
+        && a.host_network == b.host_network
+        && a.host_users == b.host_users
 }

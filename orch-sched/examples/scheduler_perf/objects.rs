@@ -37,6 +37,8 @@ pub(crate) struct Objects {
     folder: PathBuf,
     resources: Arc<Vec<ResourceType>>,
     numbers: Arc<AtomicU64>,
+    /// How many features each node declares.
+    declared_features: u64,
 }
 
 /// The template of nodes when none is named.
@@ -73,7 +75,13 @@ impl Objects {
         resources: Vec<ResourceType>,
     ) -> Self {
         let numbers = Arc::new(AtomicU64::new(0));
-        Self { client, folder: folder.to_owned(), resources: Arc::new(resources), numbers }
+        let resources = Arc::new(resources);
+        Self { client, folder: folder.to_owned(), resources, numbers, declared_features: 0 }
+    }
+
+    /// With so many features on each node.
+    pub(crate) fn declaring(self, declared_features: u64) -> Self {
+        Self { declared_features, ..self }
     }
 
     pub(crate) fn client(&self) -> &Arc<dyn Client> {
@@ -176,6 +184,10 @@ impl Objects {
             if node["status"]["allocatable"].is_null() {
                 // As the server would fill it in, were the node created with its status.
                 node["status"]["allocatable"] = node["status"]["capacity"].clone();
+            }
+            if self.declared_features > 0 {
+                let names = (0..self.declared_features).map(|n| format!("Feature-{n:03}"));
+                node["status"]["declaredFeatures"] = names.collect();
             }
             for (resource, amount) in allocatable.iter().flat_map(|own| &own.node_allocatable) {
                 for list in ["capacity", "allocatable"] {

@@ -59,6 +59,7 @@ pub(crate) async fn workload(
         Informers::new(server.client(UserInfo::master("scheduler")), Environment::system());
     let pods = Pods::follow(&informers.of::<Pod>());
     let scheduler = Scheduler::builder(&informers).build()?;
+    let features = workload.params.get("numNodeDeclaredFeatures").and_then(|n| n.as_u64());
     let cancel = CancellationToken::new();
     let running = tokio::spawn(scheduler.run(cancel.clone()));
     let beside = TaskTracker::new();
@@ -70,7 +71,7 @@ pub(crate) async fn workload(
     let mut run = Run {
         case,
         workload,
-        objects: Objects::new(client, folder, resources),
+        objects: Objects::new(client, folder, resources).declaring(features.unwrap_or(0)),
         informers,
         pods,
         beside,

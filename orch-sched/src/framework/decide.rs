@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use orch_core::random::Random;
 use smallvec::SmallVec;
 
-use super::{Diagnosis, Failure, Framework, Rejection, Search, fault, illegal};
+use super::{Diagnosis, Failure, Framework, Rejection, Search, asked, fault, illegal};
 use crate::{
     cycle_state::CycleState,
     extension_point::ExtensionPoint,
@@ -400,8 +400,7 @@ impl Framework {
         for at in &scorers.kept {
             let enabled = &self.plugins[*at];
             let Some(score) = enabled.plugin.as_score() else { continue };
-            let own = score.score(state, pod, node);
-            let own = own.map_err(|error| fault("Score", &enabled.name, &error))?;
+            let own = asked("Score", &enabled.name, || score.score(state, pod, node))?;
             if scorers.normalized.contains(at) {
                 raw.push(own);
             } else {
@@ -448,8 +447,7 @@ impl Framework {
     ) -> Result<(), Failure> {
         let enabled = &self.plugins[at];
         let Some(score) = enabled.plugin.as_score() else { return Ok(()) };
-        let normalized = score.normalize(state, pod, nodes, &mut scores);
-        normalized.map_err(|error| fault("Score", &enabled.name, &error))?;
+        asked("Score", &enabled.name, || score.normalize(state, pod, nodes, &mut scores))?;
         for (total, score) in totals.iter_mut().zip(scores) {
             *total = total.saturating_add(self.weighed(at, score)?);
         }
@@ -487,9 +485,9 @@ impl Framework {
         for at in &scorers.asked {
             let enabled = &self.plugins[*at];
             let Some(score) = enabled.plugin.as_score() else { continue };
-            let scores = nodes.iter().map(|node| score.score(state, pod, node));
-            let scores: Result<Vec<i64>, _> = scores.collect();
-            let scores = scores.map_err(|error| fault("Score", &enabled.name, &error))?;
+            let scores = asked("Score", &enabled.name, || {
+                nodes.iter().map(|node| score.score(state, pod, node)).collect()
+            })?;
             self.add_normalized(*at, state, pod, nodes, scores, totals)?;
         }
         Ok(())
@@ -506,8 +504,8 @@ impl Framework {
         let mut skipped = BTreeSet::new();
         for enabled in self.at(ExtensionPoint::PreScore) {
             let Some(pre_score) = enabled.plugin.as_pre_score() else { continue };
-            let verdict = pre_score.pre_score(state, pod, nodes, snapshot);
-            match verdict.map_err(|error| fault("PreScore", &enabled.name, &error))? {
+            let prepare = || pre_score.pre_score(state, pod, nodes, snapshot);
+            match asked("PreScore", &enabled.name, prepare)? {
                 Verdict::Success => {}
                 Verdict::Skip => {
                     skipped.insert(enabled.name.clone());

@@ -7,7 +7,7 @@ use orch_core::event::EventType;
 
 use super::{
     Shared,
-    cycle::{Placement, guarded},
+    cycle::{Placement, guarded, unreserve},
     failure,
 };
 use crate::{
@@ -26,6 +26,7 @@ pub(super) async fn run(shared: &Arc<Shared>, placement: Placement) {
     let Placement { framework, pod, node, state } = &placement;
     match bound {
         Ok(()) => {
+            shared.cache.lock().bound(&pod.info);
             shared.queue.done(pod.info.uid());
             let (metrics, attempts) = (&shared.metrics, pod.attempts);
             let profile = &framework.scheduler_name;
@@ -39,11 +40,7 @@ pub(super) async fn run(shared: &Arc<Shared>, placement: Placement) {
             });
         }
         Err(failure) => {
-            let _given_back_as_far_as_possible = guarded("Unreserve", || {
-                framework.unreserve(state, &pod.info, node);
-                Ok(())
-            });
-            shared.cache.lock().forget(pod.info.uid());
+            unreserve(shared, framework, pod, node, state);
             failure::report(shared, pod, &failure, (Nomination::Keep, None));
             // The place that was taken is free again for whoever waits for one.
             let freed = ClusterChange::of(EventResource::AssignedPod, Actions::DELETE);

@@ -10,7 +10,7 @@ use k8s_openapi::api::resource::v1::ResourceClaim;
 use orch_core::Resources;
 use tokio::sync::Semaphore;
 
-use super::{BINDING_MAX, Shared, binding, eviction::Eviction, extended, failure};
+use super::{BINDING_MAX, Shared, binding, eviction::Eviction, extended, failure, group};
 use crate::{
     cycle_state::CycleState,
     framework::{Failure, Framework, Room, fault},
@@ -35,7 +35,13 @@ pub(super) async fn run(shared: &Arc<Shared>) {
         // A cycle that has nowhere to hand its result to would only let the queue grow stale.
         let Ok(permit) = bindings.clone().acquire_owned().await else { return };
         let pod = shared.queue.pop().await;
-        if let Some(placement) = schedule_one(shared, pod, &mut snapshot).await {
+        if let Some(group) = group::of(shared, &pod) {
+            // Members wait for each other, so that none may keep a permit from another.
+            drop(permit);
+            for placement in group::schedule(shared, pod, &group, &mut snapshot).await {
+                spawn_binding(shared, placement, &bindings);
+            }
+        } else if let Some(placement) = schedule_one(shared, pod, &mut snapshot).await {
             let shared_ = shared.clone();
             shared.tasks.spawn(async move {
                 binding::run(&shared_, placement).await;
@@ -47,43 +53,64 @@ pub(super) async fn run(shared: &Arc<Shared>) {
     }
 }
 
+/// Binds as soon as there are not too many bindings.
+fn spawn_binding(shared: &Arc<Shared>, placement: Placement, bindings: &Arc<Semaphore>) {
+    let (shared_, bindings) = (shared.clone(), bindings.clone());
+    shared.tasks.spawn(async move {
+        // Closed never; without a permit the pod is bound all the same.
+        let permit = bindings.acquire_owned().await;
+        binding::run(&shared_, placement).await;
+        drop(permit);
+    });
+}
+
 async fn schedule_one(
     shared: &Arc<Shared>,
     pod: Arc<QueuedPod>,
     snapshot: &mut Snapshot,
 ) -> Option<Placement> {
-    let info = pod.info.clone();
-    let framework = shared.profiles.of(&info).cloned();
-    let gone = info.pod().metadata.deletion_timestamp.is_some();
-    let Some(framework) = framework.filter(|_| !gone) else {
-        shared.queue.done(info.uid());
-        return None;
-    };
-    {
-        let mut cache = shared.cache.lock();
-        if cache.has_pod(info.uid()) {
-            shared.queue.done(info.uid());
-            return None;
-        }
-        cache.refresh(snapshot);
-    }
+    let framework = wanting(shared, &pod)?;
     let mut state = CycleState::default();
-    let random = &*shared.environment.random;
-    let chosen = if framework.is_extended_for(&info) {
-        let choice = extended::choose(&framework, &mut state, &info, snapshot, random);
-        AssertUnwindSafe(choice).catch_unwind().await.unwrap_or_else(|_| {
-            Err(Failure::Fault("a plugin panicked in the scheduling cycle".into()))
-        })
-    } else {
-        guarded("scheduling cycle", || framework.choose(&mut state, &info, snapshot, random))
-    };
-    match chosen {
+    match choose(shared, &framework, &mut state, &pod, snapshot).await {
         Ok(node) => place(shared, framework, pod, node, state, snapshot),
-        Err(failure) => {
-            failed(shared, &framework, &pod, state, snapshot, failure).await;
+        Err(mut failure) => {
+            let outcome = room(shared, &framework, &pod, &state, snapshot, &mut failure).await;
+            failure::report(shared, &pod, &failure, outcome);
             None
         }
     }
+}
+
+/// The profile of a pod that still wants a node; the cycle of another one is over.
+pub(super) fn wanting(shared: &Shared, pod: &QueuedPod) -> Option<Arc<Framework>> {
+    let info = &pod.info;
+    let gone = info.pod().metadata.deletion_timestamp.is_some();
+    let framework = shared.profiles.of(info).filter(|_| !gone);
+    let wanting = framework.filter(|_| !shared.cache.lock().has_pod(info.uid()));
+    if wanting.is_none() {
+        shared.queue.done(info.uid());
+    }
+    wanting.cloned()
+}
+
+/// A node for the pod, in the cluster as it is now.
+pub(super) async fn choose(
+    shared: &Shared,
+    framework: &Framework,
+    state: &mut CycleState,
+    pod: &QueuedPod,
+    snapshot: &mut Snapshot,
+) -> Result<Arc<str>, Failure> {
+    let info = &pod.info;
+    let random = shared.cache.lock().begin_cycle(info, snapshot, &shared.environment.random);
+    let random = &*random;
+    if framework.is_extended_for(info) {
+        let choice = extended::choose(framework, state, info, snapshot, random);
+        return AssertUnwindSafe(choice).catch_unwind().await.unwrap_or_else(|_| {
+            Err(Failure::Fault("a plugin panicked in the scheduling cycle".into()))
+        });
+    }
+    guarded("scheduling cycle", || framework.choose(state, info, snapshot, random))
 }
 
 /// A plugin that panics fails its pod's cycle only.
@@ -107,13 +134,7 @@ fn place(
     mut state: CycleState,
     snapshot: &Snapshot,
 ) -> Option<Placement> {
-    if let Some(info) = snapshot.node(&node) {
-        state.insert(ChosenNode(info.clone()));
-    }
-    shared.cache.lock().assume(pod.info.clone(), &node);
-    let reserved = guarded("Reserve", || framework.reserve(&mut state, &pod.info, &node));
-    if let Err(failure) = reserved {
-        shared.cache.lock().forget(pod.info.uid());
+    if let Err(failure) = reserve(shared, &framework, &pod, &node, &mut state, snapshot) {
         failure::report(shared, &pod, &failure, (Nomination::Keep, None));
         return None;
     }
@@ -133,34 +154,70 @@ async fn free(shared: &Shared, freed: Vec<(Arc<str>, Arc<ResourceClaim>)>) -> Re
     Ok(())
 }
 
-async fn failed(
-    shared: &Arc<Shared>,
+/// Takes a place for a pod, in the cache and with the plugins, or leaves everything as it was.
+pub(super) fn reserve(
+    shared: &Shared,
     framework: &Framework,
-    pod: &Arc<QueuedPod>,
-    state: CycleState,
+    pod: &QueuedPod,
+    node: &str,
+    state: &mut CycleState,
     snapshot: &Snapshot,
-    mut failure: Failure,
-) {
-    let mut outcome = (Nomination::Keep, None);
-    if let Failure::Unschedulable(diagnosis) = &mut failure {
-        let room = framework.post_filter(&state, &pod.info, snapshot, diagnosis);
-        match AssertUnwindSafe(room).catch_unwind().await {
-            Ok(Ok(Room { plugin, nomination, victims, freed })) => {
-                if let Err(fault) = free(shared, freed).await {
-                    return failure::report(shared, pod, &fault, outcome);
-                }
-                shared.metrics.preempting(victims.len());
-                let eviction = match &nomination {
-                    Nomination::Node(node) if !victims.is_empty() => {
-                        Some(Eviction { plugin, node: node.clone(), victims })
-                    }
-                    _ => None,
-                };
-                outcome = (nomination, eviction);
-            }
-            Ok(Err(fault)) => failure = fault,
-            Err(_) => failure = Failure::Fault("a plugin panicked in PostFilter".into()),
-        }
+) -> Result<(), Failure> {
+    if let Some(info) = snapshot.node(node) {
+        state.insert(ChosenNode(info.clone()));
     }
-    failure::report(shared, pod, &failure, outcome);
+    shared.cache.lock().assume(pod.info.clone(), node);
+    let reserved = guarded("Reserve", || framework.reserve(state, &pod.info, node));
+    if reserved.is_err() {
+        shared.cache.lock().forget(pod.info.uid());
+    }
+    reserved
+}
+
+/// Gives back what [`reserve`] took.
+pub(super) fn unreserve(
+    shared: &Shared,
+    framework: &Framework,
+    pod: &QueuedPod,
+    node: &str,
+    state: &CycleState,
+) {
+    let _given_back_as_far_as_possible = guarded("Unreserve", || {
+        framework.unreserve(state, &pod.info, node);
+        Ok(())
+    });
+    shared.cache.lock().forget(pod.info.uid());
+}
+
+/// Who has to go so that a pod fits, and where; nobody if that does not help. What plugins have to
+/// say about it is added to the failure.
+pub(super) async fn room(
+    shared: &Shared,
+    framework: &Framework,
+    pod: &QueuedPod,
+    state: &CycleState,
+    snapshot: &Snapshot,
+    failure: &mut Failure,
+) -> (Nomination, Option<Eviction>) {
+    let Failure::Unschedulable(diagnosis) = failure else { return (Nomination::Keep, None) };
+    let room = framework.post_filter(state, &pod.info, snapshot, diagnosis);
+    match AssertUnwindSafe(room).catch_unwind().await {
+        Ok(Ok(Room { plugin, nomination, victims, freed })) => {
+            if let Err(fault) = free(shared, freed).await {
+                *failure = fault;
+                return (Nomination::Keep, None);
+            }
+            shared.metrics.preempting(victims.len());
+            let eviction = match &nomination {
+                Nomination::Node(node) if !victims.is_empty() => {
+                    Some(Eviction { plugin, node: node.clone(), victims })
+                }
+                _ => None,
+            };
+            return (nomination, eviction);
+        }
+        Ok(Err(fault)) => *failure = fault,
+        Err(_) => *failure = Failure::Fault("a plugin panicked in PostFilter".into()),
+    }
+    (Nomination::Keep, None)
 }

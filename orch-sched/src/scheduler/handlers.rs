@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use k8s_openapi::api::{
     core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod},
     resource::v1::{DeviceClass, ResourceClaim, ResourceSlice},
+    scheduling::v1alpha2::PodGroup,
     storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment},
 };
 use orch_core::informer::{Change, Informers, Watchable};
@@ -12,6 +13,8 @@ use orch_core::informer::{Change, Informers, Watchable};
 use super::Shared;
 use crate::{
     event::{Actions, ChangedObject, ClusterChange, EventResource, node_actions},
+    plugins::GangScheduling,
+    pod_groups::group_of,
     pod_info::PodInfo,
 };
 
@@ -30,6 +33,11 @@ pub(super) fn follow(informers: &Informers, shared: &Arc<Shared>) {
     notice::<CSIDriver>(informers, weak(), EventResource::CsiDriver);
     notice::<CSIStorageCapacity>(informers, weak(), EventResource::CsiStorageCapacity);
     notice::<VolumeAttachment>(informers, weak(), EventResource::VolumeAttachment);
+    if shared.profiles.have(GangScheduling::NAME) {
+        let groups = weak();
+        let added = move |change: &Change<PodGroup>| with(&groups, |s| group_changed(s, change));
+        informers.of::<PodGroup>().on_change(added);
+    }
     notice::<ResourceSlice>(informers, weak(), EventResource::ResourceSlice);
     notice::<DeviceClass>(informers, weak(), EventResource::DeviceClass);
     let claims = weak();
@@ -94,6 +102,14 @@ fn node_changed(shared: &Shared, change: &Change<Node>) {
     shared.queue.changed(&ClusterChange { resource: EventResource::Node, actions, object });
 }
 
+fn group_changed(shared: &Shared, change: &Change<PodGroup>) {
+    if let Change::Added(group) = change {
+        let object = ChangedObject::PodGroup(group.clone());
+        let (resource, actions) = (EventResource::PodGroup, Actions::ADD);
+        shared.queue.changed(&ClusterChange { resource, actions, object });
+    }
+}
+
 fn is_finished(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     matches!(phase, Some("Succeeded" | "Failed"))
@@ -136,6 +152,7 @@ fn pod_gone(shared: &Shared, pod: &Arc<Pod>) {
         cache.nominations.remove(info.uid());
         cache.remove_pod(info.uid())
     };
+    shared.groups.gone(&info);
     if removed.is_some() {
         let object = ChangedObject::AssignedPod { old: Some(info), new: None };
         let (resource, actions) = (EventResource::AssignedPod, Actions::DELETE);
@@ -186,6 +203,7 @@ fn waiting(shared: &Shared, old: Option<&Arc<Pod>>, new: &Arc<Pod>) {
         shared.queue.delete(info.uid());
         shared.cache.lock().nominations.remove(info.uid());
         shared.waiting.reject(info.uid(), "", "the pod is being deleted");
+        shared.groups.gone(&info);
         return;
     }
     let before = old.and_then(|pod| pod.status.as_ref()?.nominated_node_name.as_deref());
@@ -195,5 +213,11 @@ fn waiting(shared: &Shared, old: Option<&Arc<Pod>>, new: &Arc<Pod>) {
             cache.nominations.follow(before.filter(|node| !node.is_empty()), &info);
         }
     }
-    shared.queue.set(info);
+    shared.groups.exists(&info);
+    shared.queue.set(info.clone());
+    if old.is_none() && group_of(&info).is_some() {
+        let (resource, actions) = (EventResource::UnscheduledPod, Actions::ADD);
+        let object = ChangedObject::UnscheduledPod(info);
+        shared.queue.changed(&ClusterChange { resource, actions, object });
+    }
 }
