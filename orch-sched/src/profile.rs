@@ -47,9 +47,6 @@ pub const DEFAULT_PLUGINS: &[(&str, i64)] = &[
     ("NodeDeclaredFeatures", 1),
 ];
 
-/// Upstream's plugins that are not implemented here: naming one is an error, not a silence.
-pub const UNSUPPORTED_PLUGINS: &[&str] = &[];
-
 /// Built-in plugins that are in no default profile, as upstream's feature gates are off: profiles
 /// enable them by name.
 pub const OPTIONAL_PLUGINS: &[&str] = &["GangScheduling"];
@@ -232,9 +229,6 @@ impl Registry {
             return Ok(plugin.clone());
         }
         let (profile, plugin) = (profile.scheduler_name.clone(), name.to_owned());
-        if UNSUPPORTED_PLUGINS.contains(&name) {
-            return Err(BuildError::UnsupportedPlugin { profile, plugin });
-        }
         let (informers, groups) = (&self.informers, self.groups.clone());
         let new = if name == GangScheduling::NAME {
             let gang = GangScheduling::new(informers, groups, self.waiting.clone());
