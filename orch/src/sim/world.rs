@@ -340,7 +340,7 @@ impl World {
             seed,
             plan,
             violation: observer.violation().cloned(),
-            timeline: observer.timeline().map(str::to_owned).collect(),
+            timeline: observer.timeline().collect(),
             steps: observer.steps(),
             requests: journal.requests(),
             idle_writes: journal.idle().clone(),
