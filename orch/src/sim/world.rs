@@ -358,6 +358,8 @@ async fn server(store: MemoryStore, environment: &Environment) -> ApiServer {
     let api = ApiServer::builder(Arc::new(store))
         .environment(environment.clone())
         .options(ServerOptions::default())
+        // Quotas are kept by admission, and claims get their class from it.
+        .default_admission()
         .admission(Arc::new(StorageObjectInUseProtection))
         .build();
     let bootstrap =
