@@ -98,6 +98,8 @@ struct SetReconciler {
 struct Look<'a> {
     context: &'a Context,
     expectations: &'a Expectations,
+    /// Whether everything that was done before is among what is seen.
+    may_manage: bool,
     failed: &'a FailedPods,
     key: Key,
     set: &'a DaemonSet,
@@ -118,6 +120,8 @@ impl Reconciler for SetReconciler {
             self.context.event(&*set, EventType::Warning, "SelectingAll", message);
             return Ok(Action::Done);
         }
+        // Asked before the pods are looked at: what shows up in between is not among them.
+        let may_manage = self.expectations.satisfied(&key);
         let claim = Claim {
             owners: self.context.resources(&key.namespace),
             dependents: self.context.resources(&key.namespace),
@@ -144,6 +148,7 @@ impl Reconciler for SetReconciler {
         let look = Look {
             context: &self.context,
             expectations: &self.expectations,
+            may_manage,
             failed: &self.failed,
             hash,
             nodes: judged.collect(),
@@ -163,7 +168,7 @@ fn name(node: &Node) -> &str {
 impl Look<'_> {
     async fn run(&self) -> Reconciled {
         let mut result = Ok(None);
-        if self.expectations.satisfied(&self.key) {
+        if self.may_manage {
             result = self.manage().await;
         }
         self.write_status().await?;

@@ -91,6 +91,8 @@ struct Run<'a> {
     /// The status as it is to become.
     status: JobStatus,
     pods: Vec<Arc<Pod>>,
+    /// Whether everything that was done before is among them.
+    all_seen: bool,
 }
 
 #[async_trait]
@@ -103,6 +105,8 @@ impl Reconciler for JobReconciler {
         if spec.managed_by.as_deref().is_some_and(|manager| manager != MANAGER) {
             return Ok(Action::Done);
         }
+        // Asked before the pods are looked at: what shows up in between is not among them.
+        let all_seen = self.expectations.satisfied(&key);
         let claim = Claim {
             owners: self.context.resources(&key.namespace),
             dependents: self.context.resources(&key.namespace),
@@ -122,6 +126,7 @@ impl Reconciler for JobReconciler {
             stored,
             job: Arc::unwrap_or_clone(job),
             pods,
+            all_seen,
         };
         // Boxed: it holds the job twice.
         Box::pin(run.sync()).await
@@ -170,7 +175,7 @@ impl Run<'_> {
         let mut next = self.judge(&counts);
         let mut error = None;
         let going = self.job.metadata.deletion_timestamp.is_some();
-        let may_manage = self.expectations.satisfied(&self.key) && !going;
+        let may_manage = self.all_seen && !going;
         let mut active = self.active().len();
         if status::is_ending(&self.status) || (may_manage && suspended) {
             let pods = self.active();

@@ -1,5 +1,7 @@
 //! Pods as controllers see them: made from templates, judged by their status, created in batches.
 
+mod unknown;
+
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
 use futures::future::join_all;
@@ -238,7 +240,7 @@ impl<O: Watchable> PodControl<'_, O> {
         let key = self.key();
         let resources = self.context.resources::<Pod>(&key.namespace);
         self.expectations.expect_creations(&key, count);
-        let outstanding = Outstanding { expectations: self.expectations, key: &key, left: count };
+        let outstanding = Outstanding::new(self.expectations, &key, count);
         let outstanding = parking_lot::Mutex::new(outstanding);
         let (resources, pod, left, key) = (&resources, &pod, &outstanding, &key);
         let (created, error) = slow_start_batch(count, |at| async move {
@@ -252,6 +254,7 @@ impl<O: Watchable> PodControl<'_, O> {
                     Ok(())
                 }
                 Err(error) => {
+                    left.lock().unknown += usize::from(unknown::is_unknown(&error));
                     // A set's pod that is there already is one that the local copy lacks.
                     let was_made = self.voice == Voice::StatefulSet && error.is_already_exists();
                     if !is_namespace_terminating(&error) && !was_made {
@@ -265,6 +268,10 @@ impl<O: Watchable> PodControl<'_, O> {
             }
         })
         .await;
+        let any_unknown = left.lock().unknown > 0;
+        if any_unknown && !self.catches_up(resources, (0..count).map(pod)).await {
+            left.lock().keep_unknown();
+        }
         match error {
             None => Ok(created),
             Some(error) if is_namespace_terminating(&error) => Ok(created),
@@ -284,24 +291,33 @@ impl<O: Watchable> PodControl<'_, O> {
     async fn delete_one(&self, key: &Key, pod: &Pod) -> Result<(), ClientError> {
         let name = pod.metadata.name.as_deref().unwrap_or_default();
         let options = DeleteOptions { uid: pod.metadata.uid.clone(), ..DeleteOptions::default() };
-        match self.context.resources::<Pod>(&key.namespace).delete(name, options).await {
-            Ok(_) => {
-                let message = self.voice.done("delete", "Deleted", name, &key.name);
-                self.context.event(self.owner, EventType::Normal, "SuccessfulDelete", message);
-                Ok(())
-            }
-            Err(error) => {
-                let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-                self.expectations.deletion_observed(key, uid);
-                if error.is_not_found() || error.is_conflict() {
-                    return Ok(());
-                }
-                let verb = ("delete", "deleting");
-                let message = self.voice.failed(verb, name, &key.name, &error);
-                self.context.event(self.owner, EventType::Warning, "FailedDelete", message);
-                Err(error)
-            }
+        let resources = self.context.resources::<Pod>(&key.namespace);
+        let error = match resources.delete(name, options).await {
+            Ok(_) => return self.has_deleted(key, name),
+            Err(error) if unknown::is_unknown(&error) => match self.is_going(&resources, pod).await
+            {
+                Some(true) => return self.has_deleted(key, name),
+                Some(false) => error,
+                // It is expected to go further on.
+                None => return Err(error),
+            },
+            Err(error) => error,
+        };
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        self.expectations.deletion_observed(key, uid);
+        if error.is_not_found() || error.is_conflict() {
+            return Ok(());
         }
+        let verb = ("delete", "deleting");
+        let message = self.voice.failed(verb, name, &key.name, &error);
+        self.context.event(self.owner, EventType::Warning, "FailedDelete", message);
+        Err(error)
+    }
+
+    fn has_deleted(&self, key: &Key, pod: &str) -> Result<(), ClientError> {
+        let message = self.voice.done("delete", "Deleted", pod, &key.name);
+        self.context.event(self.owner, EventType::Normal, "SuccessfulDelete", message);
+        Ok(())
     }
 }
 
@@ -310,6 +326,20 @@ struct Outstanding<'a> {
     expectations: &'a Expectations,
     key: &'a Key,
     left: usize,
+    /// How many of those that are left may have been created.
+    unknown: usize,
+}
+
+impl<'a> Outstanding<'a> {
+    fn new(expectations: &'a Expectations, key: &'a Key, left: usize) -> Self {
+        Self { expectations, key, left, unknown: 0 }
+    }
+
+    /// What may have been created is expected further on.
+    fn keep_unknown(&mut self) {
+        self.left -= self.unknown;
+        self.unknown = 0;
+    }
 }
 
 impl Drop for Outstanding<'_> {

@@ -97,6 +97,8 @@ impl Reconciler for SetReconciler {
     async fn reconcile(&self, key: Key) -> Reconciled {
         let Some(set) = self.sets.get(&key) else { return Ok(Action::Done) };
         let Some(spec) = &set.spec else { return Ok(Action::Done) };
+        // Asked before the pods are looked at: what shows up in between is not among them.
+        let may_manage = self.expectations.satisfied(&key);
         let claim = Claim {
             owners: self.context.resources(&key.namespace),
             dependents: self.context.resources(&key.namespace),
@@ -112,7 +114,7 @@ impl Reconciler for SetReconciler {
                     && identity::ordinal(&name, pod).is_some()
             })
             .await?;
-        if set.metadata.deletion_timestamp.is_some() || !self.expectations.satisfied(&key) {
+        if set.metadata.deletion_timestamp.is_some() || !may_manage {
             return Ok(Action::Done);
         }
         let revisions = self.sync_revisions(&key, &set).await?;

@@ -67,6 +67,9 @@ pub use expectation::{Expectation, ExpectationOfAll};
 pub use setup::{Setup, cluster};
 pub use timeline::Timeline;
 
+pub(crate) use difference::only_beats;
+pub(crate) use timeline::told;
+
 use crate::{Cluster, sim::View};
 use history::History;
 

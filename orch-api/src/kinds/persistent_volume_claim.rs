@@ -16,6 +16,9 @@ use crate::{
     strategy::{Column, Strategy, carry},
 };
 
+/// Where claims named their class before they had a field for it.
+const CLASS_BETA: &str = "volume.beta.kubernetes.io/storage-class";
+
 /// The strategy of `persistentvolumeclaims`.
 #[derive(Debug)]
 pub(crate) struct PersistentVolumeClaim;
@@ -90,6 +93,16 @@ pub(crate) fn access_modes(spec: &Field<'_>, errors: &mut Errors) {
     }
 }
 
+/// A claim that names no class may get one once: the default of a cluster that has one only later.
+///
+/// Source: `validateStorageClassUpgradeFromNil` of `k8s.io/kubernetes/pkg/apis/core/validation`.
+fn may_get_class(new: &Value, old: &Value) -> bool {
+    let class = |claim: &Value| claim["spec"]["storageClassName"].as_str().map(str::to_owned);
+    let annotated = old["metadata"]["annotations"][CLASS_BETA].as_str();
+    let Some(wanted) = class(new).filter(|_| class(old).is_none()) else { return false };
+    annotated.is_none_or(|annotated| annotated == wanted)
+}
+
 impl Strategy for PersistentVolumeClaim {
     fn set_defaults(&self, object: &mut Value) {
         if let Some(fields) = spec_of(object) {
@@ -117,6 +130,9 @@ impl Strategy for PersistentVolumeClaim {
         // A claim is bound once: until then its volume may be named.
         if before.str("volumeName").is_empty() {
             carry(&mut munged, before.value, "volumeName");
+        }
+        if may_get_class(new, old) {
+            carry(&mut munged, before.value, "storageClassName");
         }
         let asked =
             |spec: &Value| spec.pointer("/resources/requests/storage").and_then(resources::amount);

@@ -101,6 +101,15 @@ fn selectors_and_data() {
         "spec: Forbidden: spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims",
     );
     check("", "persistentvolumeclaims", claim, &[("/spec/volumeName", "\"pv\"")], "");
+    let class = [("/spec/storageClassName", "\"standard\"")];
+    check("", "persistentvolumeclaims", claim, &class, "");
+    check(
+        "",
+        "persistentvolumeclaims",
+        "spec: {storageClassName: '', accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}",
+        &class,
+        "spec: Forbidden: spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims",
+    );
     let set = "spec: {serviceName: s, selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: b}}, spec: {containers: [{name: c, image: i}]}}}";
     check("apps", "statefulsets", set, &[("/spec/replicas", "3")], "");
     check(

@@ -41,6 +41,8 @@ pub(super) struct Node {
     pub(super) being_deleted: bool,
     /// It waits for its dependents to go first.
     pub(super) deleting_dependents: bool,
+    /// It waits for its dependents to be freed.
+    orphaning: bool,
     /// Only named by a dependent, never seen.
     assumed: bool,
 }
@@ -131,10 +133,12 @@ impl Graph {
         let owners = meta.owner_references.clone().unwrap_or_default();
         let before = self.nodes.remove(&uid);
         let known = before.as_ref().filter(|node| !node.assumed);
-        let was_deleted = known.is_some_and(|node| node.being_deleted);
+        let was_orphaning = known.is_some_and(|node| node.orphaning);
         let old_owners = known.map(|node| node.owners.clone()).unwrap_or_default();
         let deleting_dependents = known.is_some_and(|node| node.deleting_dependents);
         let being_deleted = meta.deletion_timestamp.is_some();
+        // Who deletes something that is going already may ask for another way to go.
+        let orphaning = being_deleted && has_finalizer(meta, ORPHAN);
         let node = Node {
             identity: Identity { resource: resource.clone(), key: key.clone() },
             owners: owners.clone(),
@@ -142,13 +146,14 @@ impl Graph {
             being_deleted,
             deleting_dependents: deleting_dependents
                 || (being_deleted && has_finalizer(meta, FOREGROUND)),
+            orphaning,
             assumed: false,
         };
         let starts = node.deleting_dependents && !deleting_dependents;
         let dependents: Vec<String> = node.dependents.iter().cloned().collect();
         self.nodes.insert(uid.clone(), node);
         let mut todos = self.change_owners(&uid, &key.namespace, &old_owners, &owners);
-        if being_deleted && !was_deleted && has_finalizer(meta, ORPHAN) {
+        if orphaning && !was_orphaning {
             todos.push(Todo::Orphan(uid.clone()));
         }
         if starts {
@@ -193,6 +198,7 @@ impl Graph {
                     dependents: BTreeSet::from([uid.to_owned()]),
                     being_deleted: false,
                     deleting_dependents: false,
+                    orphaning: false,
                     assumed: true,
                 };
                 self.nodes.insert(owner.uid.clone(), node);
@@ -258,7 +264,10 @@ impl Graph {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::{apps::v1::ReplicaSet, core::v1::Pod};
+    use k8s_openapi::{
+        api::{apps::v1::ReplicaSet, core::v1::Pod},
+        apimachinery::pkg::apis::meta::v1::Time,
+    };
 
     use super::*;
 
@@ -297,6 +306,21 @@ mod tests {
         assert!(graph.is_absent("set", "default"));
         assert_eq!(graph.gone("pod"), []);
         assert!(graph.nodes.is_empty());
+    }
+
+    #[test]
+    fn who_goes_in_the_foreground_may_be_asked_to_free_its_dependents_instead() {
+        let mut graph = Graph::default();
+        let sets = Arc::new(ResourceType::of::<ReplicaSet>());
+        assert_eq!(graph.set_types(&[sets.as_ref().clone()]), []);
+        let mut set = meta("set", None);
+        assert_eq!(graph.seen(&sets, &set), []);
+        set.deletion_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH));
+        set.finalizers = Some(vec![FOREGROUND.into()]);
+        assert_eq!(graph.seen(&sets, &set), [Todo::Delete("set".into())]);
+        set.finalizers = Some(vec![ORPHAN.into()]);
+        assert_eq!(graph.seen(&sets, &set), [Todo::Orphan("set".into())]);
+        assert_eq!(graph.seen(&sets, &set), []);
     }
 
     #[test]

@@ -123,6 +123,10 @@ async fn write_status(context: &Context, force: bool) -> Result<bool, ClientErro
         let known = read(context).await?;
         let mut node = (*known).clone();
         node.status = Some(status(context, &known).await);
+        // Right after the registration there is nothing to say that it did not say.
+        if node.status == known.status {
+            return Ok(force);
+        }
         if !force && same(&node, &known) {
             return Ok(false);
         }

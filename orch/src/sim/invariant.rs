@@ -6,9 +6,10 @@ use jiff::Timestamp;
 use orch_store::Event;
 
 use super::view::{ObjectChange, Step, View};
+use crate::testing::{only_beats, told};
 
 /// How many steps before a violation are told with it.
-const TOLD: usize = 80;
+const TOLD: usize = 250;
 
 /// Something that holds after every step of a cluster.
 ///
@@ -101,7 +102,7 @@ pub struct Observer {
     view: View,
     invariants: Vec<Box<dyn Invariant>>,
     violation: Option<Violation>,
-    timeline: VecDeque<String>,
+    timeline: VecDeque<Line>,
     steps: u64,
 }
 
@@ -139,16 +140,16 @@ impl Observer {
     }
 
     /// The last steps, a line each.
-    pub fn timeline(&self) -> impl Iterator<Item = &str> {
-        self.timeline.iter().map(String::as_str)
+    pub fn timeline(&self) -> impl Iterator<Item = String> {
+        self.timeline.iter().map(Line::to_string)
     }
 
     /// Notes something that is not a step, for the timeline.
     pub fn note(&mut self, time: Timestamp, what: &str) {
-        self.tell(format!("{time:.3} -- {what}"));
+        self.tell(Line::Note(time, what.to_owned()));
     }
 
-    fn tell(&mut self, line: String) {
+    fn tell(&mut self, line: Line) {
         if self.violation.is_some() {
             return;
         }
@@ -164,7 +165,8 @@ impl Observer {
         self.steps += 1;
         for change in &changes {
             if !is_noise(change) {
-                self.tell(line(change, &self.view, writer));
+                let (revision, writer) = (self.view.revision(), writer.map(str::to_owned));
+                self.tell(Line::Change { time, revision, writer, change: change.clone() });
             }
         }
         let step = Step { view: &self.view, changes: &changes, writer };
@@ -191,52 +193,29 @@ impl Observer {
     }
 }
 
-/// Heartbeats and events would drown the rest.
+/// Heartbeats and recorded events would drown the rest.
 fn is_noise(change: &ObjectChange) -> bool {
-    matches!(change.object().kind(), "Lease" | "Event")
+    match (&change.old, &change.new) {
+        (Some(old), Some(new)) if new.kind() == "Node" => only_beats(old, new),
+        _ => matches!(change.object().kind(), "Lease" | "Event"),
+    }
 }
 
-fn line(change: &ObjectChange, view: &View, writer: Option<&str>) -> String {
-    let object = change.object();
-    let verb = match (&change.old, &change.new) {
-        (None, _) => "created",
-        (_, None) => "gone",
-        _ => "changed",
-    };
-    let going = object.metadata().deletion_timestamp.as_ref().map_or("", |_| " (going)");
-    let (time, revision, kind, key) = (view.time(), view.revision(), object.kind(), object.key());
-    let status = brief(change);
-    let writer = writer.unwrap_or("?");
-    format!("{time:.3} {revision} {kind} {key} {verb}{going} by {writer}{status}")
+/// A line of the timeline, made into text only if somebody asks for it.
+enum Line {
+    Note(Timestamp, String),
+    Change { time: Timestamp, revision: u64, writer: Option<String>, change: ObjectChange },
 }
 
-/// What is worth telling of the object's state.
-fn brief(change: &ObjectChange) -> String {
-    let Some(new) = &change.new else { return String::new() };
-    let value = new.to_value();
-    let (spec, status) = (&value["spec"], &value["status"]);
-    match new.kind() {
-        "Pod" => {
-            let conditions = status["conditions"].as_array().into_iter().flatten();
-            let ready = conditions.filter(|c| c["type"] == "Ready").any(|c| c["status"] == "True");
-            format!(" node={} phase={} ready={ready}", spec["nodeName"], status["phase"])
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Note(time, what) => write!(f, "{time:.3} -- {what}"),
+            Self::Change { time, revision, writer, change } => {
+                let text = told(change.old.as_deref(), change.new.as_deref()).unwrap_or_default();
+                let writer = writer.as_deref().unwrap_or("?");
+                write!(f, "{time:.3} {revision} {writer}: {text}")
+            }
         }
-        "Node" => format!(" taints={}", spec["taints"]),
-        "PersistentVolumeClaim" => {
-            format!(" volume={} phase={}", spec["volumeName"], status["phase"])
-        }
-        "ResourceQuota" => format!(" used={}", status["used"]),
-        _ if spec["replicas"].is_number() => {
-            let of = |name: &str| status[name].as_i64().unwrap_or(0);
-            let generation = new.metadata().generation.unwrap_or(0);
-            format!(
-                " replicas={} generation={generation}/{} status={}/{} available",
-                spec["replicas"],
-                of("observedGeneration"),
-                of("replicas"),
-                of("availableReplicas"),
-            )
-        }
-        _ => String::new(),
     }
 }

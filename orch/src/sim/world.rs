@@ -340,7 +340,7 @@ impl World {
             seed,
             plan,
             violation: observer.violation().cloned(),
-            timeline: observer.timeline().map(str::to_owned).collect(),
+            timeline: observer.timeline().collect(),
             steps: observer.steps(),
             requests: journal.requests(),
             idle_writes: journal.idle().clone(),
@@ -358,6 +358,8 @@ async fn server(store: MemoryStore, environment: &Environment) -> ApiServer {
     let api = ApiServer::builder(Arc::new(store))
         .environment(environment.clone())
         .options(ServerOptions::default())
+        // Quotas are kept by admission, and claims get their class from it.
+        .default_admission()
         .admission(Arc::new(StorageObjectInUseProtection))
         .build();
     let bootstrap =

@@ -51,6 +51,11 @@ pub(super) fn differences(old: &Object, new: &Object) -> Vec<Difference> {
     found
 }
 
+/// Whether a node says nothing but that it is still there.
+pub(crate) fn only_beats(old: &Object, new: &Object) -> bool {
+    differences(old, new).iter().all(|found| found.path.ends_with("lastHeartbeatTime"))
+}
+
 fn bare(object: &Object) -> Value {
     let mut value = object.to_value();
     if let Some(meta) = value.get_mut("metadata").and_then(Value::as_object_mut) {

@@ -12,7 +12,7 @@ use orch_store::{
 use parking_lot::Mutex;
 use tokio::{task::AbortHandle, time::Instant};
 
-use super::{difference::differences, timeline::Timeline};
+use super::{difference::only_beats, timeline::Timeline};
 use crate::sim::View;
 
 /// Where objects lie in the store.
@@ -169,5 +169,5 @@ fn is_heartbeat(event: &Event) -> bool {
     };
     let object = |entry: &Entry| Object::from_stored(entry.value.clone(), entry.mod_revision);
     let (Ok(old), Ok(new)) = (object(old), object(&event.entry)) else { return false };
-    differences(&old, &new).iter().all(|found| found.path.ends_with("lastHeartbeatTime"))
+    only_beats(&old, &new)
 }

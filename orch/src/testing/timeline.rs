@@ -93,15 +93,20 @@ fn text(event: &Event) -> Option<String> {
         EventKind::Put => Some(object(&event.entry)?),
         EventKind::Delete => None,
     };
-    let subject = new.as_ref().or(old.as_ref())?;
+    told(old.as_ref(), new.as_ref())
+}
+
+/// What became of an object, in one line; `None` if there is nothing to tell.
+pub(crate) fn told(old: Option<&Object>, new: Option<&Object>) -> Option<String> {
+    let subject = new.or(old)?;
     if LEFT_OUT.contains(&subject.kind()) {
         return None;
     }
     if subject.kind() == "Event" {
-        return new.as_ref().map(recorded);
+        return new.map(recorded);
     }
     let name = name_of(subject);
-    match (&old, &new) {
+    match (old, new) {
         (None, _) => Some(format!("{name} created")),
         (Some(_), None) => Some(format!("{name} deleted")),
         (Some(old), Some(new)) => {

@@ -1,11 +1,11 @@
 //! Quotas hold.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::{Pod, ResourceQuota};
-use orch_core::{Key, quantity::Amount};
+use orch_core::{Key, quantity::Amount, quota::Usage};
 
-use super::{Recent, replica_sets::is_over};
+use super::Recent;
 use crate::sim::{Invariant, Step, View};
 
 /// A pod is never created beyond what the quotas of its namespace allow, and in the end they tell
@@ -30,10 +30,15 @@ fn pods_of(
     Amount::try_from(quantity).ok().map(|amount| amount.value())
 }
 
+/// Pods that should be gone by now are not held against anybody: their node may be lost.
 fn used_in(namespace: &str, view: &View) -> i64 {
     let pods = view.list::<Pod>();
     let here = pods.iter().filter(|pod| pod.metadata.namespace.as_deref() == Some(namespace));
-    i64::try_from(here.filter(|pod| !is_over(pod)).count()).unwrap_or(i64::MAX)
+    let counts = |pod: &&Arc<Pod>| {
+        let pod = serde_json::to_value(&***pod).unwrap_or_default();
+        Usage::of("", "pods", &pod).amounts(view.time()).any(|(name, _)| name == "pods")
+    };
+    i64::try_from(here.filter(counts).count()).unwrap_or(i64::MAX)
 }
 
 fn is_scoped(quota: &ResourceQuota) -> bool {
