@@ -1,9 +1,11 @@
 //! What controllers cost: calls while nothing happens, and writes for what does.
 
 use k8s_openapi::api::{
-    apps::v1::{Deployment, ReplicaSet},
-    core::v1::{ConfigMap, Pod, Service},
+    apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet},
+    batch::v1::Job,
+    core::v1::{ConfigMap, Node, Pod, ResourceQuota, Service},
     discovery::v1::{EndpointConditions, EndpointSlice},
+    policy::v1::PodDisruptionBudget,
 };
 use orch_controllers::{
     Runnable,
@@ -116,4 +118,67 @@ async fn a_change_of_an_endpoint_is_one_write_of_its_slice() {
         let left = ready(&world.list::<EndpointSlice>().await);
         assert_eq!(left, PODS - changes as usize);
     }
+}
+
+/// The spec of a workload: `replicas` pods of one app.
+fn workload(name: &str, replicas: i32) -> Value {
+    let mut object = web(name);
+    object["spec"]["replicas"] = json!(replicas);
+    object
+}
+
+async fn create_all(world: &World) {
+    for at in 1..=3 {
+        world.create_cluster::<Node>(json!({"metadata": {"name": format!("node-{at}")}})).await;
+    }
+    world.create::<Deployment>(workload("web", 5)).await;
+    world.create::<DaemonSet>(web("daemon")).await;
+    let mut set = workload("set", 3);
+    set["spec"]["serviceName"] = json!("set");
+    world.create::<StatefulSet>(set).await;
+    let mut template = template("job", "v1");
+    template["spec"]["restartPolicy"] = json!("Never");
+    // What the API server puts where a Job says nothing.
+    let job = json!({"completions": 4, "parallelism": 2, "backoffLimit": 6, "suspend": false,
+        "completionMode": "NonIndexed", "selector": {"matchLabels": {"app": "job"}},
+        "template": template});
+    world.create::<Job>(json!({"metadata": {"name": "job"}, "spec": job})).await;
+    let budget = json!({"minAvailable": 2, "selector": {"matchLabels": {"app": "web"}}});
+    world
+        .create::<PodDisruptionBudget>(json!({"metadata": {"name": "budget"}, "spec": budget}))
+        .await;
+    let quota = json!({"hard": {"pods": "100", "count/configmaps": "10"}});
+    world.create::<ResourceQuota>(json!({"metadata": {"name": "quota"}, "spec": quota})).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_status_is_written_twice() {
+    let world = World::start(all);
+    create_all(&world).await;
+    world.pass(600).await;
+    // A rollout, more and fewer pods, one that fails, and one that ends.
+    let next =
+        json!({"spec": {"template": {"spec": {"containers": [{"name": "main", "image": "v2"}]}}}});
+    world.patch::<Deployment>("web", next.clone()).await;
+    world.patch::<StatefulSet>("set", next.clone()).await;
+    world.patch::<DaemonSet>("daemon", next).await;
+    world.pass(600).await;
+    world.patch::<Deployment>("web", json!({"spec": {"replicas": 8}})).await;
+    world.pass(60).await;
+    world.patch::<Deployment>("web", json!({"spec": {"replicas": 2}})).await;
+    world.delete::<Pod>("set-1").await;
+    for pod in world.list::<Pod>().await {
+        let name = pod.metadata.name.clone().unwrap_or_default();
+        if name.starts_with("job-") {
+            write_status(&world, &name, json!({"status": {"phase": "Succeeded"}})).await;
+        }
+    }
+    world.pass(600).await;
+    let set = world.get::<StatefulSet>("set").await.expect("it is there");
+    assert_eq!(set.status.as_ref().and_then(|status| status.ready_replicas), Some(3));
+    let web = world.get::<Deployment>("web").await.expect("it is there");
+    assert_eq!(web.status.as_ref().and_then(|status| status.available_replicas), Some(2));
+    let job = world.get::<Job>("job").await.expect("it is there");
+    assert!(job.status.as_ref().and_then(|status| status.succeeded) >= Some(2), "{job:?}");
+    assert_eq!(world.repeated(), Vec::<String>::new(), "written as they were already");
 }
