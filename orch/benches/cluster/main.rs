@@ -1,8 +1,8 @@
 //! Whole clusters, measured: start, memory, requests over TLS, scheduling, large workloads.
 //!
 //! `cargo bench -p orch --features cli --bench cluster [-- PART ...]`, where the parts are `start`,
-//! `up`, `http`, `scheduling`, `workloads`, `large` and `day`, runs all or the named parts, and prints
-//! medians over several rounds. Numbers are for comparing runs on one machine.
+//! `up`, `http`, `scheduling`, `workloads`, `large` and `day`, runs all or the named parts, and
+//! prints medians over several rounds. Numbers are for comparing runs on one machine.
 
 use std::time::Duration;
 
