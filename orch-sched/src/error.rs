@@ -15,14 +15,6 @@ pub enum BuildError {
         /// The plugin.
         plugin: String,
     },
-    /// A profile names a plugin of upstream's that is not implemented here.
-    #[error("profile {profile:?} names the plugin {plugin:?}, which is not supported yet")]
-    UnsupportedPlugin {
-        /// The profile's scheduler name.
-        profile: String,
-        /// The plugin.
-        plugin: String,
-    },
     /// A profile names a plugin twice.
     #[error("profile {profile:?} names the plugin {plugin:?} twice")]
     DuplicatePlugin {

@@ -10,6 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use futures::FutureExt;
@@ -26,6 +27,7 @@ use crate::{
     node_info::NodeInfo,
     plugin::{Candidates, Filter, Nomination, Plugin, PostFiltered, SCORE_MAX},
     pod_info::PodInfo,
+    profile::PLUGIN_TIMEOUT,
     snapshot::Snapshot,
     standing::Standing,
     verdict::Verdict,
@@ -70,6 +72,8 @@ pub(crate) struct Framework {
     standings: Mutex<Vec<Standing>>,
     /// Services outside that take part.
     extenders: Arc<[Extender]>,
+    /// How long a plugin may take for an answer that it may wait for.
+    patience: Duration,
 }
 
 /// Below this many nodes, all of them are looked at.
@@ -120,19 +124,25 @@ fn asked<T>(
     }
 }
 
-/// As [`asked`], for what may wait.
-async fn awaited<T>(
-    point: &str,
-    plugin: &str,
-    answer: impl Future<Output = Result<T, Fault>>,
-) -> Result<T, Failure> {
-    match AssertUnwindSafe(answer).catch_unwind().await {
-        Ok(answer) => answer.map_err(|error| fault(point, plugin, &error)),
-        Err(panic) => Err(panicked(point, plugin, &*panic)),
-    }
-}
-
 impl Framework {
+    /// As [`asked`], for what may wait.
+    async fn awaited<T>(
+        &self,
+        point: &str,
+        plugin: &str,
+        answer: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, Failure> {
+        let answer = AssertUnwindSafe(answer).catch_unwind();
+        match tokio::time::timeout(self.patience, answer).await {
+            Ok(Ok(answer)) => answer.map_err(|error| fault(point, plugin, &error)),
+            Ok(Err(panic)) => Err(panicked(point, plugin, &*panic)),
+            Err(_) => {
+                let late = format!("did not answer within {:?}", self.patience);
+                Err(fault(point, plugin, &late.into()))
+            }
+        }
+    }
+
     /// With plugins of their own for some extension points; for the others those among the first
     /// `everywhere` that implement it.
     pub(crate) fn new(
@@ -146,8 +156,22 @@ impl Framework {
             Some(own) => own.clone(),
             None => (0..everywhere).filter(|at| point.is_of(&*plugins[*at].plugin)).collect(),
         });
-        let extenders = Arc::default();
-        Self { scheduler_name, plugins, order, next_start, percentage, standings, extenders }
+        Self {
+            scheduler_name,
+            plugins,
+            order,
+            next_start,
+            percentage,
+            standings,
+            extenders: Arc::default(),
+            patience: PLUGIN_TIMEOUT,
+        }
+    }
+
+    /// With another limit for answers that a plugin may wait for.
+    pub(crate) fn patient_for(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// With services outside that take part.
@@ -409,7 +433,7 @@ impl Framework {
         for enabled in self.at(ExtensionPoint::PostFilter) {
             let Some(post_filter) = enabled.plugin.as_post_filter() else { continue };
             let outcome = post_filter.post_filter(&trial, state, pod, snapshot, diagnosis);
-            let outcome = awaited("PostFilter", &enabled.name, outcome).await?;
+            let outcome = self.awaited("PostFilter", &enabled.name, outcome).await?;
             let PostFiltered { verdict, nomination: own, victims, freed: own_freed } = outcome;
             freed.extend(own_freed.into_iter().map(|claim| (enabled.name.clone(), claim)));
             if verdict == Verdict::Success {

@@ -79,7 +79,6 @@ pub use plugin::{
 pub use pod_info::{AffinityTerm, AffinityTerms, HostPort, PodInfo};
 pub use profile::{
     DEFAULT_PLUGINS, DEFAULT_SCHEDULER_NAME, OPTIONAL_PLUGINS, PluginEntry, PluginSet, Profile,
-    UNSUPPORTED_PLUGINS,
 };
 pub use queue::{QueueLengths, QueuedPod};
 pub use recording::{Difference, Recorder, Replay, ReplayError, Replayed, ReplayedPlacement};

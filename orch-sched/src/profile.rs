@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use orch_core::informer::Informers;
@@ -23,7 +24,7 @@ pub const DEFAULT_SCHEDULER_NAME: &str = "default-scheduler";
 
 /// The plugins of a default profile and their weights, in the order in which they run.
 ///
-/// Source: `pkg/scheduler/apis/config/v1/default_plugins.go`, without what is not supported yet.
+/// Source: `pkg/scheduler/apis/config/v1/default_plugins.go`.
 pub const DEFAULT_PLUGINS: &[(&str, i64)] = &[
     ("SchedulingGates", 1),
     ("PrioritySort", 1),
@@ -47,12 +48,12 @@ pub const DEFAULT_PLUGINS: &[(&str, i64)] = &[
     ("NodeDeclaredFeatures", 1),
 ];
 
-/// Upstream's plugins that are not implemented here: naming one is an error, not a silence.
-pub const UNSUPPORTED_PLUGINS: &[&str] = &[];
-
 /// Built-in plugins that are in no default profile, as upstream's feature gates are off: profiles
 /// enable them by name.
 pub const OPTIONAL_PLUGINS: &[&str] = &["GangScheduling"];
+
+/// See [`Profile::plugin_timeout`].
+pub(crate) const PLUGIN_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
 /// One line of a profile.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,6 +112,13 @@ pub struct Profile {
     /// Source: `percentageOfNodesToScore` of `KubeSchedulerConfiguration`.
     /// Differs: upstream's default is a part that falls as the cluster grows.
     pub percentage_of_nodes_to_score: Option<u8>,
+    /// How long a plugin may take for an answer at the extension points where it may wait
+    /// (PostFilter, PreBind, Bind). Then its pod's cycle fails and names it, and the pod is tried
+    /// again; whether a binding came to be, the cluster tells. Default 15 minutes: more than
+    /// VolumeBinding waits for a volume by default, whose own limit should stay below this one.
+    ///
+    /// Differs: upstream waits for ever.
+    pub plugin_timeout: Duration,
     /// What is set for the built-in plugins.
     pub arguments: Arguments,
     /// What is set for plugins that are not built in, for those who make them.
@@ -135,6 +143,7 @@ impl Profile {
             scheduler_name: scheduler_name.to_owned(),
             plugins: DEFAULT_PLUGINS.iter().map(entry).collect(),
             percentage_of_nodes_to_score: None,
+            plugin_timeout: PLUGIN_TIMEOUT,
             arguments: Arguments::default(),
             custom_arguments: BTreeMap::new(),
             points: BTreeMap::new(),
@@ -156,6 +165,13 @@ impl Profile {
         self
     }
 
+    /// See [`Profile::plugin_timeout`].
+    #[must_use]
+    pub fn plugin_timeout(mut self, timeout: Duration) -> Self {
+        self.plugin_timeout = timeout;
+        self
+    }
+
     /// Without a plugin. A name that is not there is ignored, as upstream ignores it.
     #[must_use]
     pub fn disable(mut self, name: &str) -> Self {
@@ -170,6 +186,7 @@ impl Profile {
             scheduler_name: scheduler_name.to_owned(),
             plugins: Vec::new(),
             percentage_of_nodes_to_score: None,
+            plugin_timeout: PLUGIN_TIMEOUT,
             arguments: Arguments::default(),
             custom_arguments: BTreeMap::new(),
             points: BTreeMap::new(),
@@ -232,9 +249,6 @@ impl Registry {
             return Ok(plugin.clone());
         }
         let (profile, plugin) = (profile.scheduler_name.clone(), name.to_owned());
-        if UNSUPPORTED_PLUGINS.contains(&name) {
-            return Err(BuildError::UnsupportedPlugin { profile, plugin });
-        }
         let (informers, groups) = (&self.informers, self.groups.clone());
         let new = if name == GangScheduling::NAME {
             let gang = GangScheduling::new(informers, groups, self.waiting.clone());
@@ -272,7 +286,8 @@ impl Registry {
             });
             own.insert(*point, self.at_point(profile, *point, &entries, &mut plugins)?);
         }
-        Ok(Framework::new(scheduler_name, plugins, (everywhere, &own), percentage))
+        let framework = Framework::new(scheduler_name, plugins, (everywhere, &own), percentage);
+        Ok(framework.patient_for(profile.plugin_timeout))
     }
 
     fn enabled(&mut self, profile: &Profile, entry: &PluginEntry) -> Result<Enabled, BuildError> {

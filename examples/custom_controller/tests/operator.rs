@@ -11,7 +11,7 @@ use serde_json::json;
 
 fn wish(name: &str, enabled: &str, replicas: &str) -> ConfigMap {
     serde_json::from_value(json!({
-        "metadata": {"name": name, "labels": {custom_controller::LABEL: enabled}},
+        "metadata": {"name": name, "labels": {custom_controller::operator::LABEL: enabled}},
         "data": {"replicas": replicas},
     }))
     .unwrap()
@@ -21,7 +21,7 @@ fn wish(name: &str, enabled: &str, replicas: &str) -> ConfigMap {
 async fn it_deploys_what_is_enabled_and_cleans_up_behind_it() {
     let cluster = orch::Cluster::builder().start().await.unwrap();
     let client = cluster.client();
-    let operator = tokio::spawn(custom_controller::run(client.clone()));
+    let operator = tokio::spawn(custom_controller::operator::run(client.clone()));
     let config_maps: Api<ConfigMap> = Api::default_namespaced(client.clone());
     let deployments: Api<Deployment> = Api::default_namespaced(client);
     let changes = watcher(deployments.clone(), watcher::Config::default()).default_backoff();

@@ -246,6 +246,7 @@ impl Framework {
             percentage: self.percentage,
             standings: parking_lot::Mutex::default(),
             extenders: Arc::default(),
+            patience: self.patience,
         }
     }
 }

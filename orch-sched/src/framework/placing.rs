@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Diagnosis, Failure, Framework, Rejection, asked, awaited};
+use super::{Diagnosis, Failure, Framework, Rejection, asked};
 use crate::{
     cycle_state::CycleState, extension_point::ExtensionPoint, pod_info::PodInfo, verdict::Verdict,
 };
@@ -66,7 +66,7 @@ impl Framework {
         for enabled in self.at(ExtensionPoint::PreBind) {
             let Some(pre_bind) = enabled.plugin.as_pre_bind() else { continue };
             let prepared = pre_bind.pre_bind(state, pod, node);
-            match awaited("PreBind", &enabled.name, prepared).await? {
+            match self.awaited("PreBind", &enabled.name, prepared).await? {
                 Verdict::Success | Verdict::Skip => {}
                 verdict => return Err(self.rejected(&enabled.name, node, verdict)),
             }
@@ -87,7 +87,7 @@ impl Framework {
         }
         for enabled in self.at(ExtensionPoint::Bind) {
             let Some(bind) = enabled.plugin.as_bind() else { continue };
-            match awaited("Bind", &enabled.name, bind.bind(state, pod, node)).await? {
+            match self.awaited("Bind", &enabled.name, bind.bind(state, pod, node)).await? {
                 Verdict::Skip => {}
                 Verdict::Success => return Ok(()),
                 verdict => return Err(self.rejected(&enabled.name, node, verdict)),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use orch_core::{informer::Informers, testing::MemoryClient};
-use orch_sched::{BuildError, Plugin, Profile, Scheduler, SchedulerBuilder, UNSUPPORTED_PLUGINS};
+use orch_sched::{BuildError, Plugin, Profile, Scheduler, SchedulerBuilder};
 
 use crate::cluster::environment;
 
@@ -64,11 +64,5 @@ async fn mistakes_are_named() {
         |b| b.profile(default().percentage_of_nodes_to_score(0)),
         "profile \"default-scheduler\" asks for 0 percent of the nodes, not 1 to 100",
     );
-    for name in UNSUPPORTED_PLUGINS {
-        let message = format!(
-            "profile \"default-scheduler\" names the plugin {name:?}, which is not supported yet"
-        );
-        check(|b| b.profile(default().enable(name, 1)), &message);
-    }
     assert!(built(|b| b.register(Named("A")).profile(default().enable("A", 3))).is_ok());
 }

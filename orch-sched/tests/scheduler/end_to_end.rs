@@ -8,9 +8,11 @@ use std::{
     time::Duration,
 };
 
+use async_trait::async_trait;
 use orch_core::client::{DeleteOptions, ListOptions, PatchKind};
 use orch_sched::{
-    CycleState, Fault, Filter, NodeInfo, Permit, Plugin, PodInfo, Profile, Verdict, WaitingPods,
+    CycleState, Fault, Filter, NodeInfo, Permit, Plugin, PodInfo, PreBind, Profile, Verdict,
+    WaitingPods,
 };
 use serde_json::json;
 
@@ -128,6 +130,45 @@ async fn a_plugin_that_panics_fails_its_pod_only() {
     assert_eq!(reason, "SchedulerError");
     assert_eq!(message, "running Filter plugin \"Panics\": panicked: bug");
     assert_eq!(cluster.placed("bad").await, "n1", "tried again after a pause");
+}
+
+#[derive(Debug)]
+struct Hangs;
+
+impl Plugin for Hangs {
+    fn name(&self) -> &str {
+        "Hangs"
+    }
+
+    fn as_pre_bind(&self) -> Option<&dyn PreBind> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl PreBind for Hangs {
+    async fn pre_bind(&self, _: &CycleState, pod: &PodInfo, _: &str) -> Result<Verdict, Fault> {
+        if pod.key().name == "bad" {
+            std::future::pending::<()>().await;
+        }
+        Ok(Verdict::Success)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plugin_that_never_answers_fails_its_pod_only() {
+    let patient = Profile::default().plugin_timeout(Duration::from_secs(20));
+    let configure = |builder: orch_sched::SchedulerBuilder| builder.profile(patient).plugin(Hangs);
+    let cluster = Cluster::start(1, |client| client, configure);
+    cluster.node("n1", json!({"status": {"allocatable": {"cpu": "1"}}}));
+    cluster.pod("bad", cpu("1")).await;
+    let (reason, message) = cluster.refused("bad").await;
+    assert_eq!(reason, "SchedulerError");
+    assert_eq!(message, "running PreBind plugin \"Hangs\": did not answer within 20s");
+    let now = DeleteOptions { grace_period_s: Some(0), ..DeleteOptions::default() };
+    cluster.pods.delete("bad", now).await.unwrap();
+    cluster.pod("good", cpu("1")).await;
+    assert_eq!(cluster.placed("good").await, "n1", "what was reserved is free again");
 }
 
 #[derive(Debug)]

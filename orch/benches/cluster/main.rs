@@ -1,12 +1,14 @@
 //! Whole clusters, measured: start, memory, requests over TLS, scheduling, large workloads.
 //!
-//! `cargo bench -p orch --features cli --bench cluster [-- start|up|http|scheduling|workloads ...]`
-//! runs all or the named parts, and prints medians over several rounds. Numbers are for comparing
-//! runs on one machine.
+//! `cargo bench -p orch --features cli --bench cluster [-- PART ...]`, where the parts are `start`,
+//! `up`, `http`, `scheduling`, `workloads`, `large` and `day`, runs all or the named parts, and prints
+//! medians over several rounds. Numbers are for comparing runs on one machine.
 
 use std::time::Duration;
 
+mod day;
 mod http;
+mod large;
 mod scheduling;
 mod start;
 mod up;
@@ -32,6 +34,12 @@ fn main() {
     }
     if runs("workloads") {
         in_runtime(workloads::run());
+    }
+    if runs("large") {
+        in_runtime(large::run());
+    }
+    if runs("day") {
+        day::run();
     }
 }
 

@@ -48,7 +48,7 @@ fn pod(n: usize, more: &Value) -> Pod {
 }
 
 /// Nodes as objects only: nothing runs on them, and no controller misses their heartbeats.
-async fn create_nodes(client: &kube::Client, count: usize) {
+pub(crate) async fn create_nodes(client: &kube::Client, count: usize) {
     let nodes: Api<Node> = Api::all(client.clone());
     let create = |n: usize| {
         let nodes = nodes.clone();
