@@ -10,6 +10,8 @@ mod bad_input;
 mod certificates;
 #[path = "controllers/cluster_nodes.rs"]
 mod cluster_nodes;
+#[path = "controllers/costs.rs"]
+mod costs;
 #[path = "controllers/cron_jobs.rs"]
 mod cron_jobs;
 #[path = "controllers/deployments.rs"]

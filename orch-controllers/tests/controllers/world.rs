@@ -32,6 +32,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub(crate) struct CountingClient {
     inner: MemoryClient,
     writes: AtomicU64,
+    calls: AtomicU64,
+    /// Status writes that changed nothing of the status, and what they were about.
+    repeated: Mutex<Vec<String>>,
     /// The plural of what cannot be created.
     refused: Mutex<Option<&'static str>>,
 }
@@ -48,28 +51,51 @@ impl fmt::Debug for CountingClient {
 #[async_trait]
 impl Client for CountingClient {
     async fn read(&self, read: Read) -> Result<ReadReply, ClientError> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
         self.inner.read(read).await
     }
 
     async fn write(&self, write: Write) -> Result<WriteReply, ClientError> {
         self.writes.fetch_add(1, Ordering::Relaxed);
+        self.calls.fetch_add(1, Ordering::Relaxed);
         if let Write::Create(target, ..) = &write
             && *self.refused.lock() == Some(&target.resource.plural)
         {
             return Err(ApiError::new(Reason::Forbidden, REFUSAL).into());
         }
-        match review_or(write) {
-            Ok(review) => Ok(Arc::new(Object::from_value(&review)?)),
-            Err(write) => self.inner.write(write).await,
+        let before = self.status_before(&write).await;
+        let reply = match review_or(write) {
+            Ok(review) => return Ok(Arc::new(Object::from_value(&review)?)),
+            Err(write) => self.inner.write(write).await?,
+        };
+        if before.is_some_and(|before| before == reply.to_value()["status"]) {
+            self.repeated.lock().push(format!("{} {}", reply.kind(), reply.key()));
         }
+        Ok(reply)
     }
 
     async fn watch(&self, t: Target, options: WatchOptions) -> Result<WatchStream, ClientError> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
         self.inner.watch(t, options).await
     }
 
     async fn resource_types(&self) -> Result<Vec<ResourceType>, ClientError> {
         self.inner.resource_types().await
+    }
+}
+
+impl CountingClient {
+    /// What a write of a status replaces.
+    async fn status_before(&self, write: &Write) -> Option<Value> {
+        let target = write.target();
+        if target.subresource.as_deref() != Some("status") {
+            return None;
+        }
+        let whole = Target { subresource: None, ..target.clone() };
+        match self.inner.read(Read::Get(whole)).await.ok()? {
+            ReadReply::Object(object) => Some(object.to_value()["status"].clone()),
+            _ => None,
+        }
     }
 }
 
@@ -147,6 +173,8 @@ impl World {
         let counting = Arc::new(CountingClient {
             inner: cluster.clone(),
             writes: AtomicU64::new(0),
+            calls: AtomicU64::new(0),
+            repeated: Mutex::default(),
             refused: Mutex::new(None),
         });
         let faulty = FaultyClient::seeded(counting.clone(), environment.clone(), rates);
@@ -168,6 +196,16 @@ impl World {
     /// How many writes the controllers made so far.
     pub(crate) fn writes(&self) -> u64 {
         self.counting.writes.load(Ordering::Relaxed)
+    }
+
+    /// How many calls of any kind the controllers made so far.
+    pub(crate) fn calls(&self) -> u64 {
+        self.counting.calls.load(Ordering::Relaxed)
+    }
+
+    /// The objects whose status was written as it was already, once for each time.
+    pub(crate) fn repeated(&self) -> Vec<String> {
+        self.counting.repeated.lock().clone()
     }
 
     pub(crate) fn resources<K: Watchable>(&self) -> Resources<K> {

@@ -14,6 +14,7 @@ const ROUNDS: usize = 3;
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Real seconds of a virtual day, and writes in it.
+#[expect(clippy::disallowed_methods, reason = "tokio's own clock is the virtual one here")]
 async fn day(nodes: usize, deployments: usize) -> (f64, f64) {
     let cluster = testing::cluster().nodes(nodes).forget_history().await;
     let api: Api<Deployment> = Api::default_namespaced(cluster.client());

@@ -83,7 +83,7 @@ fn compare(path: &str, old: Option<&Value>, new: Option<&Value>, found: &mut Vec
             }
         }
         (old, new) => {
-            found.push(Difference { path: path.to_owned(), old: old.cloned(), new: new.cloned() })
+            found.push(Difference { path: path.to_owned(), old: old.cloned(), new: new.cloned() });
         }
     }
 }
