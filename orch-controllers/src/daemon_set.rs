@@ -27,7 +27,7 @@ use self::{eligibility::Verdict, failed::FailedPods, rolling::Changes};
 use crate::{
     Action, Controller, Expectations, Reconciler,
     context::{Context, EventType},
-    dependents::PodSource,
+    dependents::{self, PodSource},
     ownership::{self, Claim},
     pods::{self, BURST, Labels, PodControl},
     reconciler::Reconciled,
@@ -54,7 +54,7 @@ pub fn daemon_set(informers: &Informers) -> Controller {
         .reads::<ControllerRevision>()
         .watches::<DaemonSet>(move |change| {
             let key = Key::of(&change.object().metadata);
-            if let Change::Deleted(_) = change {
+            if dependents::is_over(change) {
                 forgets.forget(&key);
             }
             vec![key]

@@ -18,6 +18,15 @@ use crate::{
     pods::{Labels, is_terminating},
 };
 
+/// Whether the owner that was there before is no more: nothing is expected for it.
+pub(crate) fn is_over<K: Watchable>(change: &Change<K>) -> bool {
+    match change {
+        Change::Deleted(_) => true,
+        Change::Updated { old, new } => old.metadata().uid != new.metadata().uid,
+        Change::Added(_) => false,
+    }
+}
+
 /// Maps changes of pods to keys of a kind that creates them, and tells its expectations.
 pub(crate) struct PodSource<K> {
     pub(crate) owners: Informer<K>,
@@ -32,7 +41,9 @@ impl<K: Watchable> PodSource<K> {
             Change::Added(pod) if is_terminating(pod) => self.gone(pod),
             Change::Added(pod) => match self.owner(&pod.metadata) {
                 Some(owner) => {
-                    self.expectations.creation_observed(&owner);
+                    if self.is_of(&pod.metadata, &owner) {
+                        self.expectations.creation_observed(&owner);
+                    }
                     vec![owner]
                 }
                 None => self.candidates(pod),
@@ -60,7 +71,9 @@ impl<K: Watchable> PodSource<K> {
 
     fn gone(&self, pod: &Pod) -> Vec<Key> {
         let owner = self.owner(&pod.metadata);
-        if let (Some(owner), Some(uid)) = (&owner, &pod.metadata.uid) {
+        if let (Some(owner), Some(uid)) = (&owner, &pod.metadata.uid)
+            && self.is_of(&pod.metadata, owner)
+        {
             self.expectations.deletion_observed(owner, uid);
         }
         owner.into_iter().collect()
@@ -71,6 +84,14 @@ impl<K: Watchable> PodSource<K> {
         let ours =
             reference.kind == K::KIND && reference.api_version == <K as Resource>::API_VERSION;
         ours.then(|| Key::new(meta.namespace.clone().unwrap_or_default(), reference.name.clone()))
+    }
+
+    /// Whether the pod is of the owner that is there now: what an earlier one of that name made is
+    /// not what this one waits for.
+    fn is_of(&self, pod: &ObjectMeta, owner: &Key) -> bool {
+        let known = self.owners.get(owner);
+        let uid = known.as_ref().and_then(|owner| owner.metadata().uid.as_deref());
+        controller_of(pod).is_some_and(|controller| Some(controller.uid.as_str()) == uid)
     }
 
     /// Those that may adopt a pod without controller.

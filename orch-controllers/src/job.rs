@@ -20,13 +20,13 @@ use k8s_openapi::api::{
 };
 use orch_core::{
     ClientError, Key,
-    informer::{Change, Informer, Informers},
+    informer::{Informer, Informers},
 };
 
 use crate::{
     Action, Controller, Expectations, Reconciler,
     context::Context,
-    dependents::PodSource,
+    dependents::{self, PodSource},
     ownership::{self, Claim},
     pods::{self, Labels},
     reconciler::Reconciled,
@@ -54,7 +54,7 @@ pub fn job(informers: &Informers) -> Controller {
         .builder()
         .watches::<Job>(move |change| {
             let key = Key::of(&change.object().metadata);
-            if let Change::Deleted(_) = change {
+            if dependents::is_over(change) {
                 forgets.forget(&key);
             }
             vec![key]

@@ -15,7 +15,7 @@ use k8s_openapi::api::{
 };
 use orch_core::{
     ClientError, Key,
-    informer::{Change, Informer, Informers},
+    informer::{Informer, Informers},
 };
 
 pub(crate) use kinds::Replicated;
@@ -23,7 +23,7 @@ pub(crate) use kinds::Replicated;
 use crate::{
     Action, Controller, Expectations, Reconciler,
     context::Context,
-    dependents::PodSource,
+    dependents::{self, PodSource},
     ownership::{self, Claim},
     pods::{self, BURST, PodControl},
     reconciler::Reconciled,
@@ -65,7 +65,7 @@ impl<K: Replicated> ReplicaReconciler<K> {
             .builder()
             .watches::<K>(move |change| {
                 let key = Key::of(change.object().metadata());
-                if let Change::Deleted(_) = change {
+                if dependents::is_over(change) {
                     forgets.forget(&key);
                 }
                 vec![key]

@@ -16,14 +16,14 @@ use k8s_openapi::api::{
 };
 use orch_core::{
     Key,
-    informer::{Change, Informer, Informers},
+    informer::{Informer, Informers},
 };
 
 use self::revisions::Revisions;
 use crate::{
     Action, Controller, Expectations, Reconciler,
     context::Context,
-    dependents::PodSource,
+    dependents::{self, PodSource},
     deployment::scaled,
     ownership::{self, Claim},
     pods::{self, Labels},
@@ -50,7 +50,7 @@ pub fn stateful_set(informers: &Informers) -> Controller {
         .reads::<ControllerRevision>()
         .watches::<StatefulSet>(move |change| {
             let key = Key::of(&change.object().metadata);
-            if let Change::Deleted(_) = change {
+            if dependents::is_over(change) {
                 forgets.forget(&key);
             }
             vec![key]

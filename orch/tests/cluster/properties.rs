@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 const SEED_VARIABLE: &str = "ORCH_TEST_SEED";
 
 /// Seeds of the short form, for each of the tests.
-const SEEDS: u32 = 8;
+const SEEDS: u32 = 6;
 
 fn seeds() -> Vec<u64> {
     match std::env::var(SEED_VARIABLE) {
