@@ -45,12 +45,20 @@
 //! What containers do, when they become ready, with which code they end and after how long, is said
 //! by their pods' annotations: see [`AnnotationScript`](orch_node::runtime::simulated).
 //!
+//! What goes wrong on the way between a component and the cluster is told to its [`Faults`]: calls
+//! that fail, answers that are lost, watches that stand still.
+//!
+//! Two things in kube's runtime keep a seed from being one history: the jitter of its default
+//! back-off (give a `Controller` another one by `trigger_backoff`) and the order in which
+//! concurrent reconciliations are polled (`controller::Config::concurrency(1)`).
+//!
 //! When an expectation is not met in time the test panics with what was seen instead, and a cluster
 //! that is dropped by a panic prints its [`timeline`](TestCluster::timeline).
 
 pub mod conditions;
 mod difference;
 mod expectation;
+mod faults;
 mod history;
 mod setup;
 mod timeline;
@@ -64,11 +72,15 @@ use serde::de::DeserializeOwned;
 
 pub use difference::{ClusterDiff, Difference};
 pub use expectation::{Expectation, ExpectationOfAll};
+pub use faults::{Faults, Planned};
+pub use orch_core::testing::{Fault, FaultRates, Verb};
 pub use setup::{Setup, cluster};
 pub use timeline::Timeline;
 
 pub(crate) use difference::only_beats;
 pub(crate) use timeline::told;
+
+pub use crate::sim::link::{Calls, Held};
 
 use crate::{Cluster, sim::View};
 use history::History;
@@ -126,6 +138,12 @@ impl TestCluster {
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + fmt::Debug,
     {
         ExpectationOfAll::new(self, api.clone())
+    }
+
+    /// A connection to this cluster that fails as it is told to, for a component under test. Each
+    /// call makes another one.
+    pub fn faults(&self) -> Faults {
+        Faults::between(self.client(), !self.seed())
     }
 
     /// Lets time pass: whatever is due until then happens, in its order. On a runtime whose clock is
