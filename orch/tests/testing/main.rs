@@ -3,4 +3,5 @@
 mod expectations;
 mod faults;
 mod looking_back;
+mod nodes;
 mod objects;
