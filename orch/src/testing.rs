@@ -45,30 +45,43 @@
 //! What containers do, when they become ready, with which code they end and after how long, is said
 //! by their pods' annotations: see [`AnnotationScript`](orch_node::runtime::simulated).
 //!
+//! What goes wrong on the way between a component and the cluster is told to its [`Faults`]: calls
+//! that fail, answers that are lost, watches that stand still.
+//!
+//! Two things in kube's runtime keep a seed from being one history: the jitter of its default
+//! back-off (give a `Controller` another one by `trigger_backoff`) and the order in which
+//! concurrent reconciliations are polled (`controller::Config::concurrency(1)`).
+//!
 //! When an expectation is not met in time the test panics with what was seen instead, and a cluster
 //! that is dropped by a panic prints its [`timeline`](TestCluster::timeline).
 
 pub mod conditions;
 mod difference;
 mod expectation;
+mod faults;
 mod history;
+mod node;
 mod setup;
 mod timeline;
 
 use std::{fmt, ops::Deref, sync::Arc, time::Duration};
 
 use kube::{Api, Resource};
-use orch_node::runtime::simulated::SimulatedRuntime;
 use orch_store::{MemoryStore, Revision, StoreError};
 use serde::de::DeserializeOwned;
 
 pub use difference::{ClusterDiff, Difference};
 pub use expectation::{Expectation, ExpectationOfAll};
+pub use faults::{Faults, Planned};
+pub use node::TestNode;
+pub use orch_core::testing::{Fault, FaultRates, Verb};
 pub use setup::{Setup, cluster};
 pub use timeline::Timeline;
 
 pub(crate) use difference::only_beats;
 pub(crate) use timeline::told;
+
+pub use crate::sim::link::{Calls, Held};
 
 use crate::{Cluster, sim::View};
 use history::History;
@@ -83,7 +96,7 @@ pub struct TestCluster {
     cluster: Cluster,
     store: Arc<MemoryStore>,
     history: History,
-    runtimes: Vec<SimulatedRuntime>,
+    nodes: Vec<TestNode>,
     setup: Setup,
 }
 
@@ -126,6 +139,23 @@ impl TestCluster {
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + fmt::Debug,
     {
         ExpectationOfAll::new(self, api.clone())
+    }
+
+    /// A connection to this cluster that fails as it is told to, for a component under test. Each
+    /// call makes another one.
+    pub fn faults(&self) -> Faults {
+        Faults::between(self.client(), !self.seed())
+    }
+
+    /// A node, so that something befalls it.
+    ///
+    /// # Panics
+    /// If there is no such node. They are named `node-1` and so on ([`Setup::nodes`]).
+    pub fn node(&self, name: &str) -> TestNode {
+        let number = name.strip_prefix("node-").and_then(|number| number.parse::<usize>().ok());
+        let node = number.and_then(|number| self.nodes.get(number.checked_sub(1)?));
+        node.unwrap_or_else(|| panic!("there is no node {name:?}, but {}", self.nodes.len()))
+            .clone()
     }
 
     /// Lets time pass: whatever is due until then happens, in its order. On a runtime whose clock is

@@ -2,6 +2,7 @@
 
 mod custom;
 mod determinism;
+mod exploring;
 mod failures;
 mod lifecycle;
 mod measured;
