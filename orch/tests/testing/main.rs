@@ -2,4 +2,5 @@
 
 mod expectations;
 mod looking_back;
+mod notes;
 mod objects;
