@@ -73,6 +73,7 @@ mod history;
 mod order;
 mod setup;
 mod timeline;
+pub mod traffic;
 
 use std::{fmt, ops::Deref, sync::Arc, time::Duration};
 

@@ -5,3 +5,4 @@ mod histories;
 mod looking_back;
 mod notes;
 mod objects;
+mod traffic;
