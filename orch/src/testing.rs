@@ -45,11 +45,14 @@
 //! What containers do, when they become ready, with which code they end and after how long, is said
 //! by their pods' annotations: see [`AnnotationScript`](orch_node::runtime::simulated).
 //!
+//! What goes wrong on the way between a component and the cluster is told to its [`Faults`]: calls
+//! that fail, answers that are lost, watches that stand still.
+//!
 //! # One seed, one history
 //!
 //! On a paused clock everything of the cluster's own happens in an order that the seed decides. So
 //! does what a controller of `kube::runtime` does, if it has the cluster's
-//! [`ordered_client`](TestCluster::ordered_client) and as many reconciliations at a time as it likes
+//! [`ordered_client`](TestCluster::ordered_client), or that of its [`Faults`], and as many reconciliations at a time as it likes
 //! (its default). The jitter of `kube::runtime`'s back-offs comes from the seed, too: from the
 //! thread's generator of the crate `fastrand`, which is seeded as a cluster starts.
 //!
@@ -69,6 +72,7 @@
 pub mod conditions;
 mod difference;
 mod expectation;
+mod faults;
 mod history;
 mod order;
 mod setup;
@@ -84,12 +88,16 @@ use serde::de::DeserializeOwned;
 
 pub use difference::{ClusterDiff, Difference};
 pub use expectation::{Expectation, ExpectationOfAll};
+pub use faults::{Faults, Planned};
+pub use orch_core::testing::{Fault, FaultRates, Verb};
 pub use order::{Order, OrderLayer, in_order};
 pub use setup::{Setup, cluster};
 pub use timeline::Timeline;
 
 pub(crate) use difference::only_beats;
 pub(crate) use timeline::told;
+
+pub use crate::sim::link::{Calls, Held};
 
 use crate::{Cluster, sim::View};
 use history::History;
@@ -147,6 +155,12 @@ impl TestCluster {
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + fmt::Debug,
     {
         ExpectationOfAll::new(self, api.clone())
+    }
+
+    /// A connection to this cluster that fails as it is told to, for a component under test. Each
+    /// call makes another one.
+    pub fn faults(&self) -> Faults {
+        Faults::between(self.client(), !self.seed())
     }
 
     /// Lets time pass: whatever is due until then happens, in its order. On a runtime whose clock is

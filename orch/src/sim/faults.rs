@@ -4,6 +4,8 @@ use std::{fmt, time::Duration};
 
 use orch_core::{random::Random, testing::FaultRates};
 
+use super::link::Pace;
+
 /// A part of a cluster that runs as a process of its own.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Component {
@@ -105,6 +107,7 @@ impl FaultPlan {
             transport_permille: if calls { some(60) } else { 0 },
             watch_drop_permille: if watches { some(20) } else { 0 },
             expired_permille: if watches { some(20) } else { 0 },
+            ..FaultRates::default()
         };
         let mut disturbances: Vec<Disturbance> =
             (0..random.below(7)).map(|_| Disturbance::drawn(random, nodes, length)).collect();
@@ -116,6 +119,11 @@ impl FaultPlan {
             stall_max: Duration::from_millis(random.below(20_000)),
             disturbances,
         }
+    }
+
+    pub(super) fn pace(&self) -> Pace {
+        let Self { latency_max, stall_permille, stall_max, .. } = *self;
+        Pace { latency_max, stall_permille, stall_max, lag_max: Duration::ZERO }
     }
 
     /// How much older than the cluster a component's copy of it may be, by its watches and their

@@ -6,7 +6,7 @@ use futures::future::BoxFuture;
 use orch_core::{Client, awaited::Awaited};
 use parking_lot::Mutex;
 
-use super::link::{Life, Line, Link};
+use super::link::{Connection, Life, Line, Link};
 
 /// What a component does with its connection, for one life.
 pub(super) type Start = Box<dyn Fn(Arc<dyn Client>) -> BoxFuture<'static, ()> + Send + Sync>;
@@ -49,8 +49,8 @@ impl Process {
     pub(super) async fn run(self: Arc<Self>) {
         loop {
             let life = Life::new();
-            let link =
-                Link { inner: self.client.clone(), line: self.line.clone(), life: life.clone() };
+            let connection = Connection { line: self.line.clone(), life: life.clone() };
+            let link = Link { inner: self.client.clone(), connection };
             let killed = self.killed.get();
             tokio::select! {
                 biased;

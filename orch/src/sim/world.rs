@@ -13,7 +13,6 @@ use orch_core::{
     client::{DeleteOptions, PatchKind, Propagation, Write, WriteOptions},
     informer::Watchable,
     random::{Random, SeededRandom},
-    testing::FaultyClient,
 };
 use orch_store::{KeyRange, MemoryOptions, MemoryStore, StoreReader, WatchItem, WatchRequest};
 use parking_lot::Mutex;
@@ -148,8 +147,6 @@ struct Parts {
     journal: Arc<Mutex<Journal>>,
     processes: BTreeMap<Component, Arc<Process>>,
     machines: components::Machines,
-    rates: Arc<Mutex<orch_core::testing::FaultRates>>,
-    faulty: Vec<FaultyClient>,
     tasks: Mutex<Vec<AbortOnDropHandle<()>>>,
 }
 
@@ -175,35 +172,17 @@ impl World {
         let store = MemoryStore::new(environment.clone(), MemoryOptions::default());
         let api = server(store.clone(), &environment).await;
         let journal: Arc<Mutex<Journal>> = Arc::default();
-        let rates = Arc::new(Mutex::new(plan.rates));
-        let mut faulty = Vec::new();
         let machines = components::Machines::new(&environment, &faults, simulation.nodes);
         let mut processes = BTreeMap::new();
         for (component, start) in components::all(&environment, &machines) {
-            let noted = noted(&api, &component.to_string(), &journal);
-            let (rates, random) = (rates.clone(), faults.clone());
-            let client = FaultyClient::by_rule(noted, move |call| {
-                let rates = *rates.lock();
-                rates.draw(call, &*random)
-            });
-            faulty.push(client.clone());
+            let client = noted(&api, &component.to_string(), &journal);
             let line = Line::new(faults.clone());
-            line.set_pace(plan.latency_max, plan.stall_permille, plan.stall_max);
-            processes.insert(component, Process::new(line, Arc::new(client), start));
+            line.set_chances(plan.pace(), plan.rates);
+            processes.insert(component, Process::new(line, client, start));
         }
         let observer = Mutex::new(Observer::new(invariants));
         let tasks = Mutex::default();
-        let parts = Parts {
-            api,
-            environment,
-            observer,
-            journal,
-            processes,
-            machines,
-            rates,
-            faulty,
-            tasks,
-        };
+        let parts = Parts { api, environment, observer, journal, processes, machines, tasks };
         let world = Self(Arc::new(parts));
         let mut tasks = vec![tokio::spawn(follow(Arc::downgrade(&world.0), store))];
         let processes = world.0.processes.values();
@@ -323,10 +302,7 @@ impl World {
     /// Nothing fails any more.
     fn calm(&self) {
         self.note("nothing fails any more");
-        *self.0.rates.lock() = orch_core::testing::FaultRates::default();
         for (component, process) in &self.0.processes {
-            process.line.set_pace(Duration::ZERO, 0, Duration::ZERO);
-            process.line.cut(false);
             process.line.calm();
             self.0.machines.fail(component, false);
         }
@@ -344,7 +320,7 @@ impl World {
             steps: observer.steps(),
             requests: journal.requests(),
             idle_writes: journal.idle().clone(),
-            faults: self.0.faulty.iter().map(FaultyClient::injected).sum(),
+            faults: self.0.processes.values().map(|process| process.line.injected()).sum(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `orch::testing`, as the author of an operator uses it.
 
 mod expectations;
+mod faults;
 mod histories;
 mod looking_back;
 mod notes;

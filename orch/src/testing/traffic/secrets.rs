@@ -1,5 +1,7 @@
 //! What must not stand in a recording.
 
+use http::Request;
+use orch_api::RequestInfo;
 use serde_json::{Map, Value};
 
 use super::line::Content;
@@ -13,13 +15,9 @@ const COPY: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// Whether a path leads to Secrets.
 fn leads_to_secrets(path: &str) -> bool {
-    let Some(rest) = path.strip_prefix("/api/v1/") else { return false };
-    let rest = rest.strip_prefix("watch/").unwrap_or(rest);
-    let mut segments = rest.split('/');
-    match segments.next() {
-        Some("namespaces") => segments.nth(1) == Some("secrets"),
-        resource => resource == Some("secrets"),
-    }
+    let Ok(request) = Request::get(path).body(()) else { return false };
+    let info = RequestInfo::read(&request.into_parts().0);
+    info.is_resource && info.group.is_empty() && info.resource == "secrets"
 }
 
 /// The content with everything replaced that must not be written down: tokens always, and the data
