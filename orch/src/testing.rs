@@ -48,9 +48,23 @@
 //! What goes wrong on the way between a component and the cluster is told to its [`Faults`]: calls
 //! that fail, answers that are lost, watches that stand still.
 //!
-//! Two things in kube's runtime keep a seed from being one history: the jitter of its default
-//! back-off (give a `Controller` another one by `trigger_backoff`) and the order in which
-//! concurrent reconciliations are polled (`controller::Config::concurrency(1)`).
+//! # One seed, one history
+//!
+//! On a paused clock everything of the cluster's own happens in an order that the seed decides. So
+//! does what a controller of `kube::runtime` does, if it has the cluster's
+//! [`ordered_client`](TestCluster::ordered_client), or that of its [`Faults`], and as many reconciliations at a time as it likes
+//! (its default). The jitter of `kube::runtime`'s back-offs comes from the seed, too: from the
+//! thread's generator of the crate `fastrand`, which is seeded as a cluster starts.
+//!
+//! What a test must leave out for that, because nothing can lead it from outside:
+//!
+//! - `kube::runtime::events::Recorder` names events by the machine's clock and writes it into them.
+//! - `controller::Config::concurrency`, where more wait than are let through: whose turn it is comes
+//!   out of a hash map. So do the orders of a reflector's `Store::state` and of any `HashMap`.
+//! - `tokio::select!` without `biased`, and tasks on more than one thread.
+//! - Clusters on one thread share the jitter and its turns: they are one history together.
+//!
+//! [`written`](TestCluster::written) has the history for whoever wants to compare.
 //!
 //! When an expectation is not met in time the test panics with what was seen instead, and a cluster
 //! that is dropped by a panic prints its [`timeline`](TestCluster::timeline).
@@ -61,13 +75,15 @@ mod expectation;
 mod faults;
 mod history;
 mod node;
+mod order;
 mod setup;
 mod timeline;
+pub mod traffic;
 
 use std::{fmt, ops::Deref, sync::Arc, time::Duration};
 
 use kube::{Api, Resource};
-use orch_store::{MemoryStore, Revision, StoreError};
+use orch_store::{Event, MemoryStore, Revision, StoreError};
 use serde::de::DeserializeOwned;
 
 pub use difference::{ClusterDiff, Difference};
@@ -75,6 +91,7 @@ pub use expectation::{Expectation, ExpectationOfAll};
 pub use faults::{Faults, Planned};
 pub use node::TestNode;
 pub use orch_core::testing::{Fault, FaultRates, Verb};
+pub use order::{Order, OrderLayer, in_order};
 pub use setup::{Setup, cluster};
 pub use timeline::Timeline;
 
@@ -212,6 +229,22 @@ impl TestCluster {
     /// [`StoreError::Compacted`] if its beginning has been forgotten.
     pub async fn timeline(&self) -> Result<Timeline, StoreError> {
         self.history.timeline().await
+    }
+
+    /// Everything that was ever written, revision by revision, with its key and its stored bytes:
+    /// what two runs from one seed have in common, to the last byte.
+    ///
+    /// # Errors
+    /// [`StoreError::Compacted`] if its beginning has been forgotten.
+    pub async fn written(&self) -> Result<Vec<Event>, StoreError> {
+        self.history.events("/").await
+    }
+
+    /// A client whose requests arrive in an order that depends on nothing but themselves, each
+    /// after a millisecond: see [`OrderLayer`]. Give it to whatever does several things at a time
+    /// and is to do them alike in every run, as a `kube::runtime::Controller` does.
+    pub fn ordered_client(&self) -> kube::Client {
+        in_order(&self.cluster.client())
     }
 
     /// A second cluster that begins as this one is now, with everything that is stored and all

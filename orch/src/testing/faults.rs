@@ -7,6 +7,7 @@ use orch_core::{
     testing::{Fault, FaultRates},
 };
 
+use super::in_order;
 use crate::sim::link::{Calls, Connection, Held, Life, Line, Pace, over_http};
 
 /// A connection to a cluster that fails as it is told to: what a component under test gets its
@@ -61,6 +62,12 @@ impl Faults {
     /// A client on this connection. Call it inside a tokio runtime.
     pub fn client(&self) -> kube::Client {
         over_http(self.inner.clone(), self.connection.clone())
+    }
+
+    /// The same, whose requests arrive in an order that depends on nothing but themselves: see
+    /// [`OrderLayer`](super::OrderLayer).
+    pub fn ordered_client(&self) -> kube::Client {
+        in_order(&self.client())
     }
 
     /// How many faults were injected into calls and watches so far.

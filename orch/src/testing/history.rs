@@ -95,8 +95,14 @@ impl History {
     }
 
     pub(super) async fn timeline(&self) -> Result<Timeline, StoreError> {
+        let events = self.events(ROOT).await?;
+        Ok(Timeline::of(&events, |revision| self.time_of(revision)))
+    }
+
+    /// Everything that was ever written below a prefix.
+    pub(super) async fn events(&self, prefix: &'static str) -> Result<Vec<Event>, StoreError> {
         let newest = self.store.revision();
-        let request = WatchRequest { range: KeyRange::prefix(ROOT), from: Some(1) };
+        let request = WatchRequest { range: KeyRange::prefix(prefix), from: Some(1) };
         let mut stream = self.store.watch(request).await?;
         let mut events: Vec<Event> = Vec::new();
         while events.last().is_none_or(|event| event.entry.mod_revision < newest) {
@@ -107,7 +113,7 @@ impl History {
                 None => break,
             }
         }
-        Ok(Timeline::of(&events, |revision| self.time_of(revision)))
+        Ok(events)
     }
 
     /// The timeline without waiting, for a thread that is about to end.

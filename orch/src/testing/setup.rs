@@ -87,6 +87,8 @@ impl Setup {
     async fn start(self) -> TestCluster {
         let beginning = Timestamp::from_second(BEGINNING).unwrap_or_default();
         let environment = Environment::seeded(beginning, self.seed);
+        // The back-offs of `kube::runtime` draw their jitter from it.
+        fastrand::seed(self.seed);
         let store = MemoryStore::new(environment.clone(), MemoryOptions::default());
         let runtime = || SimulatedRuntime::scripted(environment.clone(), self.script.clone());
         let runtimes = std::iter::repeat_with(runtime).take(self.nodes).collect();

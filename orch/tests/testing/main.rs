@@ -2,6 +2,9 @@
 
 mod expectations;
 mod faults;
+mod histories;
 mod looking_back;
 mod nodes;
+mod notes;
 mod objects;
+mod traffic;
