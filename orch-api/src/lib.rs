@@ -34,4 +34,5 @@ pub mod subresources;
 
 pub use bootstrap::{Bootstrap, FRONT_PROXY};
 pub use catalog::ApiVersions;
+pub use http::request_info::RequestInfo;
 pub use server::{ApiServer, ApiServerBuilder, ServerOptions};

@@ -18,8 +18,10 @@ use crate::{
 };
 
 mod kube;
+mod lines;
 mod resources;
 
+pub use lines::lines;
 pub use resources::Resources;
 
 /// Why a call to the cluster failed.
@@ -297,7 +299,8 @@ pub type WriteReply = Arc<Object>;
 /// - **Cancellation.** Dropping a future abandons the call. A dropped write may or may not have
 ///   taken place, wholly in either case.
 /// - **Errors.** [`ClientError::Api`] is the API's answer and means that a write did not take
-///   place; after [`ClientError::Transport`] the outcome is unknown.
+///   place, unless its reason is [`Reason::Timeout`]; after that and after
+///   [`ClientError::Transport`] the outcome is unknown.
 ///
 /// Object-safe: components take `Arc<dyn Client>`.
 #[async_trait]

@@ -240,7 +240,7 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
-    use crate::testing::{Call, Fault, FaultyClient, MemoryClient};
+    use crate::testing::{Fault, FaultyClient, MemoryClient};
 
     fn environment() -> Environment {
         Environment::seeded(Timestamp::from_second(1_700_000_000).unwrap(), 1)
@@ -282,7 +282,7 @@ mod tests {
         let rule = broken.clone();
         let faulty: Arc<dyn Client> =
             Arc::new(FaultyClient::by_rule(memory.clone(), move |call| {
-                (*rule.lock() && matches!(call, Call::Write(_))).then_some(Fault::TransportBefore)
+                (*rule.lock() && call.verb.writes()).then_some(Fault::TransportBefore)
             }));
         let leader = candidate(&faulty, "a").acquire().await;
         *broken.lock() = true;

@@ -15,6 +15,7 @@
 //! | [`event`], [`lease`], [`owner`] | events, leader election, owner references |
 //! | [`claim`] | the claims that the volumes of a pod lead to |
 //! | [`environment`], [`clock`], [`random`] | time and randomness as contracts |
+//! | [`recording`] | files of JSON lines, written as things happen |
 //! | [`awaited`] | a value that tasks wait for, woken in order |
 //! | [`backoff`] | delays that double with every failure |
 //! | `metrics` | numbers in Prometheus' formats (a feature) |
@@ -44,6 +45,7 @@ pub mod protobuf;
 pub mod quantity;
 pub mod quota;
 pub mod random;
+pub mod recording;
 pub mod resource;
 pub mod schema;
 pub mod selector;

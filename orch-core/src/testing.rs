@@ -3,6 +3,7 @@
 //!
 //! Enable the feature `testing` in `[dev-dependencies]`.
 
+mod call;
 mod conformance;
 mod faulty;
 mod memory;
@@ -10,8 +11,9 @@ mod mock;
 pub mod require;
 mod rounds;
 
+pub use call::{Call, Verb};
 pub use conformance::client_conformance;
-pub use faulty::{Call, Fault, FaultRates, FaultyClient};
+pub use faulty::{Fault, FaultRates, FaultyClient};
 pub use memory::MemoryClient;
 pub use mock::MockClient;
 pub use rounds::{ROUNDS_VARIABLE, rounds};

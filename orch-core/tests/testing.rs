@@ -12,7 +12,7 @@ use orch_core::{
     Client, Environment, Resources,
     client::{DeleteOptions, ListOptions, WatchEvent, WatchOptions},
     resource::ResourceType,
-    testing::{Call, Fault, FaultRates, FaultyClient, MemoryClient, client_conformance},
+    testing::{Fault, FaultRates, FaultyClient, MemoryClient, client_conformance},
 };
 use serde_json::{Value, json};
 
@@ -109,7 +109,7 @@ async fn quiet_watches_get_bookmarks() {
 async fn faults_happen_as_the_rule_says() {
     let cluster = cluster();
     let faulty = FaultyClient::by_rule(cluster.clone(), |call| {
-        matches!(call, Call::Write(_)).then_some(Fault::TransportAfter)
+        call.verb.writes().then_some(Fault::TransportAfter)
     });
     let maps: Resources<ConfigMap> = Resources::namespaced(Arc::new(faulty.clone()), "d");
     let mut map = ConfigMap::default();

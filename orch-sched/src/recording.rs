@@ -40,11 +40,7 @@
 //! # Ok(()) }
 //! ```
 
-use std::{
-    fmt,
-    io::{self, BufWriter, Write},
-    sync::Arc,
-};
+use std::io::{self, Write};
 
 use k8s_openapi::api::{
     apps::v1::{ReplicaSet, StatefulSet},
@@ -58,8 +54,8 @@ use k8s_openapi::api::{
 use orch_core::{
     Key,
     informer::{Change, Informers, Watchable},
+    recording::LineWriter,
 };
-use parking_lot::Mutex;
 
 pub(crate) use self::line::{Line, VERSION, Whole};
 
@@ -75,27 +71,15 @@ pub use replay::{Difference, Replay, ReplayError, Replayed, ReplayedPlacement};
 /// Lines are buffered. A recording that ends in the middle of a line, as after a crash, is as good
 /// as one that ends before it. The scheduler does not wait for the disk otherwise, and goes on if
 /// it is full: then the recording ends there, and [`Recorder::finish`] says so.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Recorder {
-    sink: Arc<Mutex<Sink>>,
-}
-
-struct Sink {
-    out: BufWriter<Box<dyn Write + Send>>,
-    failed: Option<io::Error>,
-}
-
-impl fmt::Debug for Recorder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Recorder")
-    }
+    lines: LineWriter,
 }
 
 impl Recorder {
     /// A recorder that writes to a file, or whatever can be written to.
     pub fn to(out: impl Write + Send + 'static) -> Self {
-        let out = BufWriter::new(Box::new(out) as Box<dyn Write + Send>);
-        Self { sink: Arc::new(Mutex::new(Sink { out, failed: None })) }
+        Self { lines: LineWriter::to(out) }
     }
 
     /// Writes out what is buffered. The recording may go on.
@@ -103,24 +87,11 @@ impl Recorder {
     /// # Errors
     /// The first error of the file; nothing was recorded after it.
     pub fn finish(&self) -> io::Result<()> {
-        let mut sink = self.sink.lock();
-        match sink.failed.take() {
-            Some(error) => Err(error),
-            None => sink.out.flush(),
-        }
+        self.lines.finish()
     }
 
     pub(crate) fn write(&self, line: &Line) {
-        let mut sink = self.sink.lock();
-        if sink.failed.is_some() {
-            return;
-        }
-        let Sink { out, failed } = &mut *sink;
-        let written = serde_json::to_writer(&mut *out, line).map_err(io::Error::from);
-        if let Err(error) = written.and_then(|()| out.write_all(b"\n")) {
-            tracing::warn!(%error, "the recording ends here");
-            *failed = Some(error);
-        }
+        self.lines.write(line);
     }
 
     /// Follows what plugins look up. Nodes and pods are written down where they take effect.

@@ -45,30 +45,60 @@
 //! What containers do, when they become ready, with which code they end and after how long, is said
 //! by their pods' annotations: see [`AnnotationScript`](orch_node::runtime::simulated).
 //!
+//! What goes wrong on the way between a component and the cluster is told to its [`Faults`]: calls
+//! that fail, answers that are lost, watches that stand still.
+//!
+//! # One seed, one history
+//!
+//! On a paused clock everything of the cluster's own happens in an order that the seed decides. So
+//! does what a controller of `kube::runtime` does, if it has the cluster's
+//! [`ordered_client`](TestCluster::ordered_client), or that of its [`Faults`], and as many reconciliations at a time as it likes
+//! (its default). The jitter of `kube::runtime`'s back-offs comes from the seed, too: from the
+//! thread's generator of the crate `fastrand`, which is seeded as a cluster starts.
+//!
+//! What a test must leave out for that, because nothing can lead it from outside:
+//!
+//! - `kube::runtime::events::Recorder` names events by the machine's clock and writes it into them.
+//! - `controller::Config::concurrency`, where more wait than are let through: whose turn it is comes
+//!   out of a hash map. So do the orders of a reflector's `Store::state` and of any `HashMap`.
+//! - `tokio::select!` without `biased`, and tasks on more than one thread.
+//! - Clusters on one thread share the jitter and its turns: they are one history together.
+//!
+//! [`written`](TestCluster::written) has the history for whoever wants to compare.
+//!
 //! When an expectation is not met in time the test panics with what was seen instead, and a cluster
 //! that is dropped by a panic prints its [`timeline`](TestCluster::timeline).
 
 pub mod conditions;
 mod difference;
 mod expectation;
+mod faults;
 mod history;
+mod node;
+mod order;
 mod setup;
 mod timeline;
+pub mod traffic;
 
 use std::{fmt, ops::Deref, sync::Arc, time::Duration};
 
 use kube::{Api, Resource};
-use orch_node::runtime::simulated::SimulatedRuntime;
-use orch_store::{MemoryStore, Revision, StoreError};
+use orch_store::{Event, MemoryStore, Revision, StoreError};
 use serde::de::DeserializeOwned;
 
 pub use difference::{ClusterDiff, Difference};
 pub use expectation::{Expectation, ExpectationOfAll};
+pub use faults::{Faults, Planned};
+pub use node::TestNode;
+pub use orch_core::testing::{Fault, FaultRates, Verb};
+pub use order::{Order, OrderLayer, in_order};
 pub use setup::{Setup, cluster};
 pub use timeline::Timeline;
 
 pub(crate) use difference::only_beats;
 pub(crate) use timeline::told;
+
+pub use crate::sim::link::{Calls, Held};
 
 use crate::{Cluster, sim::View};
 use history::History;
@@ -83,7 +113,7 @@ pub struct TestCluster {
     cluster: Cluster,
     store: Arc<MemoryStore>,
     history: History,
-    runtimes: Vec<SimulatedRuntime>,
+    nodes: Vec<TestNode>,
     setup: Setup,
 }
 
@@ -126,6 +156,23 @@ impl TestCluster {
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + fmt::Debug,
     {
         ExpectationOfAll::new(self, api.clone())
+    }
+
+    /// A connection to this cluster that fails as it is told to, for a component under test. Each
+    /// call makes another one.
+    pub fn faults(&self) -> Faults {
+        Faults::between(self.client(), !self.seed())
+    }
+
+    /// A node, so that something befalls it.
+    ///
+    /// # Panics
+    /// If there is no such node. They are named `node-1` and so on ([`Setup::nodes`]).
+    pub fn node(&self, name: &str) -> TestNode {
+        let number = name.strip_prefix("node-").and_then(|number| number.parse::<usize>().ok());
+        let node = number.and_then(|number| self.nodes.get(number.checked_sub(1)?));
+        node.unwrap_or_else(|| panic!("there is no node {name:?}, but {}", self.nodes.len()))
+            .clone()
     }
 
     /// Lets time pass: whatever is due until then happens, in its order. On a runtime whose clock is
@@ -182,6 +229,22 @@ impl TestCluster {
     /// [`StoreError::Compacted`] if its beginning has been forgotten.
     pub async fn timeline(&self) -> Result<Timeline, StoreError> {
         self.history.timeline().await
+    }
+
+    /// Everything that was ever written, revision by revision, with its key and its stored bytes:
+    /// what two runs from one seed have in common, to the last byte.
+    ///
+    /// # Errors
+    /// [`StoreError::Compacted`] if its beginning has been forgotten.
+    pub async fn written(&self) -> Result<Vec<Event>, StoreError> {
+        self.history.events("/").await
+    }
+
+    /// A client whose requests arrive in an order that depends on nothing but themselves, each
+    /// after a millisecond: see [`OrderLayer`]. Give it to whatever does several things at a time
+    /// and is to do them alike in every run, as a `kube::runtime::Controller` does.
+    pub fn ordered_client(&self) -> kube::Client {
+        in_order(&self.cluster.client())
     }
 
     /// A second cluster that begins as this one is now, with everything that is stored and all

@@ -10,28 +10,42 @@ use orch_core::client::PatchKind;
 use super::{
     options::Query,
     resources::CONNECTIONS,
-    route::{Found, Route},
+    route::{self, Found, Route},
 };
 
 /// What a request is about.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct RequestInfo {
+#[non_exhaustive]
+pub struct RequestInfo {
     /// `get`, `list`, `watch` and so on; the method in lower case for a path that is no resource.
-    pub(crate) verb: Cow<'static, str>,
-    pub(crate) is_resource: bool,
-    pub(crate) group: String,
-    pub(crate) version: String,
-    pub(crate) resource: String,
-    pub(crate) subresource: String,
-    /// A namespace itself lies in itself.
-    pub(crate) namespace: String,
-    pub(crate) name: String,
-    pub(crate) path: String,
+    pub verb: Cow<'static, str>,
+    /// Whether the path is one of a resource. If not, what follows is empty but for the path.
+    pub is_resource: bool,
+    /// The API group; empty for the core group.
+    pub group: String,
+    /// The version of the group.
+    pub version: String,
+    /// The plural name of the resource.
+    pub resource: String,
+    /// The subresource; empty if it is none.
+    pub subresource: String,
+    /// The namespace; empty if it is about none, or about all. A namespace itself lies in itself.
+    pub namespace: String,
+    /// The object's name; empty for collections, unless a field selector names a single object.
+    pub name: String,
+    /// The path.
+    pub path: String,
     pub(crate) dry_run: bool,
     pub(crate) applies: bool,
 }
 
 impl RequestInfo {
+    /// Reads from a request what it is about. A path that cannot be taken apart is none of a
+    /// resource.
+    pub fn read(parts: &Parts) -> Self {
+        Self::of(parts, route::of(parts.uri.path()).ok().as_ref())
+    }
+
     pub(super) fn of(parts: &Parts, route: Option<&Route>) -> Self {
         let path = parts.uri.path().to_owned();
         let Some(Route::Resource(found)) = route else {

@@ -2,11 +2,11 @@
 
 mod discovery;
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{io, sync::Arc};
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
-use futures::{StreamExt, stream};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, future};
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::{
     Client, ClientError, DeleteOptions, FieldValidation, ListOptions, ObjectList, PatchKind, Read,
-    ReadReply, WatchEvent, WatchOptions, WatchStream, Write, WriteOptions, WriteReply,
+    ReadReply, WatchEvent, WatchOptions, WatchStream, Write, WriteOptions, WriteReply, lines,
 };
 use crate::{
     object::{DecodeError, Object},
@@ -24,8 +24,6 @@ use crate::{
     status::{ApiError, Reason},
 };
 
-/// A watch event longer than this is taken for a broken stream: etcd takes no object over 1.5 MiB.
-const EVENT_BYTES_MAX: usize = 64 << 20;
 /// Server-side apply needs a manager; this one is used when the caller names none.
 const FIELD_MANAGER: &str = "orch";
 
@@ -116,6 +114,12 @@ impl Query {
 
 fn transport(error: kube::Error) -> ClientError {
     ClientError::Transport(Box::new(error))
+}
+
+impl From<io::Error> for ClientError {
+    fn from(error: io::Error) -> Self {
+        Self::Transport(Box::new(error))
+    }
 }
 
 /// The path of a target. What could lead elsewhere does not become part of a URL.
@@ -323,55 +327,17 @@ fn decode_event(line: &[u8]) -> Result<Option<WatchEvent>, ClientError> {
     }))
 }
 
-struct Lines<S> {
-    chunks: S,
-    rest: BytesMut,
-    ready: VecDeque<Result<WatchEvent, ClientError>>,
-    ended: bool,
-}
-
 fn events(body: Body) -> WatchStream {
-    let chunks = Box::pin(body.into_data_stream());
-    let lines = Lines { chunks, rest: BytesMut::new(), ready: VecDeque::new(), ended: false };
-    stream::unfold(lines, |mut lines| async move {
-        loop {
-            if let Some(event) = lines.ready.pop_front() {
-                if event.is_err() {
-                    lines.ended = true;
-                    lines.ready.clear();
-                }
-                return Some((event, lines));
-            }
-            if lines.ended {
-                return None;
-            }
-            match lines.chunks.next().await {
-                None => lines.ended = true,
-                Some(Ok(chunk)) => lines.take(&chunk),
-                Some(Err(error)) => lines.ready.push_back(Err(transport(error))),
-            }
-        }
-    })
-    .boxed()
-}
-
-impl<S> Lines<S> {
-    fn take(&mut self, chunk: &[u8]) {
-        let mut chunk = chunk;
-        while let Some(end) = chunk.iter().position(|byte| *byte == b'\n') {
-            self.rest.extend_from_slice(&chunk[..end]);
-            chunk = &chunk[end + 1..];
-            let line = self.rest.split();
-            if !line.iter().all(u8::is_ascii_whitespace) {
-                self.ready.extend(decode_event(&line).transpose());
-            }
-        }
-        self.rest.extend_from_slice(chunk);
-        if self.rest.len() > EVENT_BYTES_MAX {
-            let error = std::io::Error::other("a watch event without an end");
-            self.ready.push_back(Err(ClientError::Transport(Box::new(error))));
-        }
-    }
+    let chunks = body.into_data_stream().map_err(transport);
+    lines(Box::pin(chunks))
+        .filter_map(async |line| line.and_then(|line| decode_event(&line)).transpose())
+        .scan(false, |failed, event| {
+            // An error is the last item, whatever the server still sends.
+            let item = (!*failed).then_some(event);
+            *failed = item.as_ref().is_some_and(Result::is_err);
+            future::ready(item)
+        })
+        .boxed()
 }
 
 #[cfg(test)]

@@ -32,7 +32,8 @@ pub fn json_patch(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
     if operations.iter().any(|operation| operation.path().tokens().count() > DEPTH_MAX) {
         return Err(PatchError::TooDeep(DEPTH_MAX));
     }
-    if !operations.iter().any(|operation| source(operation).is_some()) {
+    let alone = |one: &json_patch::PatchOperation| source(one).is_some() || tests_for_null(one);
+    if !operations.iter().any(alone) {
         return json_patch::patch(target, &operations).map_err(|error| {
             match operations.get(error.operation) {
                 Some(failed) => fits(error, failed),
@@ -56,6 +57,9 @@ pub fn json_patch(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
                 return Err(PatchError::TooMuchCopied { max: COPIED_BYTES_MAX, bytes: copied });
             }
         }
+        if tests_for_null(operation) && is_absent(&result, operation.path().as_str()) {
+            continue;
+        }
         json_patch::patch(&mut result, std::slice::from_ref(operation))
             .map_err(|error| fits(error, operation))?;
     }
@@ -70,6 +74,20 @@ fn source(operation: &json_patch::PatchOperation) -> Option<&str> {
         json_patch::PatchOperation::Move(moved) => Some(moved.from.as_str()),
         _ => None,
     }
+}
+
+/// To the library that upstream uses, an absent field is null: clients test so that a field is not
+/// there before they add it. The RFC would have such a test fail.
+///
+/// Source: `Patch.test` of `gopkg.in/evanphx/json-patch.v4`.
+fn tests_for_null(operation: &json_patch::PatchOperation) -> bool {
+    matches!(operation, json_patch::PatchOperation::Test(test) if test.value.is_null())
+}
+
+/// Whether there is an object at the path's parent, and nothing at the path.
+fn is_absent(value: &Value, path: &str) -> bool {
+    let Some((parent, _)) = path.rsplit_once('/') else { return false };
+    value.pointer(path).is_none() && value.pointer(parent).is_some_and(Value::is_object)
 }
 
 /// What failed, in the words of the library that upstream uses.
@@ -201,6 +219,21 @@ mod tests {
             json_patch(&mut value, &missing).unwrap_err().to_string(),
             "replace operation does not apply: doc is missing key: /x: missing value"
         );
+    }
+
+    #[test]
+    fn what_is_absent_is_null_to_a_test() {
+        let test = |path: &str| json!({"op": "test", "path": path, "value": null});
+        let mut value = json!({"metadata": {"name": "a"}});
+        let add = json!({"op": "add", "path": "/metadata/finalizers", "value": ["b"]});
+        let patch = json!([test("/metadata/finalizers"), add]);
+        json_patch(&mut value, &patch).unwrap();
+        assert_eq!(value, json!({"metadata": {"name": "a", "finalizers": ["b"]}}));
+        for there in ["/metadata/finalizers", "/metadata/finalizers/1", "/spec/replicas"] {
+            let error = json_patch(&mut value, &json!([test(there)])).unwrap_err();
+            assert_eq!(error.to_string(), format!("testing value {there} failed: test failed"));
+        }
+        json_patch(&mut value, &json!([test("/spec")])).unwrap();
     }
 
     #[test]

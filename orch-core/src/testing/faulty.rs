@@ -11,6 +11,7 @@ use std::{
 use async_trait::async_trait;
 use futures::{StreamExt, stream};
 
+use super::{Call, Verb};
 use crate::{
     client::{Client, ClientError, Read, ReadReply, WatchOptions, WatchStream, Write, WriteReply},
     environment::Environment,
@@ -19,20 +20,6 @@ use crate::{
     status::{ApiError, Reason},
 };
 
-/// What is about to happen, for a rule to decide on.
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub enum Call<'a> {
-    /// A read.
-    Read(&'a Read),
-    /// A write.
-    Write(&'a Write),
-    /// The opening of a watch.
-    Watch(&'a Target),
-    /// The delivery of one event of an open watch.
-    WatchEvent(&'a Target),
-}
-
 /// What goes wrong. On an event of a watch, [`Fault::Expired`] ends the stream with that error, and
 /// every other fault ends it as a dropped connection does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,12 +27,16 @@ pub enum Call<'a> {
 pub enum Fault {
     /// 409: another writer was faster. The write does not take place.
     Conflict,
-    /// 429.
+    /// 429, with the advice to come back in a second.
     TooManyRequests,
     /// 500.
     InternalError,
     /// 503.
     Unavailable,
+    /// 504: the server did not get to it in time, and has not carried it out.
+    TimeoutBefore,
+    /// 504: the server did not answer in time, and has carried it out.
+    TimeoutAfter,
     /// The connection breaks before the request arrives.
     TransportBefore,
     /// The connection breaks after the request was carried out.
@@ -55,19 +46,42 @@ pub enum Fault {
 }
 
 impl Fault {
-    fn error(self) -> ClientError {
-        match self {
-            Self::Conflict => ApiError::new(Reason::Conflict, "injected conflict").into(),
-            Self::TooManyRequests => ApiError::too_many_requests("injected overload", 1).into(),
-            Self::InternalError => ApiError::internal("injected").into(),
-            Self::Unavailable => {
-                ApiError::new(Reason::ServiceUnavailable, "injected outage").into()
-            }
-            Self::Expired => ApiError::expired("injected compaction").into(),
-            Self::TransportBefore | Self::TransportAfter => {
-                ClientError::Transport("injected: connection reset".into())
-            }
+    /// Whether the server carries the call out all the same.
+    pub fn is_carried_out(self) -> bool {
+        matches!(self, Self::TimeoutAfter | Self::TransportAfter)
+    }
+
+    /// What the server answers; `None` if there is no answer.
+    pub fn answer(self, call: &Call<'_>) -> Option<ApiError> {
+        Some(match self {
+            Self::Conflict => ApiError::stale(&call.group, &call.resource, &call.name),
+            Self::TooManyRequests => ApiError::too_many_requests("injected overload", 1),
+            Self::InternalError => ApiError::internal("injected"),
+            Self::Unavailable => ApiError::new(Reason::ServiceUnavailable, "injected outage"),
+            Self::TimeoutBefore | Self::TimeoutAfter => ApiError::new(
+                Reason::Timeout,
+                "Timeout: request did not complete within requested timeout (injected)",
+            ),
+            Self::Expired => ApiError::expired("injected compaction"),
+            Self::TransportBefore | Self::TransportAfter => return None,
+        })
+    }
+
+    /// What the caller is told.
+    pub fn error(self, call: &Call<'_>) -> ClientError {
+        let broken = || ClientError::Transport("injected: connection reset".into());
+        self.answer(call).map_or_else(broken, ClientError::Api)
+    }
+
+    /// Lets a call go through, unless something is wrong with it: then its caller is told what
+    /// comes with the fault.
+    pub async fn through<T>(fault: Option<(Self, T)>, call: impl Future<Output = T>) -> T {
+        let Some((fault, told)) = fault else { return call.await };
+        if fault.is_carried_out() {
+            // The caller cannot know how this went, which is the point.
+            let _outcome_is_lost = call.await;
         }
+        told
     }
 }
 
@@ -80,6 +94,8 @@ pub struct FaultRates {
     pub server_error_permille: u32,
     /// Broken connections, of all calls; half of them after the request was carried out.
     pub transport_permille: u32,
+    /// Calls that the server does not answer in time, of all calls; half of them were carried out.
+    pub timeout_permille: u32,
     /// Dropped watches, of delivered events.
     pub watch_drop_permille: u32,
     /// Expired watches, of openings and of delivered events.
@@ -90,19 +106,21 @@ impl FaultRates {
     /// What goes wrong with this call, by chance.
     pub fn draw(&self, call: &Call<'_>, random: &dyn Random) -> Option<Fault> {
         let hit = |permille: u32| permille > 0 && random.below(1000) < u64::from(permille);
-        let event = matches!(call, Call::WatchEvent(_));
-        if matches!(call, Call::Write(_)) && hit(self.conflict_permille) {
+        if call.verb.writes() && hit(self.conflict_permille) {
             return Some(Fault::Conflict);
         }
-        if matches!(call, Call::Watch(_) | Call::WatchEvent(_)) && hit(self.expired_permille) {
+        if call.verb == Verb::Watch && hit(self.expired_permille) {
             return Some(Fault::Expired);
         }
-        if event {
+        if call.is_event {
             return hit(self.watch_drop_permille).then_some(Fault::TransportBefore);
         }
         if hit(self.server_error_permille) {
             let errors = [Fault::TooManyRequests, Fault::InternalError, Fault::Unavailable];
             return Some(errors[random.below(3) as usize]);
+        }
+        if hit(self.timeout_permille) {
+            return Some([Fault::TimeoutBefore, Fault::TimeoutAfter][random.below(2) as usize]);
         }
         let broken = [Fault::TransportBefore, Fault::TransportAfter];
         hit(self.transport_permille).then(|| broken[random.below(2) as usize])
@@ -115,10 +133,10 @@ type Rule = dyn Fn(&Call<'_>) -> Option<Fault> + Send + Sync;
 ///
 /// ```
 /// # use std::sync::Arc;
-/// use orch_core::{Environment, client::Write, testing::{Call, Fault, FaultyClient, MemoryClient}};
+/// use orch_core::{Environment, testing::{Fault, FaultyClient, MemoryClient, Verb}};
 /// let cluster = Arc::new(MemoryClient::new(Environment::system()));
 /// let no_deletes = FaultyClient::by_rule(cluster, |call| {
-///     matches!(call, Call::Write(Write::Delete(..))).then_some(Fault::Unavailable)
+///     (call.verb == Verb::Delete).then_some(Fault::Unavailable)
 /// });
 /// assert_eq!(no_deletes.injected(), 0);
 /// ```
@@ -164,22 +182,17 @@ impl FaultyClient {
 #[async_trait]
 impl Client for FaultyClient {
     async fn read(&self, read: Read) -> Result<ReadReply, ClientError> {
-        match self.fault(&Call::Read(&read)) {
-            Some(fault) => Err(fault.error()),
+        let call = Call::read(&read);
+        match self.fault(&call) {
+            Some(fault) => Err(fault.error(&call)),
             None => self.inner.read(read).await,
         }
     }
 
     async fn write(&self, write: Write) -> Result<WriteReply, ClientError> {
-        match self.fault(&Call::Write(&write)) {
-            None => self.inner.write(write).await,
-            Some(Fault::TransportAfter) => {
-                // The caller cannot know how this went, which is the point.
-                let _outcome_is_lost = self.inner.write(write).await;
-                Err(Fault::TransportAfter.error())
-            }
-            Some(fault) => Err(fault.error()),
-        }
+        let call = Call::write(&write);
+        let fault = self.fault(&call).map(|fault| (fault, Err(fault.error(&call))));
+        Fault::through(fault, self.inner.write(write)).await
     }
 
     async fn watch(
@@ -187,18 +200,20 @@ impl Client for FaultyClient {
         target: Target,
         options: WatchOptions,
     ) -> Result<WatchStream, ClientError> {
-        if let Some(fault) = self.fault(&Call::Watch(&target)) {
-            return Err(fault.error());
+        let call = Call::watch(&target);
+        if let Some(fault) = self.fault(&call) {
+            return Err(fault.error(&call));
         }
-        let inner = self.inner.watch(target.clone(), options).await?;
-        let state = Some((inner, self.clone(), target));
+        let call = call.event().into_owned();
+        let inner = self.inner.watch(target, options).await?;
+        let state = Some((inner, self.clone(), call));
         Ok(stream::unfold(state, |state| async move {
-            let (mut inner, faulty, target) = state?;
+            let (mut inner, faulty, call) = state?;
             let item = inner.next().await?;
-            match faulty.fault(&Call::WatchEvent(&target)) {
-                None => Some((item, Some((inner, faulty, target)))),
-                Some(Fault::Expired) => Some((Err(Fault::Expired.error()), None)),
-                Some(_) => Some((Err(Fault::TransportBefore.error()), None)),
+            match faulty.fault(&call) {
+                None => Some((item, Some((inner, faulty, call)))),
+                Some(Fault::Expired) => Some((Err(Fault::Expired.error(&call)), None)),
+                Some(_) => Some((Err(Fault::TransportBefore.error(&call)), None)),
             }
         })
         .boxed())

@@ -8,7 +8,12 @@ use std::{
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use orch_core::{Environment, Key, informer::Informers, random::SeededRandom};
+use orch_core::{
+    Environment, Key,
+    informer::Informers,
+    random::SeededRandom,
+    recording::{LineError, LineReader},
+};
 
 use super::{Line, VERSION, feed::Feed};
 use crate::{
@@ -55,6 +60,16 @@ pub enum ReplayError {
         /// Those that were given.
         given: BTreeMap<String, Vec<String>>,
     },
+}
+
+impl From<LineError> for ReplayError {
+    fn from(error: LineError) -> Self {
+        match error {
+            LineError::Io(error) => Self::Io(error),
+            LineError::Line { line, message } => Self::Line { line, message },
+            other => Self::Object(other.to_string()),
+        }
+    }
 }
 
 /// A pod that was placed.
@@ -167,28 +182,17 @@ impl World {
         }
     }
 
-    async fn read(&mut self, mut recording: impl BufRead) -> Result<(), ReplayError> {
-        let (mut bytes, mut number) = (Vec::new(), 0);
-        loop {
-            bytes.clear();
-            recording.read_until(b'\n', &mut bytes)?;
-            if bytes.pop() != Some(b'\n') {
-                // Nothing is left, or the beginning of a line.
-                return if number == 0 { Err(ReplayError::Version) } else { Ok(()) };
-            }
-            number += 1;
-            let line = serde_json::from_slice(&bytes);
-            match line {
-                Ok(Line::Recording { version, profiles }) if number == 1 => {
-                    self.check(version, profiles)?;
-                }
-                _ if number == 1 => return Err(ReplayError::Version),
-                Ok(line) => self.apply(line).await?,
-                Err(error) => {
-                    return Err(ReplayError::Line { line: number, message: error.to_string() });
-                }
-            }
+    async fn read(&mut self, recording: impl BufRead) -> Result<(), ReplayError> {
+        let mut lines = LineReader::new(recording);
+        match lines.next_line() {
+            Ok(Some(Line::Recording { version, profiles })) => self.check(version, profiles)?,
+            Err(LineError::Io(error)) => return Err(error.into()),
+            _ => return Err(ReplayError::Version),
         }
+        while let Some(line) = lines.next_line()? {
+            self.apply(line).await?;
+        }
+        Ok(())
     }
 
     fn check(

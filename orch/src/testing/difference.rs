@@ -45,9 +45,13 @@ fn shown(value: &Value) -> String {
 /// The fields in which two objects differ, in the order of their paths. What only says that there
 /// was a write (`resourceVersion`, `managedFields`) is left out.
 pub(super) fn differences(old: &Object, new: &Object) -> Vec<Difference> {
-    let (old, new) = (bare(old), bare(new));
+    differences_of(&bare(old), &bare(new))
+}
+
+/// The fields in which two documents differ.
+pub(super) fn differences_of(old: &Value, new: &Value) -> Vec<Difference> {
     let mut found = Vec::new();
-    compare("", Some(&old), Some(&new), &mut found);
+    compare("", Some(old), Some(new), &mut found);
     found
 }
 

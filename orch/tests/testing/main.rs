@@ -1,5 +1,10 @@
 //! `orch::testing`, as the author of an operator uses it.
 
 mod expectations;
+mod faults;
+mod histories;
 mod looking_back;
+mod nodes;
+mod notes;
 mod objects;
+mod traffic;

@@ -27,6 +27,21 @@ fn template(annotations: &Value) -> Value {
     })
 }
 
+/// A Deployment, or another workload of the same shape.
+pub(crate) fn workload(name: &str, replicas: usize) -> Value {
+    json!({
+        "metadata": {"name": name},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": name}},
+            "template": {
+                "metadata": {"labels": {"app": name}},
+                "spec": {"containers": [{"name": "app", "image": "registry.example/app:v1"}]},
+            },
+        },
+    })
+}
+
 pub(crate) async fn deployment(cluster: &TestCluster, replicas: i32) -> Api<Deployment> {
     let spec = json!({
         "replicas": replicas,
