@@ -1,6 +1,8 @@
 //! Deployments: replica sets over time, one per version of the template.
 //!
 //! Source: `k8s.io/kubernetes/pkg/controller/deployment`.
+//! Differs: it waits until its copy shows the sizes that it wrote itself. By an older copy upstream's
+//! may start more pods than the surge allows.
 
 mod hash;
 mod replica_sets;
@@ -29,6 +31,7 @@ use serde_json::json;
 use crate::{
     Action, Controller, Reconciler,
     context::{Context, EventType},
+    own_writes::OwnWrites,
     ownership::{self, Claim},
     pods,
     reconciler::Reconciled,
@@ -52,7 +55,12 @@ pub fn deployment(informers: &Informers) -> Controller {
         .owns::<Deployment, ReplicaSet>()
         .watches::<ReplicaSet>(move |change| adopters_of(&adopters, change))
         .watches::<Pod>(move |change| recreated_by(&recreated, &sets, change))
-        .build(DeploymentReconciler { context, deployments, replica_sets })
+        .build(DeploymentReconciler {
+            context,
+            deployments,
+            replica_sets,
+            own: OwnWrites::default(),
+        })
 }
 
 /// The deployments that may adopt a replica set which nobody controls.
@@ -109,12 +117,19 @@ struct DeploymentReconciler {
     context: Context,
     deployments: Informer<Deployment>,
     replica_sets: Informer<ReplicaSet>,
+    own: OwnWrites,
 }
 
 #[async_trait]
 impl Reconciler for DeploymentReconciler {
     async fn reconcile(&self, key: Key) -> Reconciled {
-        let Some(deployment) = self.deployments.get(&key) else { return Ok(Action::Done) };
+        let Some(deployment) = self.deployments.get(&key) else {
+            self.own.forget(&key);
+            return Ok(Action::Done);
+        };
+        if let Some(wait) = self.own.unseen(&deployment.metadata, &self.replica_sets) {
+            return Ok(Action::RequeueAfter(wait));
+        }
         let Some(spec) = &deployment.spec else { return Ok(Action::Done) };
         if pods::is_empty_selector(&spec.selector) {
             let message =
@@ -134,6 +149,7 @@ impl Reconciler for DeploymentReconciler {
         let sets = sets.into_iter().map(Arc::unwrap_or_clone).collect();
         let mut rollout = Rollout {
             context: &self.context,
+            own: &self.own,
             stored: deployment.status.clone().unwrap_or_default(),
             deployment: Arc::unwrap_or_clone(deployment),
             sets,
@@ -146,6 +162,7 @@ impl Reconciler for DeploymentReconciler {
 /// One look at one deployment, and what is done about it.
 struct Rollout<'a> {
     context: &'a Context,
+    own: &'a OwnWrites,
     /// The status as the cluster has it, to write it only when it changes.
     stored: DeploymentStatus,
     /// The deployment, its status as it is to become.

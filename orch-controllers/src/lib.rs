@@ -50,6 +50,7 @@ mod context;
 mod dependents;
 mod follower;
 mod history;
+mod own_writes;
 mod pods;
 
 pub use controller::{Controller, ControllerBuilder};

@@ -19,7 +19,7 @@ use k8s_openapi::{
 use orch_core::{
     ClientError, Key,
     informer::{Change, Informer, Informers},
-    quota::{self, Amounts, parsed},
+    quota::{self, Amounts, Usage, parsed},
 };
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -124,6 +124,15 @@ async fn resync(
     }
 }
 
+/// What is counted.
+#[derive(Clone, Copy, Debug)]
+enum Counting {
+    /// What was seen: what admission has charged for may not be among it yet.
+    Local,
+    /// What the cluster has. Before something is given back, so that it is not given away twice.
+    Latest,
+}
+
 struct QuotaReconciler {
     context: Context,
     quotas: Informer<ResourceQuota>,
@@ -142,16 +151,23 @@ impl Reconciler for QuotaReconciler {
         let hard = parsed(spec.hard.as_ref());
         let status = quota.status.clone().unwrap_or_default();
         let before = parsed(status.used.as_ref());
-        let mut used = before.clone();
-        used.extend(self.count(&key.namespace, spec, &hard).await?);
-        used.retain(|name, _| hard.contains_key(name));
+        let total = |counted: Amounts| {
+            let mut used = before.clone();
+            used.extend(counted);
+            used.retain(|name, _| hard.contains_key(name));
+            used
+        };
+        let mut used = total(self.count(&key.namespace, spec, &hard, Counting::Local).await?);
         let known = status.hard.is_some() && status.used.is_some();
         if known && used == before && hard == parsed(status.hard.as_ref()) {
             return Ok(Action::Done);
         }
         let lowers = before.iter().any(|(name, amount)| used.get(name).is_none_or(|u| u < amount));
-        if let Some(wait) = self.restless(&key).filter(|_| lowers) {
-            return Ok(Action::RequeueAfter(wait));
+        if lowers {
+            if let Some(wait) = self.restless(&key) {
+                return Ok(Action::RequeueAfter(wait));
+            }
+            used = total(self.count(&key.namespace, spec, &hard, Counting::Latest).await?);
         }
         self.write(&key, &quota, used).await?;
         Ok(Action::Done)
@@ -171,6 +187,7 @@ impl QuotaReconciler {
         namespace: &str,
         spec: &ResourceQuotaSpec,
         hard: &Amounts,
+        counting: Counting,
     ) -> Result<Amounts, ClientError> {
         let mut used = Amounts::new();
         let mut kinds: Vec<Counted> = hard.keys().filter_map(|name| Counted::by(name)).collect();
@@ -183,7 +200,7 @@ impl QuotaReconciler {
             }
             let names = hard.keys().filter(|name| Counted::by(name).as_ref() == Some(&kind));
             used.extend(names.map(|name| (name.clone(), orch_core::quantity::Amount::ZERO)));
-            self.ledger.each(&kind, namespace, |usage| {
+            let take = |usage: &Usage| {
                 if usage.is_in_scope(spec) {
                     for (name, amount) in usage.amounts(now) {
                         if let Some(sum) = used.get_mut(name) {
@@ -191,7 +208,11 @@ impl QuotaReconciler {
                         }
                     }
                 }
-            });
+            };
+            match counting {
+                Counting::Local => self.ledger.each(&kind, namespace, take),
+                Counting::Latest => self.ledger.each_now(&kind, namespace, take).await?,
+            }
         }
         Ok(used)
     }

@@ -173,6 +173,7 @@ impl Rollout<'_> {
         let name = set.metadata.name.clone().unwrap_or_default();
         let created = match resources.create(&set).await {
             Ok(created) => {
+                self.own.created(&self.deployment.metadata, &*created);
                 let size = size(&created);
                 if size > 0 {
                     let message = format!("Scaled up replica set {name} from 0 to {size}");
@@ -320,7 +321,9 @@ impl Rollout<'_> {
 
     async fn update_set(&self, set: &ReplicaSet) -> Result<ReplicaSet, ClientError> {
         let resources = self.context.resources::<ReplicaSet>(&self.key().namespace);
-        Ok(resources.update(set).await?.as_ref().clone())
+        let written = resources.update(set).await?;
+        self.own.changed(&self.deployment.metadata, &*written);
+        Ok(written.as_ref().clone())
     }
 
     pub(super) fn event(&self, kind: EventType, reason: &str, message: String) {

@@ -2,7 +2,12 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use orch_core::{ClientError, Key, Object, ResourceType, Scope, awaited::Awaited, quota::Usage};
+use orch_core::{
+    ClientError, Key, Object, ResourceType, Scope, Target,
+    awaited::Awaited,
+    client::{ListOptions, Read, ReadReply},
+    quota::Usage,
+};
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 
@@ -109,6 +114,25 @@ impl Ledger {
         let Some(usages) = usages else { return };
         let usages = usages.lock();
         usages.get(namespace).into_iter().flat_map(BTreeMap::values).for_each(take);
+    }
+
+    /// As [`Ledger::each`], of the objects that the cluster has now, not of those that were seen.
+    pub(super) async fn each_now(
+        &self,
+        kind: &Counted,
+        namespace: &str,
+        take: impl FnMut(&Usage),
+    ) -> Result<(), ClientError> {
+        let resource = self.accounts.lock().get(kind).map(|account| account.resource.clone());
+        let Some(resource) = resource else { return Ok(()) };
+        let list =
+            Read::List(Target::collection(resource, Some(namespace)), ListOptions::default());
+        let ReadReply::List(list) = self.context.client().read(list).await? else {
+            return Ok(());
+        };
+        let usage = |object: &Arc<Object>| Usage::of(&kind.group, &kind.plural, &object.to_value());
+        list.items.iter().map(usage).collect::<Vec<_>>().iter().for_each(take);
+        Ok(())
     }
 
     pub(super) fn retain(&self, is_used: impl Fn(&Counted) -> bool) {

@@ -234,6 +234,17 @@ fn everything_holds_while_everything_fails() {
 }
 
 #[test]
+fn everything_holds_by_copies_that_are_behind() {
+    let behind = FaultPlan {
+        latency_max: Duration::from_millis(10),
+        lag_max: Duration::from_millis(1500),
+        ..FaultPlan::none()
+    };
+    let seeds = seeds().into_iter().take(rounds(3) as usize);
+    Exploration::of(simulation().plan(behind)).run(scenario, seeds).assert_holds();
+}
+
+#[test]
 fn everything_holds_while_nothing_fails() {
     for seed in seeds().into_iter().take(rounds(1) as usize) {
         let report = simulation().seed(seed).run(scenario);
