@@ -67,7 +67,7 @@ impl Exploration {
     /// A search with this description of a run, whose seed does not matter.
     pub fn of(simulation: Simulation) -> Self {
         Self {
-            simulation,
+            simulation: Simulation { tells: false, ..simulation },
             threads: None,
             first_only: false,
             shrunk: SHRUNK,
