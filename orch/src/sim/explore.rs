@@ -65,9 +65,10 @@ pub struct Exploration {
 
 impl Exploration {
     /// A search with this description of a run, whose seed does not matter.
-    pub fn of(simulation: Simulation) -> Self {
+    pub fn of(mut simulation: Simulation) -> Self {
+        simulation.tells = false;
         Self {
-            simulation: Simulation { tells: false, ..simulation },
+            simulation,
             threads: None,
             first_only: false,
             shrunk: SHRUNK,
