@@ -53,7 +53,6 @@ impl Framework {
     }
 
     /// The filters are asked about one node of each bucket.
-
     pub(super) fn score_kept(
         &self,
         scorers: &Scorers,

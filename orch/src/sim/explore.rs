@@ -65,7 +65,8 @@ pub struct Exploration {
 
 impl Exploration {
     /// A search with this description of a run, whose seed does not matter.
-    pub fn of(simulation: Simulation) -> Self {
+    pub fn of(mut simulation: Simulation) -> Self {
+        simulation.tells = false;
         Self {
             simulation,
             threads: None,

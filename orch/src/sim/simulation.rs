@@ -36,6 +36,8 @@ pub struct Simulation {
     draw: Arc<Draw>,
     invariants: Arc<Invariants>,
     pub(super) components: Vec<(String, Arc<UserStart>)>,
+    /// Whether the timeline of a run that holds is told.
+    pub(super) tells: bool,
 }
 
 impl fmt::Debug for Simulation {
@@ -55,6 +57,7 @@ impl Simulation {
             draw: Arc::new(|_, _| FaultPlan::none()),
             invariants: Arc::new(|_| Vec::new()),
             components: Vec::new(),
+            tells: true,
         }
     }
 
@@ -212,6 +215,6 @@ impl Simulation {
             () = world.violated() => {}
             () = course => {}
         }
-        world.report(self.seed, plan)
+        world.report(&self, plan)
     }
 }

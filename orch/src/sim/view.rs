@@ -125,6 +125,13 @@ impl View {
 
     fn put(&mut self, object: Arc<Object>) -> Option<Arc<Object>> {
         let id = id(&object);
+        if let Some(old) = self.objects.get_mut(&id)
+            && old.metadata().uid == object.metadata().uid
+            && old.metadata().owner_references == object.metadata().owner_references
+        {
+            // What it is found by stays as it is, as with most changes.
+            return Some(std::mem::replace(old, object));
+        }
         let old = self.remove(&id);
         if let Some(uid) = &object.metadata().uid {
             self.by_uid.insert(uid.clone(), id.clone());

@@ -211,7 +211,7 @@ impl World {
         self.0.violated.wait_for(|violated| violated).await;
     }
 
-    pub(super) fn report(&self, seed: u64, plan: FaultPlan) -> Report {
+    pub(super) fn report(&self, of: &Simulation, plan: FaultPlan) -> Report {
         let mut observer = self.0.observer.lock();
         for (component, process) in &self.0.processes {
             if let Some(panic) = process.panic() {
@@ -222,11 +222,13 @@ impl World {
             observer.settled();
         }
         let journal = self.0.journal.lock();
+        let violation = observer.violation().cloned();
+        let told = of.tells || violation.is_some();
         Report {
-            seed,
+            seed: of.seed,
             plan,
-            violation: observer.violation().cloned(),
-            timeline: observer.timeline().collect(),
+            violation,
+            timeline: if told { observer.timeline().collect() } else { Vec::new() },
             steps: observer.steps(),
             requests: journal.requests(),
             idle_writes: journal.idle().clone(),

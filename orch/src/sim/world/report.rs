@@ -13,7 +13,8 @@ pub struct Report {
     pub plan: FaultPlan,
     /// What did not hold, if something did not.
     pub violation: Option<Violation>,
-    /// The last steps before the violation, or of the run.
+    /// The last steps before the violation, or of the run. An exploration tells those of runs only
+    /// that fail.
     pub timeline: Vec<String>,
     /// How many revisions were looked at.
     pub steps: u64,
