@@ -34,10 +34,12 @@ use crate::{
 };
 
 mod decide;
+mod decision;
 mod diagnosis;
 mod explain;
 mod placing;
 mod profiles;
+mod scoring;
 mod search;
 mod trial;
 

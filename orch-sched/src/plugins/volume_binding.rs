@@ -1,32 +1,22 @@
 //! A pod goes where its volumes are, and unbound claims are bound where the pod goes.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    fmt,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, fmt, sync::Arc};
 
-use async_trait::async_trait;
-use k8s_openapi::{
-    api::{
-        core::v1::{PersistentVolume, PersistentVolumeClaim},
-        storage::v1::StorageClass,
-    },
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+use k8s_openapi::api::{
+    core::v1::{PersistentVolume, PersistentVolumeClaim},
+    storage::v1::StorageClass,
 };
 use orch_core::{
-    Client, ClientError, Key, Resources,
+    Client, Key,
     claim::{PodClaim, check_made_for, claims_of},
-    client::{PatchKind, WatchOptions},
     informer::{Informer, Informers},
-    quantity::Amount,
-    selector::Selector,
 };
 use parking_lot::Mutex;
-use serde_json::json;
 
-use self::capacity::{Provision, StorageCapacity};
+use self::{
+    capacity::{Provision, StorageCapacity},
+    matching::{fits_node, for_claim, for_class, for_whom, is_bound, storage, suits},
+};
 use super::VolumeBindingArguments;
 use crate::{
     cycle_state::CycleState,
@@ -36,13 +26,15 @@ use crate::{
     plugin::{
         EventsToRegister, Filter, Grouping, Plugin, PreBind, PreFilter, PreFiltered, Reserve, Reuse,
     },
-    pod_info::{NO_LABELS, PodInfo, term_matches},
+    pod_info::PodInfo,
     snapshot::Snapshot,
     verdict::Verdict,
 };
 
 mod capacity;
 mod grouping;
+mod matching;
+mod pre_bind;
 
 const UNBOUND_IMMEDIATE: &str = "pod has unbound immediate PersistentVolumeClaims";
 const NODE_CONFLICT: &str = "node(s) didn't match PersistentVolume's node affinity";
@@ -95,77 +87,6 @@ impl fmt::Debug for VolumeBinding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "VolumeBinding({} volumes promised)", self.promised.lock().len())
     }
-}
-
-fn is_bound(claim: &PersistentVolumeClaim) -> bool {
-    let volume = claim.spec.as_ref().and_then(|spec| spec.volume_name.as_deref());
-    let phase = claim.status.as_ref().and_then(|status| status.phase.as_deref());
-    let completed = claim.metadata.annotations.as_ref();
-    let completed = completed.is_some_and(|a| a.contains_key("pv.kubernetes.io/bind-completed"));
-    volume.is_some_and(|name| !name.is_empty()) && (completed || phase == Some("Bound"))
-}
-
-fn fits_node(volume: &PersistentVolume, node: &NodeInfo) -> bool {
-    let affinity = volume.spec.as_ref().and_then(|spec| spec.node_affinity.as_ref());
-    affinity.and_then(|affinity| affinity.required.as_ref()).is_none_or(|required| {
-        let terms = required.node_selector_terms.iter();
-        terms.into_iter().any(|term| term_matches(term, node.labels(), node.name()))
-    })
-}
-
-fn storage(
-    list: Option<&BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>>,
-) -> Amount {
-    let quantity = list.and_then(|list| list.get("storage"));
-    quantity.and_then(|quantity| quantity.0.parse().ok()).unwrap_or_default()
-}
-
-fn for_claim(claim: &ObjectMeta) -> String {
-    format!("claim {}", Key::of(claim))
-}
-
-fn for_class(class: Option<&str>) -> String {
-    format!("class {}", class.unwrap_or_default())
-}
-
-fn for_whom(volume: &PersistentVolume) -> String {
-    let spec = volume.spec.as_ref();
-    match spec.and_then(|spec| spec.claim_ref.as_ref()) {
-        Some(claim) => for_claim(&ObjectMeta {
-            name: claim.name.clone(),
-            namespace: claim.namespace.clone(),
-            ..ObjectMeta::default()
-        }),
-        None => for_class(spec.and_then(|spec| spec.storage_class_name.as_deref())),
-    }
-}
-
-/// Whether a volume could be bound to a claim, wherever it is.
-fn suits(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
-    let (Some(has), Some(wants)) = (&volume.spec, &claim.spec) else { return false };
-    let text = |value: &Option<String>| value.clone().unwrap_or_default();
-    let mode = |value: &Option<String>| value.clone().unwrap_or_else(|| "Filesystem".into());
-    if let Some(reference) = &has.claim_ref {
-        let same = reference.name == claim.metadata.name
-            && reference.namespace == claim.metadata.namespace
-            && (reference.uid.is_none() || reference.uid == claim.metadata.uid);
-        if !same {
-            return false;
-        }
-    }
-    let phase = volume.status.as_ref().and_then(|status| status.phase.as_deref());
-    let available = phase == Some("Available") || has.claim_ref.is_some();
-    let modes = has.access_modes.as_deref().unwrap_or_default();
-    let selector = wants.selector.as_ref().map(|s| Selector::from_label_selector(Some(s)));
-    let labels = volume.metadata.labels.as_ref().unwrap_or(&NO_LABELS);
-    available
-        && volume.metadata.deletion_timestamp.is_none()
-        && text(&has.storage_class_name) == text(&wants.storage_class_name)
-        && mode(&has.volume_mode) == mode(&wants.volume_mode)
-        && wants.access_modes.iter().flatten().all(|mode| modes.contains(mode))
-        && storage(has.capacity.as_ref())
-            >= storage(wants.resources.as_ref().and_then(|r| r.requests.as_ref()))
-        && selector.is_none_or(|s| s.is_ok_and(|s| s.matches(labels)))
 }
 
 impl VolumeBinding {
@@ -307,69 +228,6 @@ impl VolumeBinding {
         }
         if space { Ok(plan) } else { Err(NO_SPACE) }
     }
-
-    async fn bind(&self, plan: &Bindings, node: &str) -> Result<(), ClientError> {
-        let volumes: Resources<PersistentVolume> = Resources::all(self.client.clone());
-        for (volume, claim) in &plan.existing {
-            let meta = &claim.metadata;
-            let patch = json!({
-                // Guarded: a volume that was given away meanwhile is not taken over.
-                "metadata": {
-                    "resourceVersion": volume.metadata.resource_version,
-                    "annotations": {"pv.kubernetes.io/bound-by-controller": "yes"},
-                },
-                "spec": {"claimRef": {
-                    "apiVersion": "v1",
-                    "kind": "PersistentVolumeClaim",
-                    "namespace": meta.namespace,
-                    "name": meta.name,
-                    "uid": meta.uid,
-                    "resourceVersion": meta.resource_version,
-                }},
-            });
-            let name = volume.metadata.name.as_deref().unwrap_or_default();
-            volumes.patch(name, PatchKind::Merge, patch).await?;
-        }
-        for claim in &plan.provisioned {
-            let patch = json!({"metadata": {"annotations": {SELECTED_NODE: node}}});
-            let name = claim.metadata.name.as_deref().unwrap_or_default();
-            self.claims_in(claim).patch(name, PatchKind::Merge, patch).await?;
-        }
-        Ok(())
-    }
-
-    fn claims_in(&self, claim: &PersistentVolumeClaim) -> Resources<PersistentVolumeClaim> {
-        let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
-        Resources::namespaced(self.client.clone(), namespace)
-    }
-
-    /// Waits until a claim is bound, or its provisioner has given the node up.
-    async fn wait_until_bound(
-        &self,
-        claim: &PersistentVolumeClaim,
-        provisioned: bool,
-    ) -> Result<(), Fault> {
-        let claims = self.claims_in(claim);
-        let name = claim.metadata.name.as_deref().unwrap_or_default();
-        let given_up = |claim: &PersistentVolumeClaim| {
-            let annotations = claim.metadata.annotations.as_ref();
-            provisioned && !annotations.is_some_and(|a| a.contains_key(SELECTED_NODE))
-        };
-        let options = WatchOptions {
-            field_selector: Some(format!("metadata.name={name}")),
-            ..WatchOptions::default()
-        };
-        loop {
-            let stream = claims.watch(options.clone()).await?;
-            let done = move |claim: &PersistentVolumeClaim| is_bound(claim) || given_up(claim);
-            match Resources::first_match(stream, done).await? {
-                Some(claim) if is_bound(&claim) => return Ok(()),
-                Some(_) => return Err(format!("provisioning for claim {name:?} failed").into()),
-                // The server ended the watch: ask again.
-                None => tokio::time::sleep(Duration::from_secs(1)).await,
-            }
-        }
-    }
 }
 
 impl Plugin for VolumeBinding {
@@ -460,32 +318,6 @@ impl Reserve for VolumeBinding {
 
     fn unreserve(&self, _: &CycleState, pod: &PodInfo, _: &str) {
         self.promised.lock().retain(|_, owner| owner != pod.uid());
-    }
-}
-
-#[async_trait]
-impl PreBind for VolumeBinding {
-    async fn pre_bind(
-        &self,
-        state: &CycleState,
-        pod: &PodInfo,
-        node: &str,
-    ) -> Result<Verdict, Fault> {
-        let Some(plan) = state.get::<Bindings>().cloned() else { return Ok(Verdict::Skip) };
-        let work = async {
-            self.bind(&plan, node).await?;
-            for (_, claim) in &plan.existing {
-                self.wait_until_bound(claim, false).await?;
-            }
-            for claim in &plan.provisioned {
-                self.wait_until_bound(claim, true).await?;
-            }
-            Ok::<(), Fault>(())
-        };
-        let outcome = tokio::time::timeout(self.arguments.bind_timeout, work).await;
-        outcome.map_err(|_| "timed out waiting for the pod's claims to be bound")??;
-        self.promised.lock().retain(|_, owner| owner != pod.uid());
-        Ok(Verdict::Success)
     }
 }
 

@@ -13,7 +13,7 @@ use orch_core::{
     selector::Selector,
 };
 
-use super::storage;
+use super::matching::storage;
 use crate::node_info::NodeInfo;
 
 /// Looks up what drivers say about the space that they have.
