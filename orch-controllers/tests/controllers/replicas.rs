@@ -50,10 +50,10 @@ async fn settle(world: &World, replicas: i32) {
 
 /// What was carried out and reported as failed is found out about: it is not done again.
 ///
-/// What a watch never shows, because it was deleted while the watch was down, is waited for until the
-/// expectation expires after five minutes, as upstream's `ControllerExpectations` do; the set settles
-/// then. A copy that lags behind for longer than that makes a pod too many, here as there, so how many
-/// there are at most is asked of the first step alone.
+/// What a watch never shows, because it was deleted while the watch was down, is waited for until
+/// the expectation expires after five minutes, as upstream's `ControllerExpectations` do; the set
+/// settles then. A copy that lags behind for longer than that makes a pod too many, here as there,
+/// so how many there are at most is asked of the first step alone.
 #[tokio::test(start_paused = true)]
 async fn lost_answers_make_no_pod_too_many() {
     for seed in 0..u64::from(rounds(10)) {
