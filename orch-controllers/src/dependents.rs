@@ -156,9 +156,9 @@ mod tests {
         };
         expectations.expect_creations(&key, 1);
         // The owner is looked at either way, as whoever has its name may have to adopt.
-        assert_eq!(source.keys(&Change::Added(pod("another"))), [key.clone()]);
+        assert_eq!(source.keys(&Change::Added(pod("another"))), std::slice::from_ref(&key));
         assert!(!expectations.satisfied(&key));
-        assert_eq!(source.keys(&Change::Added(pod(&own))), [key.clone()]);
+        assert_eq!(source.keys(&Change::Added(pod(&own))), std::slice::from_ref(&key));
         assert!(expectations.satisfied(&key));
 
         expectations.expect_deletions(&key, ["pod".to_owned()]);

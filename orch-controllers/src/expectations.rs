@@ -41,6 +41,17 @@ impl Expected {
     fn fulfilled(&self) -> bool {
         self.creations <= 0 && self.deletions.is_empty()
     }
+
+    fn expired(&self) -> bool {
+        self.since.elapsed() >= EXPIRY
+    }
+
+    /// What is expected from now on has its own time: nothing of before is waited for any more.
+    fn renew(&mut self) {
+        if self.fulfilled() || self.expired() {
+            *self = Self::new();
+        }
+    }
 }
 
 impl Expectations {
@@ -48,9 +59,7 @@ impl Expectations {
     pub fn expect_creations(&self, owner: &Key, count: usize) {
         let mut all = self.by_owner.lock();
         let entry = all.entry(owner.clone()).or_insert_with(Expected::new);
-        if entry.fulfilled() {
-            *entry = Expected::new();
-        }
+        entry.renew();
         entry.creations += i64::try_from(count).unwrap_or(i64::MAX);
     }
 
@@ -58,9 +67,7 @@ impl Expectations {
     pub fn expect_deletions(&self, owner: &Key, uids: impl IntoIterator<Item = String>) {
         let mut all = self.by_owner.lock();
         let entry = all.entry(owner.clone()).or_insert_with(Expected::new);
-        if entry.fulfilled() {
-            *entry = Expected::new();
-        }
+        entry.renew();
         entry.deletions.extend(uids);
     }
 
@@ -81,7 +88,7 @@ impl Expectations {
     /// Whether everything that was expected for the owner has been seen, or too long ago.
     pub fn satisfied(&self, owner: &Key) -> bool {
         let all = self.by_owner.lock();
-        all.get(owner).is_none_or(|entry| entry.fulfilled() || entry.since.elapsed() >= EXPIRY)
+        all.get(owner).is_none_or(|entry| entry.fulfilled() || entry.expired())
     }
 
     /// The action, but the owner is looked at again at the latest when what is expected for it has
@@ -136,5 +143,10 @@ mod tests {
         tokio::time::advance(EXPIRY).await;
         assert!(expectations.satisfied(&owner));
         assert_eq!(expectations.or_expiry(&owner, Action::Done), Action::Done);
+        // What is expected after that is waited for as long again.
+        expectations.expect_creations(&owner, 1);
+        assert!(!expectations.satisfied(&owner));
+        expectations.creation_observed(&owner);
+        assert!(expectations.satisfied(&owner));
     }
 }

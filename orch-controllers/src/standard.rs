@@ -126,8 +126,8 @@ pub struct UnknownController(pub String);
 /// Those that `*` does not stand for: they run if they are named.
 ///
 /// Source: `ControllersDisabledByDefault` of kube-controller-manager, and the gates
-/// `StorageVersionAPI`, `StorageVersionMigrator` and `GenericWorkload`, whose kinds are served by option
-/// only.
+/// `StorageVersionAPI`, `StorageVersionMigrator` and `GenericWorkload`, whose kinds are served by
+/// option only.
 pub const OFF_BY_DEFAULT: [&str; 5] = [
     "bootstrap-signer-controller",
     "token-cleaner-controller",

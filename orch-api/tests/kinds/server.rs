@@ -49,7 +49,7 @@ fn one(resource: ResourceType, name: &str) -> Target {
 async fn taints_of_devices_say_since_when_they_are() {
     let cluster = Cluster::new().await;
     let slices = ResourceType::of::<ResourceSlice>;
-    let text = "{metadata: {name: a}, spec: {driver: d.example.com, nodeName: n, \
+    let text = "{metadata: {name: a}, spec: {driver: d.example.com, nodeName: node, \
                 pool: {name: p, resourceSliceCount: 1}, devices: [{name: x, taints: [\
                 {key: a, effect: NoExecute}, \
                 {key: b, effect: NoExecute, timeAdded: '2026-01-01T00:00:00Z'}]}]}}";

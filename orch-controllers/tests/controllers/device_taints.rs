@@ -16,7 +16,7 @@ const REASON: &str = "DeviceTaintManagerEviction";
 /// Before time begins in these worlds.
 const LONG_AGO: &str = "1970-01-01T00:00:00Z";
 
-fn slice(generation: i64, taints: Value) -> Value {
+fn slice(generation: i64, taints: &Value) -> Value {
     json!({
         "metadata": {"name": format!("slice-{generation}")},
         "spec": {"driver": "d", "nodeName": "node",
@@ -88,7 +88,7 @@ fn tolerating(seconds: Option<i64>) -> Value {
 #[tokio::test(start_paused = true)]
 async fn pods_leave_devices_that_are_tainted() {
     let world = world();
-    world.create_cluster::<ResourceSlice>(slice(1, json!([]))).await;
+    world.create_cluster::<ResourceSlice>(slice(1, &json!([]))).await;
     user(&world, "web", "gpu", json!([])).await;
     user(&world, "patient", "gpu", tolerating(None)).await;
     user(&world, "elsewhere", "spare", json!([])).await;
@@ -109,7 +109,7 @@ async fn pods_leave_devices_that_are_tainted() {
 #[tokio::test(start_paused = true)]
 async fn who_tolerates_a_taint_for_a_while_stays_as_long() {
     let world = world();
-    world.create_cluster::<ResourceSlice>(slice(1, json!([]))).await;
+    world.create_cluster::<ResourceSlice>(slice(1, &json!([]))).await;
     user(&world, "web", "gpu", tolerating(Some(300))).await;
     let now = world.create::<Pod>(json!({"metadata": {"name": "clock"},
         "spec": {"containers": [{"name": "c", "image": "i"}]}}));
@@ -134,11 +134,11 @@ async fn who_tolerates_a_taint_for_a_while_stays_as_long() {
 #[tokio::test(start_paused = true)]
 async fn of_a_pool_only_the_newest_generation_counts() {
     let world = world();
-    world.create_cluster::<ResourceSlice>(slice(2, json!([]))).await;
-    world.create_cluster::<ResourceSlice>(slice(1, broken("NoExecute", LONG_AGO))).await;
+    world.create_cluster::<ResourceSlice>(slice(2, &json!([]))).await;
+    world.create_cluster::<ResourceSlice>(slice(1, &broken("NoExecute", LONG_AGO))).await;
     user(&world, "web", "gpu", json!([])).await;
     world.pass(60).await;
     assert!(!is_going(&world, "web").await, "the tainted slice is outdated");
-    world.create_cluster::<ResourceSlice>(slice(3, broken("NoExecute", LONG_AGO))).await;
+    world.create_cluster::<ResourceSlice>(slice(3, &broken("NoExecute", LONG_AGO))).await;
     goes(&world, "web").await;
 }
