@@ -42,6 +42,9 @@
 //! # }
 //! ```
 //!
+//! `docs/testing-operators.md` in the repository tests an operator with three bugs in it, and says
+//! how to move here from mocks and from environments of binaries.
+//!
 //! What containers do, when they become ready, with which code they end and after how long, is said
 //! by their pods' annotations: see [`AnnotationScript`](orch_node::runtime::simulated).
 //!
