@@ -177,7 +177,8 @@ impl Look<'_> {
         let pods = self.by_node.values().flatten();
         let waits = pods.filter_map(|pod| pods::available_in(pod, seconds, now));
         let wait = waits.filter(|wait| !wait.is_zero()).chain(retry).min();
-        Ok(wait.map_or(Action::Done, Action::RequeueAfter))
+        let next = wait.map_or(Action::Done, Action::RequeueAfter);
+        Ok(self.expectations.or_expiry(&self.key, next))
     }
 
     fn on(&self, node: &str) -> &[Arc<Pod>] {

@@ -108,3 +108,63 @@ impl<K: Watchable> PodSource<K> {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::apps::v1::ReplicaSet;
+    use orch_core::{Client, Environment, Resources, informer::Informers, testing::MemoryClient};
+    use serde_json::json;
+
+    use super::*;
+
+    fn set(uid: &str) -> Arc<ReplicaSet> {
+        let set = json!({"metadata": {"name": "web", "namespace": "default", "uid": uid},
+            "spec": {"selector": {"matchLabels": {"app": "web"}}}});
+        Arc::new(serde_json::from_value(set).unwrap())
+    }
+
+    fn pod(owner_uid: &str) -> Arc<Pod> {
+        let pod = json!({"metadata": {"name": "web-x", "namespace": "default", "uid": "pod",
+            "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web",
+                "uid": owner_uid, "controller": true}]}});
+        Arc::new(serde_json::from_value(pod).unwrap())
+    }
+
+    #[test]
+    fn an_owner_is_over_when_it_is_gone_or_another_has_its_name() {
+        let updated = |old, new| Change::Updated { old: set(old), new: set(new) };
+        assert!(is_over(&Change::Deleted(set("a"))));
+        assert!(is_over(&updated("a", "b")));
+        assert!(!is_over(&updated("a", "a")));
+        assert!(!is_over(&Change::Added(set("a"))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_an_earlier_owner_of_the_name_made_is_not_what_this_one_waits_for() {
+        let client: Arc<dyn Client> = Arc::new(MemoryClient::new(Environment::system()));
+        let sets = Resources::<ReplicaSet>::namespaced(client.clone(), "default");
+        let mut new = (*set("a")).clone();
+        new.metadata.uid = None;
+        let own = sets.create(&new).await.unwrap().metadata.uid.clone().unwrap();
+        let owners = Informers::new(client, Environment::system()).of::<ReplicaSet>();
+        owners.synced().await;
+        let (expectations, key) = (Arc::new(Expectations::default()), Key::new("default", "web"));
+        let source = PodSource {
+            owners,
+            expectations: expectations.clone(),
+            selects: |_: &ReplicaSet, _| false,
+        };
+        expectations.expect_creations(&key, 1);
+        // The owner is looked at either way, as whoever has its name may have to adopt.
+        assert_eq!(source.keys(&Change::Added(pod("another"))), [key.clone()]);
+        assert!(!expectations.satisfied(&key));
+        assert_eq!(source.keys(&Change::Added(pod(&own))), [key.clone()]);
+        assert!(expectations.satisfied(&key));
+
+        expectations.expect_deletions(&key, ["pod".to_owned()]);
+        source.keys(&Change::Deleted(pod("another")));
+        assert!(!expectations.satisfied(&key));
+        source.keys(&Change::Deleted(pod(&own)));
+        assert!(expectations.satisfied(&key));
+    }
+}

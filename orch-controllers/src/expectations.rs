@@ -11,6 +11,8 @@ use orch_core::Key;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::Action;
+
 /// After so long a controller acts even if it has not seen what it did: a watch may have
 /// skipped an object that lived shortly.
 const EXPIRY: Duration = Duration::from_secs(300);
@@ -79,7 +81,22 @@ impl Expectations {
     /// Whether everything that was expected for the owner has been seen, or too long ago.
     pub fn satisfied(&self, owner: &Key) -> bool {
         let all = self.by_owner.lock();
-        all.get(owner).is_none_or(|entry| entry.fulfilled() || entry.since.elapsed() > EXPIRY)
+        all.get(owner).is_none_or(|entry| entry.fulfilled() || entry.since.elapsed() >= EXPIRY)
+    }
+
+    /// The action, but the owner is looked at again at the latest when what is expected for it has
+    /// expired: a watch that never shows it wakes nobody.
+    ///
+    /// `Differs:` upstream waits for the next change, or for the periodic resynchronization.
+    pub fn or_expiry(&self, owner: &Key, action: Action) -> Action {
+        let all = self.by_owner.lock();
+        let Some(entry) = all.get(owner).filter(|entry| !entry.fulfilled()) else { return action };
+        let left = EXPIRY.saturating_sub(entry.since.elapsed());
+        match action {
+            Action::RequeueAfter(earlier) if earlier <= left => action,
+            _ if left.is_zero() => action,
+            _ => Action::RequeueAfter(left),
+        }
     }
 
     /// Expects nothing for an owner any more: it is gone.
@@ -111,7 +128,13 @@ mod tests {
         expectations.expect_deletions(&owner, ["u".to_owned()]);
         expectations.deletion_observed(&owner, "other");
         assert!(!expectations.satisfied(&owner));
-        tokio::time::advance(EXPIRY + Duration::from_secs(1)).await;
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let left = Action::RequeueAfter(EXPIRY - Duration::from_secs(1));
+        assert_eq!(expectations.or_expiry(&owner, Action::Done), left);
+        let earlier = Action::RequeueAfter(Duration::from_secs(2));
+        assert_eq!(expectations.or_expiry(&owner, earlier), earlier);
+        tokio::time::advance(EXPIRY).await;
         assert!(expectations.satisfied(&owner));
+        assert_eq!(expectations.or_expiry(&owner, Action::Done), Action::Done);
     }
 }

@@ -200,7 +200,8 @@ impl Run<'_> {
         if let Some(error) = error {
             return Err(error.into());
         }
-        Ok(next.map_or(Action::Done, Action::RequeueAfter))
+        let next = next.map_or(Action::Done, Action::RequeueAfter);
+        Ok(self.expectations.or_expiry(&self.key, next))
     }
 
     fn ready(&self) -> usize {

@@ -63,20 +63,17 @@ pub fn node_lifecycle(informers: &Informers, options: NodeLifecycleOptions) -> C
     let (nodes, pods, leases) =
         (context.informer::<Node>(), context.informer::<Pod>(), context.informer::<Lease>());
     index_by_node(&pods);
+    let seen = Arc::new(Signs::default());
+    let noted = seen.clone();
     context
         .builder()
         .watches_own::<Node>()
-        .watches::<Lease>(|change| {
-            let meta = &change.object().metadata;
-            let renewed = !matches!(change, Change::Deleted(_));
-            if renewed && meta.namespace.as_deref() == Some(LEASES) {
-                vec![Key::cluster(meta.name.clone().unwrap_or_default())]
-            } else {
-                Vec::new()
-            }
+        .watches::<Lease>(move |change| match change {
+            Change::Deleted(_) => Vec::new(),
+            _ => noted.renewed(change.object()).into_iter().collect(),
         })
         .reads::<Pod>()
-        .build(NodeReconciler { context, options, nodes, pods, leases, seen: Mutex::default() })
+        .build(NodeReconciler { context, options, nodes, pods, leases, seen })
 }
 
 pub(crate) fn index_by_node(pods: &Informer<Pod>) {
@@ -92,7 +89,7 @@ struct NodeReconciler {
     nodes: Informer<Node>,
     pods: Informer<Pod>,
     leases: Informer<Lease>,
-    seen: Mutex<HashMap<String, Seen>>,
+    seen: Arc<Signs>,
 }
 
 /// The last sign of life of a node, and when it was noticed here: the clocks of nodes are not
@@ -102,6 +99,32 @@ struct Seen {
     renewed: Option<MicroTime>,
     heartbeat: Option<Time>,
     at: Instant,
+    /// Whether somebody will look at the node again before it counts as silent.
+    awaited: bool,
+}
+
+/// The signs of life of all nodes.
+#[derive(Default)]
+struct Signs(Mutex<HashMap<String, Seen>>);
+
+impl Signs {
+    /// Notes a renewed lease, which is all that it leads to as long as its node is looked at again
+    /// anyway: leases are what is written most. Otherwise gives the node.
+    fn renewed(&self, lease: &Lease) -> Option<Key> {
+        let meta = &lease.metadata;
+        let name = meta.name.as_deref()?;
+        if meta.namespace.as_deref() != Some(LEASES) {
+            return None;
+        }
+        let mut all = self.0.lock();
+        let Some(seen) = all.get_mut(name) else { return Some(Key::cluster(name)) };
+        let renewed = lease.spec.as_ref().and_then(|spec| spec.renew_time.as_ref());
+        if seen.renewed.as_ref() != renewed {
+            seen.renewed = renewed.cloned();
+            seen.at = Instant::now();
+        }
+        (!seen.awaited).then(|| Key::cluster(name))
+    }
 }
 
 pub(crate) fn condition<'a>(node: &'a Node, type_: &str) -> Option<&'a NodeCondition> {
@@ -112,7 +135,7 @@ pub(crate) fn condition<'a>(node: &'a Node, type_: &str) -> Option<&'a NodeCondi
 impl Reconciler for NodeReconciler {
     async fn reconcile(&self, key: Key) -> Reconciled {
         let Some(node) = self.nodes.get(&key) else {
-            self.seen.lock().remove(&key.name);
+            self.seen.0.lock().remove(&key.name);
             return Ok(Action::Done);
         };
         let left = self.until_silent(&key.name, &node);
@@ -141,8 +164,8 @@ impl NodeReconciler {
         } else {
             self.options.startup_grace_period
         };
-        let mut all = self.seen.lock();
-        let fresh = Seen { renewed, heartbeat, at: Instant::now() };
+        let mut all = self.seen.0.lock();
+        let fresh = Seen { renewed, heartbeat, at: Instant::now(), awaited: true };
         let seen = all.entry(name.to_owned()).or_insert_with(|| fresh.clone());
         // What this controller wrote itself is no sign of life.
         let reports = ready.is_none_or(|ready| ready.status != "Unknown");
@@ -150,7 +173,9 @@ impl NodeReconciler {
         if seen.renewed != fresh.renewed || beats {
             *seen = fresh;
         }
-        grace.saturating_sub(seen.at.elapsed())
+        let left = grace.saturating_sub(seen.at.elapsed());
+        seen.awaited = !left.is_zero();
+        left
     }
 
     async fn mark_silent(&self, node: Arc<Node>) -> Result<Arc<Node>, ClientError> {

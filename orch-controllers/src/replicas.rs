@@ -148,7 +148,8 @@ impl<K: Replicated> ReplicaReconciler<K> {
         let counted = status::Counted { active: &active, terminating, failure };
         self.write_status(key, owner, &counted).await?;
         managed.1?;
-        Ok(self.next_available(owner, &active).map_or(Action::Done, Action::RequeueAfter))
+        let next = self.next_available(owner, &active);
+        Ok(self.expectations.or_expiry(key, next.map_or(Action::Done, Action::RequeueAfter)))
     }
 
     async fn write_status(

@@ -114,8 +114,11 @@ impl Reconciler for SetReconciler {
                     && identity::ordinal(&name, pod).is_some()
             })
             .await?;
-        if set.metadata.deletion_timestamp.is_some() || !may_manage {
+        if set.metadata.deletion_timestamp.is_some() {
             return Ok(Action::Done);
+        }
+        if !may_manage {
+            return Ok(self.expectations.or_expiry(&key, Action::Done));
         }
         let revisions = self.sync_revisions(&key, &set).await?;
         let look = Look {
@@ -149,7 +152,8 @@ impl Look<'_> {
         let (now, seconds) = (self.context.now(), self.min_ready_seconds());
         let waits = self.pods.iter().filter_map(|pod| pods::available_in(pod, seconds, now));
         let wait = waits.filter(|wait| !wait.is_zero()).min();
-        Ok(wait.map_or(Action::Done, Action::RequeueAfter))
+        let next = wait.map_or(Action::Done, Action::RequeueAfter);
+        Ok(self.expectations.or_expiry(&self.key, next))
     }
 
     fn min_ready_seconds(&self) -> i32 {

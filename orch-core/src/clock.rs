@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 /// Tells the time and waits.
 ///
@@ -59,6 +59,25 @@ impl TokioClock {
 impl Clock for TokioClock {
     fn now(&self) -> Timestamp {
         self.epoch.saturating_add(self.started.elapsed()).unwrap_or(Timestamp::MAX)
+    }
+}
+
+/// A clock that is wrong by the same amount all the time.
+#[derive(Clone, Debug)]
+pub struct WrongClock {
+    /// What is right.
+    pub right: Arc<dyn Clock>,
+    /// By how much it is ahead; behind if that is negative.
+    pub ahead: SignedDuration,
+}
+
+impl Clock for WrongClock {
+    fn now(&self) -> Timestamp {
+        self.right.now().saturating_add(self.ahead).unwrap_or(Timestamp::MAX)
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        self.right.sleep(duration)
     }
 }
 

@@ -96,7 +96,8 @@ pub struct AgentOptions {
     /// How often an unchanged status is written. Default: 5 min.
     pub status_report: Duration,
     /// How often every pod is looked at although nothing is known to have happened; contents of
-    /// config maps and secrets in volumes are brought up to date then. Default: 60 s.
+    /// config maps and secrets in volumes are brought up to date then. Sixty times rarer with a
+    /// runtime that tells events and has no files. Default: 60 s.
     pub resync: Duration,
     /// How often a runtime that does not tell events is listed. Default: 1 s.
     pub relist: Duration,

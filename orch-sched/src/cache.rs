@@ -94,6 +94,13 @@ impl Cache {
         self.edit(&name).set_node(node);
     }
 
+    /// Something about a node changed that is not the node's own: it is looked at again.
+    pub(crate) fn touch(&mut self, name: &str) {
+        if let Some((name, _)) = self.nodes.get_key_value(name) {
+            self.changed.insert(name.clone());
+        }
+    }
+
     pub(crate) fn remove_node(&mut self, name: &str) {
         self.record(|| Line::NodeGone(name.to_owned()));
         self.edit(name).clear_node();

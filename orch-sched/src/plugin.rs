@@ -290,7 +290,7 @@ impl GroupKey {
 /// a pod costs as much as there are domains, however many nodes they have.
 pub trait Grouping: Send + Sync {
     /// Adds to a node's key. Called after PreFilter (whether that had to say something or not), and
-    /// again when the node or the pods on it changed.
+    /// again when the node, its CSINode, what is attached to it or the pods on it changed.
     fn group(&self, state: &CycleState, pod: &PodInfo, node: &NodeInfo, key: &mut GroupKey);
 
     /// Keys hold from cycle to cycle, for pods that are alike, as long as this is the same.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    hash::{DefaultHasher, Hash, Hasher},
     sync::{Arc, OnceLock},
 };
 
@@ -119,6 +120,13 @@ pub(crate) fn built_in(
         "DefaultBinder" => Arc::new(DefaultBinder::new(informers.client().clone())),
         _ => return None,
     })
+}
+
+/// A number that is the same for what is equal, see [`Grouping::version`](crate::Grouping::version).
+fn version_of(what: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    what.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Scales scores so that the highest becomes [`SCORE_MAX`]; `reverse` turns best and worst around.

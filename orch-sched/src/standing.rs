@@ -129,6 +129,11 @@ impl Standing {
         are_alike(&self.sample, pod.pod())
     }
 
+    /// Whether these plugins were asked, in these versions.
+    pub(crate) fn is_about(&self, asked: &Asked) -> bool {
+        self.asked == *asked
+    }
+
     /// The nodes that fit, in their groups, each with its place.
     pub(crate) fn buckets(&self) -> impl Iterator<Item = (usize, &Bucket)> {
         self.buckets.iter().enumerate().filter(|(_, bucket)| !bucket.members.is_empty())

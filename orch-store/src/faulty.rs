@@ -93,7 +93,7 @@ impl<S: ?Sized> FaultyStore<S> {
     /// Wraps a store.
     pub fn new(store: Arc<S>, environment: Environment, faults: Faults) -> Self {
         let shared = Arc::new(Shared::new(faults.crash_after));
-        Self { chance: Chance { environment, faults }, shared, store }
+        Self { chance: Chance { environment, faults, shared: shared.clone() }, shared, store }
     }
 
     /// The handle that makes it misbehave on demand.
@@ -107,16 +107,17 @@ impl<S: ?Sized> FaultyStore<S> {
 struct Chance {
     environment: Environment,
     faults: Faults,
+    shared: Arc<Shared>,
 }
 
 impl Chance {
     fn strikes(&self, probability: f64) -> bool {
         // Not asking for randomness without faults keeps a seed's course the same without them.
-        probability > 0.0 && self.environment.random.unit() < probability
+        probability > 0.0 && !self.shared.spares() && self.environment.random.unit() < probability
     }
 
     async fn delay(&self) {
-        if !self.faults.delay_max.is_zero() {
+        if !self.faults.delay_max.is_zero() && !self.shared.spares() {
             let delay = self.faults.delay_max.mul_f64(self.environment.random.unit());
             self.environment.clock.sleep(delay).await;
         }

@@ -9,7 +9,7 @@ use orch_api::{ApiServer, auth::UserInfo, serve::Listener};
 use orch_controllers::Manager;
 use orch_core::{Client, Environment, informer::Informers};
 use orch_net::{DnsServer, IngressController, ProxyController};
-use orch_node::{NodeAgent, resource_metrics::ResourceMetrics, server::NodeServer};
+use orch_node::resource_metrics::ResourceMetrics;
 use orch_sched::Scheduler;
 use orch_store::Store;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -134,7 +134,7 @@ struct Parts {
     listeners: Vec<Listener>,
     controllers: Manager,
     scheduler: Option<Scheduler>,
-    agents: Vec<(NodeAgent, NodeServer)>,
+    agents: Vec<node::Agent>,
     metrics: Option<ResourceMetrics>,
     dialer: Arc<LocalDialer>,
     nodes: Vec<String>,
@@ -160,9 +160,9 @@ impl Parts {
         if let Some(scheduler) = self.scheduler {
             tasks.spawn(scheduler.run(stop.clone()));
         }
-        for ((agent, server), name) in self.agents.into_iter().zip(&self.nodes) {
-            self.dialer.add(name, server);
-            tasks.spawn(agent.run(stop.clone()));
+        for agent in self.agents {
+            let agent = agent.run(self.client.clone());
+            tasks.spawn(stop.clone().run_until_cancelled_owned(agent));
         }
         if let Some(metrics) = self.metrics {
             tasks.spawn(metrics.run(stop.clone()));

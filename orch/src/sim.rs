@@ -9,8 +9,11 @@
 //! - [`invariant`]: the contract of what must always hold, and who checks it.
 //! - [`standard`]: what holds in every cluster that runs the standard controllers.
 //! - [`faults`]: what goes wrong, as data that a seed draws.
+//! - [`simulation`]: the description of a run, components of yours among the others.
 //! - [`world`]: a cluster whose components are processes of their own, each behind a [`link`] of
 //!   its own, that can crash and come back.
+//! - [`explore`](mod@explore): many seeds on all cores; what fails is made small, and the code that
+//!   replays it is told.
 //!
 //! ```
 //! use orch::sim::{FaultPlan, Simulation, World, standard};
@@ -30,16 +33,23 @@
 //! report.assert_holds();
 //! ```
 
+pub mod explore;
 pub mod faults;
 pub mod invariant;
 mod journal;
 pub mod link;
-mod process;
+pub(crate) mod machine;
+pub(crate) mod process;
+mod shrink;
+pub mod simulation;
 pub mod standard;
 pub mod view;
 pub mod world;
 
-pub use faults::{Component, Disturbance, FaultPlan, Trouble};
+pub use explore::{Exploration, Explored, Failure, explore};
+pub use faults::{Component, Disturbance, FaultPlan, Scene, Skew, StoreFaults, Trouble};
 pub use invariant::{Invariant, Observer, Violation};
+pub use orch_core::testing::FaultRates;
+pub use simulation::Simulation;
 pub use view::{ObjectChange, Step, View};
-pub use world::{Report, Simulation, World};
+pub use world::{Report, World};

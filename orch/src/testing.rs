@@ -77,6 +77,7 @@ mod difference;
 mod expectation;
 mod faults;
 mod history;
+mod node;
 mod order;
 mod setup;
 mod timeline;
@@ -85,13 +86,13 @@ pub mod traffic;
 use std::{fmt, ops::Deref, sync::Arc, time::Duration};
 
 use kube::{Api, Resource};
-use orch_node::runtime::simulated::SimulatedRuntime;
 use orch_store::{Event, MemoryStore, Revision, StoreError};
 use serde::de::DeserializeOwned;
 
 pub use difference::{ClusterDiff, Difference};
 pub use expectation::{Expectation, ExpectationOfAll};
 pub use faults::{Faults, Planned};
+pub use node::TestNode;
 pub use orch_core::testing::{Fault, FaultRates, Verb};
 pub use order::{Order, OrderLayer, in_order};
 pub use setup::{Setup, cluster};
@@ -115,7 +116,7 @@ pub struct TestCluster {
     cluster: Cluster,
     store: Arc<MemoryStore>,
     history: History,
-    runtimes: Vec<SimulatedRuntime>,
+    nodes: Vec<TestNode>,
     setup: Setup,
 }
 
@@ -164,6 +165,17 @@ impl TestCluster {
     /// call makes another one.
     pub fn faults(&self) -> Faults {
         Faults::between(self.client(), !self.seed())
+    }
+
+    /// A node, so that something befalls it.
+    ///
+    /// # Panics
+    /// If there is no such node. They are named `node-1` and so on ([`Setup::nodes`]).
+    pub fn node(&self, name: &str) -> TestNode {
+        let number = name.strip_prefix("node-").and_then(|number| number.parse::<usize>().ok());
+        let node = number.and_then(|number| self.nodes.get(number.checked_sub(1)?));
+        node.unwrap_or_else(|| panic!("there is no node {name:?}, but {}", self.nodes.len()))
+            .clone()
     }
 
     /// Lets time pass: whatever is due until then happens, in its order. On a runtime whose clock is

@@ -176,12 +176,12 @@ impl ResourceQuota {
     }
 
     /// Checks one quota; counts anew where its status does not say or says that it is full.
-    /// Gives the usage to start from.
+    /// Gives the usage to start from, or nothing if that was written down lower than it was.
     async fn check(
         &self,
         request: &AdmissionRequest,
         charge: &Charge,
-    ) -> Result<Amounts, ApiError> {
+    ) -> Result<Option<Amounts>, ApiError> {
         let hard = hard(&charge.quota);
         let excess = |used: &Amounts| -> Vec<String> {
             let exceeds = |(name, more): (&String, &Amount)| {
@@ -192,12 +192,19 @@ impl ResourceQuota {
         };
         let mut used = used(&charge.quota);
         let known = charge.delta.keys().all(|name| used.contains_key(name));
-        if !known || !excess(&used).is_empty() {
+        let full = !excess(&used).is_empty();
+        if !known || full {
             used.extend(self.count(request, charge).await?);
         }
         let over = excess(&used);
+        if over.is_empty() && known && full && !request.dry_run {
+            // A charge on top of what is gone might leave the status as it is: then nobody who
+            // read the quota before would lose against it, and what it gives away is given twice.
+            self.write_used(request, &charge.quota, used).await?;
+            return Ok(None);
+        }
         if over.is_empty() {
-            return Ok(used);
+            return Ok(Some(used));
         }
         let of = |amounts: &Amounts| {
             printed(
@@ -222,7 +229,16 @@ impl ResourceQuota {
         mut used: Amounts,
     ) -> Result<bool, ApiError> {
         quota::add(&mut used, &charge.delta);
-        let mut quota = (*charge.quota).clone();
+        self.write_used(request, &charge.quota, used).await
+    }
+
+    async fn write_used(
+        &self,
+        request: &AdmissionRequest,
+        quota: &core::ResourceQuota,
+        used: Amounts,
+    ) -> Result<bool, ApiError> {
+        let mut quota = quota.clone();
         let hard = quota.spec.as_ref().and_then(|spec| spec.hard.clone());
         let status = quota.status.get_or_insert_default();
         status.hard = hard;
@@ -234,6 +250,31 @@ impl ResourceQuota {
             Err(error) if error.is_not_found() => Ok(true),
             Err(error) => Err(into_api_error(error)),
         }
+    }
+
+    /// Checks and charges all quotas once; `false` if one of them was written meanwhile.
+    async fn attempt(
+        &self,
+        request: &AdmissionRequest,
+        object: &Value,
+        delta: &Amounts,
+    ) -> Result<bool, ApiError> {
+        let mut checked = Vec::new();
+        for charge in self.charges(request, object, delta).await? {
+            let Some(used) = self.check(request, &charge).await? else { return Ok(false) };
+            checked.push((charge, used));
+        }
+        if request.dry_run || checked.is_empty() {
+            return Ok(true);
+        }
+        let mut all = true;
+        for (charge, used) in checked {
+            all &= self.charge(request, &charge, used).await?;
+        }
+        if all {
+            self.remember(request, object);
+        }
+        Ok(all)
     }
 
     fn remember(&self, request: &AdmissionRequest, object: &Value) {
@@ -282,21 +323,7 @@ impl Admission for ResourceQuota {
             return Ok(());
         }
         for _ in 0..ATTEMPTS_MAX {
-            let charges = self.charges(request, object, &delta).await?;
-            let mut checked = Vec::new();
-            for charge in charges {
-                let used = self.check(request, &charge).await?;
-                checked.push((charge, used));
-            }
-            if request.dry_run || checked.is_empty() {
-                return Ok(());
-            }
-            let mut all = true;
-            for (charge, used) in checked {
-                all &= self.charge(request, &charge, used).await?;
-            }
-            if all {
-                self.remember(request, object);
+            if self.attempt(request, object, &delta).await? {
                 return Ok(());
             }
         }

@@ -77,12 +77,19 @@ impl Drop for Cache {
 }
 
 /// What a store's failure is to a client of the API.
+///
+/// Differs: upstream answers 500 where etcd does not say whether a write took place, as where it
+/// did not. Here that is a timeout, which tells clients that they do not know.
 pub(crate) fn store_error(error: StoreError) -> ApiError {
     match error {
         StoreError::Compacted { requested, compacted } => ApiError::expired(format!(
             "The resourceVersion for the provided list is too old: {requested} ({compacted})"
         )),
         StoreError::Future { requested, current } => too_large(requested, current),
+        StoreError::Unknown(_) => ApiError::new(
+            Reason::Timeout,
+            "Timeout: the store did not say whether the write took place",
+        ),
         StoreError::Unavailable(why) => ApiError::new(Reason::ServiceUnavailable, why),
         other => ApiError::internal(other),
     }

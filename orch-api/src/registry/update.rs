@@ -53,7 +53,7 @@ impl Inner {
             let Some(old) = self.get_stored(at).await? else {
                 return self.create_by_update(caller, at, change, options).await;
             };
-            let (body, insists) = self.apply(caller, at, &change, &old, options)?;
+            let (body, insists) = self.apply(caller, at, &mut change, &old, options)?;
             match self.update_once(caller, at, &old, body, &change, options).await? {
                 Some(object) => {
                     let object = self.answer(at, object)?;
@@ -147,15 +147,16 @@ impl Inner {
         &self,
         caller: &Caller,
         at: &Addressed,
-        change: &Change,
+        change: &mut Change,
         old: &Object,
         options: &WriteOptions,
     ) -> Result<(Value, bool), ApiError> {
         let (kind, patch) = match change {
-            Change::Replace(body) => {
-                let insists = meta_str(body, "resourceVersion").is_some();
-                return Ok((body.clone(), insists));
+            // Who insists has one try, and needs no copy for another.
+            Change::Replace(body) if meta_str(body, "resourceVersion").is_some() => {
+                return Ok((body.take(), true));
             }
+            Change::Replace(body) => return Ok((body.clone(), false)),
             Change::Patch(kind, patch) => (*kind, patch),
         };
         let scaled = at.target.subresource.as_deref() == Some("scale");

@@ -235,6 +235,24 @@ async fn quotas_are_charged_and_never_exceeded() {
 }
 
 #[tokio::test]
+async fn who_read_a_quota_before_something_took_a_freed_place_loses_against_it() {
+    let setup = setup();
+    setup.seed::<Quota>(quota(&json!({"pods": "1"})));
+    let first = setup.create::<Pod>(pod("one", &json!({}))).await.unwrap();
+    setup.seed::<Pod>(first);
+    assert!(setup.create::<Pod>(pod("two", &json!({}))).await.is_err(), "there is one already");
+    let quotas: Resources<Quota> = Resources::namespaced(setup.client.clone(), "a");
+    let pods: Resources<Pod> = Resources::namespaced(setup.client.clone(), "a");
+    pods.delete("one", Default::default()).await.unwrap();
+    let mut before = (*quotas.get("q").await.unwrap()).clone();
+    setup.create::<Pod>(pod("two", &json!({}))).await.unwrap();
+    // What a controller that has seen the deletion, but not the second pod, would write.
+    before.status.as_mut().unwrap().used.as_mut().unwrap().get_mut("pods").unwrap().0 = "0".into();
+    let lost = quotas.update_status(&before).await;
+    assert!(lost.is_err_and(|error| error.is_conflict()), "the second pod would count for nothing");
+}
+
+#[tokio::test]
 async fn what_is_admitted_at_once_is_counted_at_once() {
     let setup = setup();
     setup.seed::<Quota>(quota(&json!({"count/pods": "3"})));

@@ -48,11 +48,13 @@ impl Drop for Running {
 pub(super) struct Monitors {
     shared: Arc<Shared>,
     running: BTreeMap<ResourceType, Running>,
+    /// The kinds that are followed, as they were told.
+    types: Vec<ResourceType>,
 }
 
 impl Monitors {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, running: BTreeMap::new() }
+        Self { shared, running: BTreeMap::new(), types: Vec::new() }
     }
 
     /// Starts to follow all kinds, and waits until their objects are known: an owner that is only
@@ -96,6 +98,10 @@ impl Monitors {
         };
         let types: Vec<ResourceType> =
             types.into_iter().filter(|resource| resource.plural != "events").collect();
+        if types == self.types {
+            return Some(false);
+        }
+        self.types.clone_from(&types);
         self.shared.change(|graph| graph.set_types(&types));
         let mut ended = BTreeMap::new();
         let is_served = |resource: &ResourceType, monitor: &mut Running| {

@@ -20,6 +20,8 @@ use super::Context;
 const VERSION: &str = concat!("v1.36.0+orch-", env!("CARGO_PKG_VERSION"));
 /// So many images are shown in the status.
 const IMAGES_MAX: usize = 50;
+/// The conditions that the node agent keeps; others may keep more.
+const OWN_CONDITIONS: [&str; 4] = ["MemoryPressure", "DiskPressure", "PIDPressure", "Ready"];
 /// So often a status write that lost against another is tried again.
 const WRITE_TRIES: usize = 5;
 
@@ -121,15 +123,16 @@ async fn write_status(context: &Context, force: bool) -> Result<bool, ClientErro
     let mut tries = 1;
     loop {
         let known = read(context).await?;
-        let mut node = (*known).clone();
-        node.status = Some(status(context, &known).await);
-        // Right after the registration there is nothing to say that it did not say.
-        if node.status == known.status {
-            return Ok(force);
-        }
-        if !force && same(&node, &known) {
+        let mut status = status(context, &known).await;
+        if !force && known.status.as_ref() == Some(&status) {
             return Ok(false);
         }
+        beat(&mut status, context.environment.clock.now());
+        // Right after the registration there is nothing to say that it did not say.
+        if known.status.as_ref() == Some(&status) {
+            return Ok(force);
+        }
+        let node = Node { status: Some(status), ..(*known).clone() };
         match nodes.update_status(&node).await {
             Ok(node) => {
                 tell_readiness(context, &known, &node);
@@ -163,18 +166,17 @@ pub(super) async fn read(context: &Context) -> Result<Arc<Node>, ClientError> {
     Ok(node)
 }
 
-/// Equal but for the heartbeats.
-fn same(a: &Node, b: &Node) -> bool {
-    let without_heartbeats = |node: &Node| {
-        let mut status = node.status.clone().unwrap_or_default();
-        for condition in status.conditions.iter_mut().flatten() {
-            condition.last_heartbeat_time = None;
+/// Says of the node's own conditions that they were looked at now.
+fn beat(status: &mut NodeStatus, now: Timestamp) {
+    for condition in status.conditions.iter_mut().flatten() {
+        if OWN_CONDITIONS.contains(&condition.type_.as_str()) {
+            condition.last_heartbeat_time = Some(Time(to_seconds(now)));
         }
-        status
-    };
-    without_heartbeats(a) == without_heartbeats(b)
+    }
 }
 
+/// The status as it is now, but for the heartbeats: those of conditions that stay are as they were,
+/// so that one sees whether anything has changed.
 async fn status(context: &Context, known: &Node) -> NodeStatus {
     let old = known.status.clone().unwrap_or_default();
     let options = &context.options;
@@ -252,9 +254,8 @@ async fn conditions(context: &Context, old: &NodeStatus) -> Vec<NodeCondition> {
     .into_iter()
     .map(|parts| condition(old, parts, now))
     .collect();
-    let own: Vec<String> = conditions.iter().map(|c| c.type_.clone()).collect();
-    let others = old.conditions.iter().flatten().filter(|c| !own.contains(&c.type_)).cloned();
-    conditions.extend(others.collect::<Vec<_>>());
+    let is_own = |c: &&NodeCondition| OWN_CONDITIONS.contains(&c.type_.as_str());
+    conditions.extend(old.conditions.iter().flatten().filter(|c| !is_own(c)).cloned());
     conditions
 }
 
@@ -266,12 +267,13 @@ fn condition(
     let now = Time(to_seconds(now));
     let before = old.conditions.iter().flatten().find(|c| c.type_ == type_ && c.status == status);
     let since = before.and_then(|c| c.last_transition_time.clone());
+    let beat = before.and_then(|c| c.last_heartbeat_time.clone());
     NodeCondition {
         type_: type_.into(),
         status: status.into(),
         reason: Some(reason.into()),
         message: Some(message.into()),
-        last_heartbeat_time: Some(now.clone()),
+        last_heartbeat_time: beat.or_else(|| Some(now.clone())),
         last_transition_time: since.or(Some(now)),
     }
 }

@@ -36,6 +36,8 @@ const RETRY: Duration = Duration::from_secs(2);
 const STEPS_MAX: usize = 64;
 /// So often a status write that lost against another is tried again at once.
 const WRITE_TRIES: usize = 4;
+/// How many times rarer a pod is looked at for which nothing can be due that is not told.
+const SELDOM: u32 = 60;
 
 /// The pod as the cluster has it now.
 #[derive(Clone, Debug)]
@@ -75,6 +77,8 @@ pub(super) struct PodWorker {
     /// Whether the failure is that the node refused the pod.
     rejected: bool,
     written: Option<PodStatus>,
+    /// Whether the newest status could not be written.
+    unwritten: bool,
     admitted: bool,
 }
 
@@ -96,6 +100,7 @@ impl PodWorker {
             failure: None,
             rejected: false,
             written: None,
+            unwritten: false,
             admitted: false,
             context,
             pod,
@@ -173,9 +178,18 @@ impl PodWorker {
     /// Brings the pod nearer to what it should be; gives when to look again.
     async fn sync(&mut self) -> Duration {
         match self.try_sync().await {
-            Ok(wait) => wait.min(self.context.options.resync),
+            Ok(wait) => wait.min(self.resync()),
             Err(error) => self.failed("the pod could not be looked at", &error),
         }
+    }
+
+    /// When to look again although nothing is known to have happened. With a runtime that tells
+    /// everything, and no files that age, only what cannot be foreseen is left to find.
+    fn resync(&self) -> Duration {
+        let info = &self.context.info;
+        let period = self.context.options.resync;
+        let is_told = info.tells_events && !info.has_files && !self.unwritten;
+        if is_told { period.saturating_mul(SELDOM) } else { period }
     }
 
     async fn try_sync(&mut self) -> Result<Duration, RuntimeError> {
@@ -184,7 +198,7 @@ impl PodWorker {
             if observed.sandboxes.is_empty() && observed.containers.is_empty() {
                 // Of what left nothing behind there is nothing new to tell.
                 self.release();
-                return Ok(self.context.options.resync);
+                return Ok(self.resync());
             }
             return self.settle(&observed).await;
         }
@@ -278,7 +292,7 @@ impl PodWorker {
         self.probes.reconcile(&context, &pod, &observed);
         self.publish(&observed, true).await;
         self.release();
-        Ok(self.context.options.resync)
+        Ok(self.resync())
     }
 
     fn release(&mut self) {
@@ -365,18 +379,20 @@ impl PodWorker {
     pub(super) async fn publish(&mut self, observed: &Observed, ending: bool) {
         let pods =
             Resources::<Pod>::namespaced(self.context.client.clone(), spec::namespace(&self.pod));
+        self.unwritten = false;
         for _ in 0..WRITE_TRIES {
             let status = self.compute_status(observed, ending);
             let is_known = self.pod.status.as_ref() == Some(&status);
             if is_known || self.written.as_ref() == Some(&status) {
                 return;
             }
+            self.unwritten = true;
             let mut pod = (*self.pod).clone();
             pod.status = Some(status.clone());
             match pods.update_status(&pod).await {
                 Ok(pod) => {
                     self.take(pod);
-                    self.written = Some(status);
+                    (self.written, self.unwritten) = (Some(status), false);
                     return;
                 }
                 Err(error) if error.is_conflict() => match pods.get(spec::name(&pod)).await {

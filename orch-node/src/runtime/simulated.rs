@@ -137,6 +137,15 @@ impl SimulatedRuntime {
         fork
     }
 
+    /// Everything that runs is gone, as when a machine loses its power. Images stay.
+    pub fn lose_power(&self) {
+        let mut state = self.0.state.lock();
+        state.sandboxes.clear();
+        for container in std::mem::take(&mut state.containers).into_values() {
+            container.ended.send_replace(true);
+        }
+    }
+
     /// Ends a running container now, as if by itself. Does nothing if it does not run.
     pub fn exit(&self, container: &ContainerId, code: i32, reason: &str) {
         self.0.finish(container, code, reason);

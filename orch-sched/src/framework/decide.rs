@@ -20,6 +20,9 @@ use crate::{
 /// For how many kinds of pods the state of all nodes is kept; the longest out of use goes first.
 const STANDINGS_MAX: usize = 64;
 
+/// For how many versions of one kind of pods the state of all nodes is kept.
+const VERSIONS_MAX: usize = 4;
+
 /// The plugins that score a pod, by their places in the profile.
 #[derive(Default)]
 struct Scorers {
@@ -130,10 +133,20 @@ impl Decision {
 }
 
 impl Framework {
-    /// What is known of pods like this one; put back by [`Framework::put_back`].
-    fn take_standing(&self, pod: &PodInfo) -> Standing {
+    /// What is known of pods like this one; put back by [`Framework::put_back`]. Pods that are alike
+    /// may use volumes of several zones and so on: what is known of a few such versions is kept.
+    fn take_standing(&self, pod: &PodInfo, asked: &Asked) -> Standing {
         let mut standings = self.standings.lock();
-        let found = standings.iter().position(|standing| standing.is_of(pod));
+        let alike = standings.iter().enumerate().filter(|(_, standing)| standing.is_of(pod));
+        let (mut count, mut oldest, mut same) = (0, None, None);
+        for (at, standing) in alike {
+            (count, oldest) = (count + 1, Some(at));
+            if standing.is_about(asked) {
+                same = Some(at);
+                break;
+            }
+        }
+        let found = same.or(oldest.filter(|_| count >= VERSIONS_MAX));
         found.map_or_else(|| Standing::new(pod.pod().clone()), |at| standings.remove(at))
     }
 
@@ -172,12 +185,13 @@ impl Framework {
             let names = feasible.iter().map(|node| node.name().clone());
             return Ok(Decision::Listed(names.zip(totals).collect()));
         }
-        let mut standing = self.take_standing(pod);
         let (kept, asked) = self.split_filters(&diagnosis.skipped);
         let first = Search::of(self.filters_at(&kept));
         let groupings = self.groupings();
         let versions = groupings.iter().map(|grouping| grouping.version(state)).collect();
-        standing.refilter(snapshot, Asked { filters: kept, versions }, |node| {
+        let about = Asked { filters: kept, versions };
+        let mut standing = self.take_standing(pod, &about);
+        standing.refilter(snapshot, about, |node| {
             if let Some(rejection) = first.rejection(state, pod, node)? {
                 return Ok(Err(rejection));
             }

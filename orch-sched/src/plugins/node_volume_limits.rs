@@ -15,26 +15,40 @@ use orch_core::{
     informer::{Informer, Informers},
 };
 
-use self::in_tree::{InTree, of_class, of_pod, of_volume};
+use self::{
+    in_tree::{InTree, of_class, of_pod, of_volume},
+    moved::Moved,
+};
+use super::version_of;
 use crate::{
     cycle_state::CycleState,
     error::Fault,
     event::{Actions, ChangedObject, ClusterChange, ClusterEvent, EventResource, Hint},
     node_info::NodeInfo,
-    plugin::{EventsToRegister, Filter, Plugin, PreFilter, PreFiltered},
+    plugin::{EventsToRegister, Filter, GroupKey, Grouping, Plugin, PreFilter, PreFiltered, Reuse},
     pod_info::PodInfo,
     snapshot::Snapshot,
     verdict::Verdict,
 };
 
 mod in_tree;
+mod moved;
 
 const REASON: &str = "node(s) exceed max volume count";
 const BY_NODE: &str = "node";
+const BY_VOLUME: &str = "volume";
+const BY_HANDLE: &str = "handle";
 
 /// Source: `pkg/scheduler/framework/plugins/nodevolumelimits/csi.go`.
 #[derive(Clone, Debug)]
 pub struct NodeVolumeLimits {
+    lookup: Arc<Lookup>,
+    moved: Arc<Moved>,
+}
+
+/// Finds what pods attach.
+#[derive(Debug)]
+struct Lookup {
     nodes: Informer<CSINode>,
     attachments: Informer<VolumeAttachment>,
     claims: Informer<PersistentVolumeClaim>,
@@ -43,7 +57,7 @@ pub struct NodeVolumeLimits {
 }
 
 /// A volume of a pod that a driver attaches.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Attached {
     driver: String,
     handle: String,
@@ -53,7 +67,11 @@ struct Attached {
 
 /// What the pod at hand attaches.
 #[derive(Clone, Debug)]
-struct Wanted(Arc<BTreeSet<Attached>>);
+struct Wanted {
+    volumes: Arc<BTreeSet<Attached>>,
+    /// What its answers depend on, apart from the node.
+    version: u64,
+}
 
 fn volumes_of(pod: &PodInfo) -> &[Volume] {
     pod.spec().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default()
@@ -70,15 +88,34 @@ impl NodeVolumeLimits {
     pub fn new(informers: &Informers) -> Self {
         let attachments: Informer<VolumeAttachment> = informers.of();
         attachments.add_index(BY_NODE, |attachment| vec![attachment.spec.node_name.clone()]);
-        Self {
-            nodes: informers.of(),
-            attachments,
-            claims: informers.of(),
-            volumes: informers.of(),
-            classes: informers.of(),
-        }
+        attachments.add_index(BY_VOLUME, |attachment| {
+            attachment.spec.source.persistent_volume_name.iter().cloned().collect()
+        });
+        let volumes: Informer<PersistentVolume> = informers.of();
+        volumes.add_index(BY_HANDLE, |volume| {
+            of_persistent(volume).map(|v| v.handle).into_iter().collect()
+        });
+        let (claims, classes, nodes) = (informers.of(), informers.of(), informers.of());
+        let lookup = Arc::new(Lookup { nodes, attachments, claims, volumes, classes });
+        Self { moved: Moved::follow(&lookup), lookup }
     }
 
+    /// What the answers about these volumes depend on: on each of them where one may be attached
+    /// already, else on how many there are of each driver.
+    fn version(&self, pod: &PodInfo, wanted: &BTreeSet<Attached>, snapshot: &Snapshot) -> u64 {
+        let moved = self.moved.version(snapshot);
+        if self.lookup.may_be_attached(pod, snapshot) {
+            return version_of(&(moved, wanted));
+        }
+        let mut counts = BTreeMap::new();
+        for one in wanted {
+            *counts.entry((&one.driver, one.in_tree)).or_insert(0) += 1;
+        }
+        version_of(&(moved, counts))
+    }
+}
+
+impl Lookup {
     /// The volumes of a pod; otherwise the name of a claim that does not exist. With `strict` unset
     /// such claims are left out.
     fn of_pod(&self, pod: &PodInfo, strict: bool) -> Result<BTreeSet<Attached>, String> {
@@ -121,6 +158,27 @@ impl NodeVolumeLimits {
         Some(Attached { driver, handle, in_tree })
     }
 
+    /// Whether something of the pod's may be attached to some node already.
+    fn may_be_attached(&self, pod: &PodInfo, snapshot: &Snapshot) -> bool {
+        let claim = |one: PodClaim| {
+            let Some(claim) = self.claims.get(&Key::new(pod.namespace(), one.name.as_str())) else {
+                return false;
+            };
+            let volume = claim.spec.as_ref().and_then(|spec| spec.volume_name.as_deref());
+            let volume = volume.unwrap_or_default();
+            snapshot.is_claim_used(pod.namespace(), &one.name)
+                || !self.attachments.by_index(BY_VOLUME, volume).is_empty()
+                || self.of_claim(&claim).is_some_and(|own| self.is_shared(&own.handle))
+        };
+        volumes_of(pod).iter().any(|volume| of_pod(volume).is_some())
+            || claims_of(pod.pod()).any(claim)
+    }
+
+    /// Whether several volumes are one to their driver.
+    fn is_shared(&self, handle: &str) -> bool {
+        self.volumes.by_index(BY_HANDLE, handle).len() > 1
+    }
+
     fn attached_to(&self, node: &NodeInfo, csi_node: &CSINode) -> BTreeSet<(String, String)> {
         let pods = node.pods().iter().filter(|pod| volumes_of(pod).iter().any(may_count));
         let of_pods = pods.flat_map(|pod| self.of_pod(pod, false).unwrap_or_default());
@@ -135,6 +193,30 @@ impl NodeVolumeLimits {
             all.extend(own.map(|own| (attachment.spec.attacher.clone(), own.handle)));
         }
         all
+    }
+
+    /// Whether a node has room for these.
+    fn fits(&self, wanted: &BTreeSet<Attached>, node: &NodeInfo) -> bool {
+        let Some(csi_node) = self.nodes.get(&Key::cluster(&**node.name())) else { return true };
+        let limits = limits(&csi_node);
+        let counted = wanted
+            .iter()
+            .filter(|one| limits.contains_key(&*one.driver) && counts_on(one, &csi_node));
+        let mut counted = counted.peekable();
+        if counted.peek().is_none() {
+            return true;
+        }
+        let mut attached = self.attached_to(node, &csi_node);
+        let before = attached.len();
+        attached.extend(counted.map(|one| (one.driver.clone(), one.handle.clone())));
+        if attached.len() == before {
+            // All of them are there already.
+            return true;
+        }
+        wanted.iter().all(|one| {
+            let count = attached.iter().filter(|(driver, _)| *driver == one.driver).count() as i64;
+            limits.get(&*one.driver).is_none_or(|limit| count <= *limit)
+        })
     }
 }
 
@@ -174,6 +256,10 @@ impl Plugin for NodeVolumeLimits {
         Some(self)
     }
 
+    fn as_grouping(&self) -> Option<&dyn Grouping> {
+        Some(self)
+    }
+
     fn as_events_to_register(&self) -> Option<&dyn EventsToRegister> {
         Some(self)
     }
@@ -184,15 +270,16 @@ impl PreFilter for NodeVolumeLimits {
         &self,
         state: &mut CycleState,
         pod: &PodInfo,
-        _: &Snapshot,
+        snapshot: &Snapshot,
     ) -> Result<PreFiltered, Fault> {
         if !volumes_of(pod).iter().any(may_count) {
             return Ok(Verdict::Skip.into());
         }
-        Ok(match self.of_pod(pod, true) {
+        Ok(match self.lookup.of_pod(pod, true) {
             Ok(wanted) if wanted.is_empty() => Verdict::Skip.into(),
             Ok(wanted) => {
-                state.insert(Wanted(Arc::new(wanted)));
+                let version = self.version(pod, &wanted, snapshot);
+                state.insert(Wanted { volumes: Arc::new(wanted), version });
                 Verdict::Success.into()
             }
             Err(name) => Verdict::unresolvable(format!(
@@ -206,30 +293,25 @@ impl PreFilter for NodeVolumeLimits {
 
 impl Filter for NodeVolumeLimits {
     fn filter(&self, state: &CycleState, _: &PodInfo, node: &NodeInfo) -> Result<Verdict, Fault> {
-        let Wanted(wanted) = state.get().ok_or("PreFilter did not run")?;
-        let Some(csi_node) = self.nodes.get(&Key::cluster(&**node.name())) else {
-            return Ok(Verdict::Success);
-        };
-        let limits = limits(&csi_node);
-        let counted = wanted
-            .iter()
-            .filter(|one| limits.contains_key(&*one.driver) && counts_on(one, &csi_node));
-        let mut counted = counted.peekable();
-        if counted.peek().is_none() {
-            return Ok(Verdict::Success);
+        let wanted = state.get::<Wanted>().ok_or("PreFilter did not run")?;
+        Ok(Verdict::success_if(self.lookup.fits(&wanted.volumes, node), REASON))
+    }
+
+    fn reuse(&self) -> Reuse {
+        Reuse::Grouped
+    }
+}
+
+/// The nodes that have room, and the others.
+impl Grouping for NodeVolumeLimits {
+    fn group(&self, state: &CycleState, _: &PodInfo, node: &NodeInfo, key: &mut GroupKey) {
+        if let Some(wanted) = state.get::<Wanted>() {
+            key.number(self.lookup.fits(&wanted.volumes, node).into());
         }
-        let mut attached = self.attached_to(node, &csi_node);
-        let before = attached.len();
-        attached.extend(counted.map(|one| (one.driver.clone(), one.handle.clone())));
-        if attached.len() == before {
-            // All of them are there already.
-            return Ok(Verdict::Success);
-        }
-        let over = wanted.iter().any(|one| {
-            let count = attached.iter().filter(|(driver, _)| *driver == one.driver).count() as i64;
-            limits.get(&*one.driver).is_some_and(|limit| count > *limit)
-        });
-        Ok(Verdict::success_if(!over, REASON))
+    }
+
+    fn version(&self, state: &CycleState) -> u64 {
+        state.get::<Wanted>().map_or(0, |wanted| wanted.version)
     }
 }
 

@@ -8,9 +8,12 @@ use std::{
 };
 
 use async_trait::async_trait;
-use k8s_openapi::api::{
-    core::v1::{PersistentVolume, PersistentVolumeClaim},
-    storage::v1::StorageClass,
+use k8s_openapi::{
+    api::{
+        core::v1::{PersistentVolume, PersistentVolumeClaim},
+        storage::v1::StorageClass,
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use orch_core::{
     Client, ClientError, Key, Resources,
@@ -30,13 +33,16 @@ use crate::{
     error::Fault,
     event::{Actions, ClusterEvent, EventResource},
     node_info::NodeInfo,
-    plugin::{EventsToRegister, Filter, Plugin, PreBind, PreFilter, PreFiltered, Reserve},
+    plugin::{
+        EventsToRegister, Filter, Grouping, Plugin, PreBind, PreFilter, PreFiltered, Reserve, Reuse,
+    },
     pod_info::{NO_LABELS, PodInfo, term_matches},
     snapshot::Snapshot,
     verdict::Verdict,
 };
 
 mod capacity;
+mod grouping;
 
 const UNBOUND_IMMEDIATE: &str = "pod has unbound immediate PersistentVolumeClaims";
 const NODE_CONFLICT: &str = "node(s) didn't match PersistentVolume's node affinity";
@@ -44,6 +50,8 @@ const BIND_CONFLICT: &str = "node(s) didn't find available persistent volumes to
 const NO_VOLUME: &str = "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)";
 const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
+/// Volumes by the claim that they are kept for, or else by their class.
+const FOR_WHOM: &str = "for whom";
 const NO_SPACE: &str = "node(s) did not have enough free storage";
 
 /// Volumes that are promised to a pod's claims: volume, then pod. Shared by all profiles.
@@ -72,6 +80,8 @@ struct Claims {
     /// Volumes that could be bound to each unbound claim, smallest first; and whether new ones can
     /// be made for it.
     candidates: Arc<Vec<Sources>>,
+    /// What the answers depend on, apart from the node.
+    version: u64,
 }
 
 /// What is to be done once the node is certain.
@@ -110,6 +120,26 @@ fn storage(
     quantity.and_then(|quantity| quantity.0.parse().ok()).unwrap_or_default()
 }
 
+fn for_claim(claim: &ObjectMeta) -> String {
+    format!("claim {}", Key::of(claim))
+}
+
+fn for_class(class: Option<&str>) -> String {
+    format!("class {}", class.unwrap_or_default())
+}
+
+fn for_whom(volume: &PersistentVolume) -> String {
+    let spec = volume.spec.as_ref();
+    match spec.and_then(|spec| spec.claim_ref.as_ref()) {
+        Some(claim) => for_claim(&ObjectMeta {
+            name: claim.name.clone(),
+            namespace: claim.namespace.clone(),
+            ..ObjectMeta::default()
+        }),
+        None => for_class(spec.and_then(|spec| spec.storage_class_name.as_deref())),
+    }
+}
+
 /// Whether a volume could be bound to a claim, wherever it is.
 fn suits(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
     let (Some(has), Some(wants)) = (&volume.spec, &claim.spec) else { return false };
@@ -145,10 +175,12 @@ impl VolumeBinding {
         arguments: VolumeBindingArguments,
         promised: Promised,
     ) -> Self {
+        let volumes: Informer<PersistentVolume> = informers.of();
+        volumes.add_index(FOR_WHOM, |volume| vec![for_whom(volume)]);
         Self {
             client: informers.client().clone(),
             claims: informers.of(),
-            volumes: informers.of(),
+            volumes,
             classes: informers.of(),
             capacity: StorageCapacity::new(informers),
             arguments,
@@ -214,12 +246,15 @@ impl VolumeBinding {
         if immediate {
             return Err(Verdict::unresolvable(UNBOUND_IMMEDIATE));
         }
-        let candidates = unbound.iter().map(|claim| self.candidates(claim)).collect();
-        Ok(Claims { bound, unbound, candidates: Arc::new(candidates) })
+        let candidates: Vec<Sources> = unbound.iter().map(|claim| self.candidates(claim)).collect();
+        let version = grouping::version(&bound, &candidates);
+        Ok(Claims { bound, unbound, candidates: Arc::new(candidates), version })
     }
 
     fn candidates(&self, claim: &PersistentVolumeClaim) -> Sources {
-        let mut volumes = self.volumes.list();
+        let class = claim.spec.as_ref().and_then(|spec| spec.storage_class_name.as_deref());
+        let mut volumes = self.volumes.by_index(FOR_WHOM, &for_claim(&claim.metadata));
+        volumes.extend(self.volumes.by_index(FOR_WHOM, &for_class(class)));
         volumes.retain(|volume| suits(volume, claim));
         volumes.sort_by_key(|volume| {
             let spec = volume.spec.as_ref();
@@ -230,6 +265,18 @@ impl VolumeBinding {
             .class(claim)
             .filter(|class| !class.provisioner.is_empty() && class.provisioner != NO_PROVISIONER);
         (volumes, class.map(|class| self.capacity.provision(&class, claim)))
+    }
+
+    /// Whether all of the pod's volumes can be had on a node, or why not.
+    fn serves(&self, claims: &Claims, pod: &PodInfo, node: &NodeInfo) -> Result<(), &'static str> {
+        for volume in &claims.bound {
+            match volume {
+                None => return Err(NO_VOLUME),
+                Some(volume) if !fits_node(volume, node) => return Err(NODE_CONFLICT),
+                Some(_) => {}
+            }
+        }
+        self.plan(claims, pod, node).map(|_| ())
     }
 
     /// How the pod's unbound claims would be bound on a node, or why they cannot be.
@@ -338,6 +385,10 @@ impl Plugin for VolumeBinding {
         Some(self)
     }
 
+    fn as_grouping(&self) -> Option<&dyn Grouping> {
+        Some(self)
+    }
+
     fn as_reserve(&self) -> Option<&dyn Reserve> {
         Some(self)
     }
@@ -374,19 +425,14 @@ impl PreFilter for VolumeBinding {
 impl Filter for VolumeBinding {
     fn filter(&self, state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<Verdict, Fault> {
         let claims = state.get::<Claims>().ok_or("PreFilter did not run")?;
-        for volume in &claims.bound {
-            match volume {
-                None => return Ok(Verdict::unresolvable(NO_VOLUME)),
-                Some(volume) if !fits_node(volume, node) => {
-                    return Ok(Verdict::unresolvable(NODE_CONFLICT));
-                }
-                Some(_) => {}
-            }
-        }
-        Ok(match self.plan(claims, pod, node) {
-            Ok(_) => Verdict::Success,
+        Ok(match self.serves(claims, pod, node) {
+            Ok(()) => Verdict::Success,
             Err(reason) => Verdict::unresolvable(reason),
         })
+    }
+
+    fn reuse(&self) -> Reuse {
+        Reuse::Grouped
     }
 }
 

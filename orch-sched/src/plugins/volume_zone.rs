@@ -9,12 +9,13 @@ use orch_core::{
     informer::{Informer, Informers},
 };
 
+use super::version_of;
 use crate::{
     cycle_state::CycleState,
     error::Fault,
     event::{Actions, ClusterEvent, EventResource},
     node_info::NodeInfo,
-    plugin::{EventsToRegister, Filter, Plugin, PreFilter, PreFiltered},
+    plugin::{EventsToRegister, Filter, GroupKey, Grouping, Plugin, PreFilter, PreFiltered, Reuse},
     pod_info::PodInfo,
     snapshot::Snapshot,
     verdict::Verdict,
@@ -37,7 +38,7 @@ pub struct VolumeZone {
 }
 
 /// What the node's labels must be among.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Zones(Vec<BTreeMap<String, Vec<String>>>);
 
 impl VolumeZone {
@@ -70,6 +71,10 @@ impl Plugin for VolumeZone {
         Some(self)
     }
 
+    fn as_grouping(&self) -> Option<&dyn Grouping> {
+        Some(self)
+    }
+
     fn as_events_to_register(&self) -> Option<&dyn EventsToRegister> {
         Some(self)
     }
@@ -92,22 +97,44 @@ impl PreFilter for VolumeZone {
     }
 }
 
+impl Zones {
+    fn allow(&self, node: &NodeInfo) -> bool {
+        // A cluster without zones has no conflicts of zones.
+        if !TOPOLOGY.iter().any(|key| node.label(key).is_some()) {
+            return true;
+        }
+        self.0.iter().flatten().all(|(key, values)| {
+            let label = node.label(key).or_else(|| node.label(&translated(key)));
+            label.is_some_and(|label| values.iter().any(|value| value == label))
+        })
+    }
+}
+
 impl Filter for VolumeZone {
     fn filter(&self, state: &CycleState, _: &PodInfo, node: &NodeInfo) -> Result<Verdict, Fault> {
         let zones = state.get::<Arc<Zones>>().ok_or("PreFilter did not run")?;
-        // A cluster without zones has no conflicts of zones.
-        if !TOPOLOGY.iter().any(|key| node.label(key).is_some()) {
-            return Ok(Verdict::Success);
-        }
-        let fits = zones.0.iter().flatten().all(|(key, values)| {
-            let label = node.label(key).or_else(|| node.label(&translated(key)));
-            label.is_some_and(|label| values.iter().any(|value| value == label))
-        });
-        Ok(if fits {
+        Ok(if zones.allow(node) {
             Verdict::Success
         } else {
             Verdict::unresolvable("node(s) had no available volume zone")
         })
+    }
+
+    fn reuse(&self) -> Reuse {
+        Reuse::Grouped
+    }
+}
+
+/// The nodes of the zones, and the others.
+impl Grouping for VolumeZone {
+    fn group(&self, state: &CycleState, _: &PodInfo, node: &NodeInfo, key: &mut GroupKey) {
+        if let Some(zones) = state.get::<Arc<Zones>>() {
+            key.number(zones.allow(node).into());
+        }
+    }
+
+    fn version(&self, state: &CycleState) -> u64 {
+        state.get::<Arc<Zones>>().map_or(0, version_of)
     }
 }
 

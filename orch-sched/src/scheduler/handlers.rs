@@ -29,9 +29,11 @@ pub(super) fn follow(informers: &Informers, shared: &Arc<Shared>) {
     notice::<PersistentVolume>(informers, weak(), EventResource::PersistentVolume);
     notice::<PersistentVolumeClaim>(informers, weak(), EventResource::PersistentVolumeClaim);
     notice::<StorageClass>(informers, weak(), EventResource::StorageClass);
+    touch::<CSINode>(informers, weak(), |node| node.metadata.name.as_deref());
     notice::<CSINode>(informers, weak(), EventResource::CsiNode);
     notice::<CSIDriver>(informers, weak(), EventResource::CsiDriver);
     notice::<CSIStorageCapacity>(informers, weak(), EventResource::CsiStorageCapacity);
+    touch::<VolumeAttachment>(informers, weak(), |of| Some(&of.spec.node_name));
     notice::<VolumeAttachment>(informers, weak(), EventResource::VolumeAttachment);
     if shared.profiles.have(GangScheduling::NAME) {
         let groups = weak();
@@ -62,6 +64,19 @@ fn notice<K: Watchable>(informers: &Informers, shared: Weak<Shared>, resource: E
             Change::Deleted(_) => Actions::DELETE,
         };
         with(&shared, |shared| shared.queue.changed(&ClusterChange::of(resource, actions)));
+    });
+}
+
+/// What is kept about a node holds no more when an object about it came, went or changed.
+fn touch<K: Watchable>(
+    informers: &Informers,
+    shared: Weak<Shared>,
+    node: impl Fn(&K) -> Option<&str> + Send + Sync + 'static,
+) {
+    informers.of::<K>().on_change(move |change| {
+        if let Some(name) = node(change.object()) {
+            with(&shared, |shared| shared.cache.lock().touch(name));
+        }
     });
 }
 

@@ -3,10 +3,14 @@
 use std::time::Duration;
 
 use k8s_openapi::api::{
-    core::v1::{PersistentVolume, PersistentVolumeClaim},
-    storage::v1::StorageClass,
+    core::v1::{PersistentVolume, PersistentVolumeClaim, Pod},
+    storage::v1::{CSINode, StorageClass, VolumeAttachment},
 };
-use orch_core::{Resources, client::PatchKind, resource::ResourceType};
+use orch_core::{
+    Resources,
+    client::{DeleteOptions, PatchKind},
+    resource::ResourceType,
+};
 use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
@@ -141,4 +145,63 @@ async fn a_provisioner_is_told_the_node() {
     };
     bind_when(&cluster, claims, decided, "v").await;
     assert_eq!(cluster.placed("p").await, "n3");
+}
+
+/// A claim of the same name as its volume and the volume's handle.
+fn driven(cluster: &Cluster, name: &str) {
+    let volume = json!({
+        "metadata": {"name": name},
+        "spec": {
+            "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteMany"],
+            "csi": {"driver": "csi.example", "volumeHandle": name},
+            "claimRef": {"namespace": "default", "name": name},
+        },
+        "status": {"phase": "Bound"},
+    });
+    cluster.memory.seed(&ResourceType::of::<PersistentVolume>(), volume).unwrap();
+    claim(cluster, name, "", name.into());
+}
+
+fn limit(cluster: &Cluster, node: &str, count: u32) {
+    let driver = json!({"name": "csi.example", "nodeID": node, "allocatable": {"count": count}});
+    let node = json!({"metadata": {"name": node}, "spec": {"drivers": [driver]}});
+    cluster.memory.seed(&ResourceType::of::<CSINode>(), node).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_attached_counts_until_it_is_detached() {
+    let cluster = Cluster::plain();
+    cluster.node("n1", json!({}));
+    limit(&cluster, "n1", 1);
+    for name in ["a", "b", "c"] {
+        driven(&cluster, name);
+    }
+    cluster.pod("first", using("a")).await;
+    assert_eq!(cluster.placed("first").await, "n1");
+    cluster.pod("same", using("a")).await;
+    assert_eq!(cluster.placed("same").await, "n1", "it is there already");
+
+    cluster.pod("second", using("b")).await;
+    let (_, message) = cluster.refused("second").await;
+    assert!(message.contains("1 node(s) exceed max volume count"), "{message}");
+    limit(&cluster, "n1", 2);
+    assert_eq!(cluster.placed("second").await, "n1", "the driver can do more now");
+
+    let attachment = json!({
+        "metadata": {"name": "a-on-n1"},
+        "spec": {"attacher": "csi.example", "nodeName": "n1",
+                 "source": {"persistentVolumeName": "a"}},
+    });
+    cluster.memory.seed(&ResourceType::of::<VolumeAttachment>(), attachment).unwrap();
+    let pods: Resources<Pod> = Resources::namespaced(cluster.memory.clone(), "default");
+    for name in ["first", "same"] {
+        let at_once = DeleteOptions { grace_period_s: Some(0), ..DeleteOptions::default() };
+        pods.delete(name, at_once).await.unwrap();
+    }
+    cluster.pod("third", using("c")).await;
+    let (_, message) = cluster.refused("third").await;
+    assert!(message.contains("1 node(s) exceed max volume count"), "{message}");
+    let attachments: Resources<VolumeAttachment> = Resources::all(cluster.memory.clone());
+    attachments.delete("a-on-n1", Default::default()).await.unwrap();
+    assert_eq!(cluster.placed("third").await, "n1");
 }

@@ -55,6 +55,8 @@ pub(super) struct Signals {
 
 #[derive(Debug, Default)]
 struct State {
+    /// Nothing happens by chance.
+    spared: bool,
     refusing: bool,
     crashed: bool,
     /// So many calls are served before the crash.
@@ -95,6 +97,11 @@ impl Shared {
             }
             signalled.await;
         }
+    }
+
+    /// Whether nothing happens by chance.
+    pub(super) fn spares(&self) -> bool {
+        self.state.lock().spared
     }
 
     fn signal(&self, change: impl FnOnce(&mut Signals)) {
@@ -160,6 +167,12 @@ impl Control {
     /// revocation) fails so. Called again, the one after it, too.
     pub fn fail_next(&self, failure: Failure) {
         self.shared.state.lock().failures.push_back(failure);
+    }
+
+    /// Nothing happens by chance from now on, or everything again. What is said on demand is not
+    /// concerned.
+    pub fn spare(&self, spared: bool) {
+        self.shared.state.lock().spared = spared;
     }
 
     /// Every watch that is open ends with [`StoreError::Unavailable`], whether or not it has

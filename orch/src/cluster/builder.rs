@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, sync::Arc};
 
+use futures::FutureExt;
 use k8s_openapi::api::core::v1::NodeAddress;
 use orch_api::{
     ApiServer, Bootstrap, ServerOptions,
@@ -24,7 +25,7 @@ use orch_controllers::{
     standard::{StandardOptions, standard},
     volumes::{LocalPath, LocalPathOptions, ensure_storage_class},
 };
-use orch_core::{Client, Environment, informer::Informers};
+use orch_core::{Environment, informer::Informers};
 use orch_node::{
     AgentOptions, NodeAgent,
     addresses::{AddressRange, PodAddresses},
@@ -36,10 +37,13 @@ use orch_node::{
 };
 use orch_sched::{Plugin, Scheduler};
 use orch_store::{MemoryOptions, MemoryStore, Store};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Cluster, LocalDialer, NetworkSetup, NodeSetup, OwnInformers, Parts, ServeSetup, StartError,
-    authority::ClusterAuthority, resource_metrics, security,
+    authority::ClusterAuthority,
+    node::{Agent, AgentLife},
+    resource_metrics, security,
 };
 
 /// Addresses of pods on simulated nodes.
@@ -51,7 +55,7 @@ const SIMULATED_MEMORY_GIB: u32 = 64;
 const SIMULATED_NODES: &str = "172.16.0.0/12";
 
 /// The nodes' names, who measures them, and their agents.
-type Agents = (Vec<String>, Vec<Arc<dyn UsageSource>>, Vec<(NodeAgent, NodeServer)>);
+type Agents = (Vec<String>, Vec<Arc<dyn UsageSource>>, Vec<Agent>);
 
 /// Takes what is to differ from the defaults, and starts the cluster.
 #[derive(Debug, Default)]
@@ -252,7 +256,7 @@ impl ClusterBuilder {
         let informers = OwnInformers(Informers::new(client.clone(), environment.clone()));
         let controllers = self.manager(pki.as_ref(), &api, &informers.0)?;
         let scheduler = self.scheduler(&informers.0)?;
-        let (nodes, sources, agents) = self.agents(&client, &informers.0, &environment)?;
+        let (nodes, sources, agents) = self.agents(&informers.0, &environment, &dialer)?;
         let metrics = match self.resource_metrics {
             Some(options) => {
                 let metrics =
@@ -432,9 +436,9 @@ impl ClusterBuilder {
 
     fn agents(
         &mut self,
-        client: &Arc<dyn Client>,
         informers: &Informers,
         environment: &Environment,
+        dialer: &Arc<LocalDialer>,
     ) -> Result<Agents, StartError> {
         let mut names = BTreeSet::new();
         let mut sources: Vec<Arc<dyn UsageSource>> = Vec::with_capacity(self.nodes.len());
@@ -452,11 +456,21 @@ impl ClusterBuilder {
                 runtime.clone(),
                 environment.clone(),
             )));
-            let agent =
-                NodeAgent::builder(client.clone(), environment.clone(), node.name, node.runtime);
-            let agent = agent.options(options).informers(informers.clone()).build();
-            let server = NodeServer::new(runtime, agent.pods(), environment.clone());
-            agents.push((agent, server));
+            let (informers, environment) = (informers.clone(), environment.clone());
+            let (dialer, name) = (dialer.clone(), node.name);
+            let life: AgentLife = Arc::new(move |client| {
+                let (environment, runtime) = (environment.clone(), runtime.clone());
+                let agent = NodeAgent::builder(client, environment.clone(), &name, runtime.clone());
+                let agent = agent.options(options.clone()).informers(informers.clone()).build();
+                let server = NodeServer::new(runtime, agent.pods(), environment);
+                let placed = dialer.place(&name, server);
+                async move {
+                    agent.run(CancellationToken::new()).await;
+                    drop(placed);
+                }
+                .boxed()
+            });
+            agents.push(Agent { life, supervise: node.supervise });
         }
         Ok((order, sources, agents))
     }

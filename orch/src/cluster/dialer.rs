@@ -1,6 +1,6 @@
 //! How the API server of a cluster in this process reaches its nodes and pods.
 
-use std::{collections::BTreeMap, io, net::SocketAddr};
+use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc};
 
 use async_trait::async_trait;
 use orch_core::node::{Connection, DialError, Dialer};
@@ -22,10 +22,28 @@ impl LocalDialer {
         self.nodes.write().insert(node.into(), server);
     }
 
+    /// Makes a node reachable for as long as what this gives is kept.
+    pub(super) fn place(self: &Arc<Self>, node: &str, server: NodeServer) -> Placed {
+        self.add(node, server);
+        Placed { dialer: self.clone(), node: node.to_owned() }
+    }
+
     /// Lets go of all nodes: a node's server follows its pods through the API server, which holds
     /// this dialer, so each would keep the other alive.
     pub(super) fn clear(&self) {
         self.nodes.write().clear();
+    }
+}
+
+/// A node that is reachable.
+pub(super) struct Placed {
+    dialer: Arc<LocalDialer>,
+    node: String,
+}
+
+impl Drop for Placed {
+    fn drop(&mut self) {
+        self.dialer.nodes.write().remove(&self.node);
     }
 }
 

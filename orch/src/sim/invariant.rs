@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use orch_store::Event;
 
 use super::view::{ObjectChange, Step, View};
-use crate::testing::{only_beats, told};
+use crate::testing::told;
 
 /// How many steps before a violation are told with it.
 const TOLD: usize = 250;
@@ -104,6 +104,7 @@ pub struct Observer {
     violation: Option<Violation>,
     timeline: VecDeque<Line>,
     steps: u64,
+    moved: Timestamp,
 }
 
 impl fmt::Debug for Observer {
@@ -121,6 +122,7 @@ impl Observer {
             violation: None,
             timeline: VecDeque::new(),
             steps: 0,
+            moved: Timestamp::default(),
         }
     }
 
@@ -164,7 +166,8 @@ impl Observer {
         let changes = self.view.apply(events, time);
         self.steps += 1;
         for change in &changes {
-            if !is_noise(change) {
+            if !change.is_heartbeat() {
+                self.moved = time;
                 let (revision, writer) = (self.view.revision(), writer.map(str::to_owned));
                 self.tell(Line::Change { time, revision, writer, change: change.clone() });
             }
@@ -180,24 +183,35 @@ impl Observer {
         }
     }
 
+    /// When something changed last, heartbeats and recorded events left aside.
+    pub fn moved(&self) -> Timestamp {
+        self.moved
+    }
+
+    /// Whether every invariant would accept the cluster as settled.
+    pub fn is_settled(&mut self) -> bool {
+        let view = &self.view;
+        self.invariants.iter_mut().all(|invariant| invariant.settled(view).is_ok())
+    }
+
+    /// Notes that something went wrong besides the invariants, unless something has before.
+    pub fn violate(&mut self, what: &str, message: String) {
+        let (revision, time) = (self.view.revision(), self.view.time());
+        let found = Violation { invariant: what.to_owned(), revision, time, message };
+        self.violation.get_or_insert(found);
+    }
+
     /// Asks whether everything has settled.
     pub fn settled(&mut self) {
+        let mut found = None;
         for invariant in &mut self.invariants {
             if let Err(message) = invariant.settled(&self.view) {
-                let invariant = format!("{}, in the end", invariant.name());
-                let (revision, time) = (self.view.revision(), self.view.time());
-                let found = Violation { invariant, revision, time, message };
-                self.violation.get_or_insert(found);
+                found.get_or_insert((format!("{}, in the end", invariant.name()), message));
             }
         }
-    }
-}
-
-/// Heartbeats and recorded events would drown the rest.
-fn is_noise(change: &ObjectChange) -> bool {
-    match (&change.old, &change.new) {
-        (Some(old), Some(new)) if new.kind() == "Node" => only_beats(old, new),
-        _ => matches!(change.object().kind(), "Lease" | "Event"),
+        if let Some((what, message)) = found {
+            self.violate(&what, message);
+        }
     }
 }
 

@@ -3,11 +3,16 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
+use orch_api::{ApiServer, auth::UserInfo};
 use orch_core::{
     Client, ClientError, Key, ResourceType, Target,
     client::{Read, ReadReply, WatchOptions, WatchStream, Write, WriteReply},
 };
 use parking_lot::Mutex;
+
+mod http;
+
+pub(super) use http::noted_over_http;
 
 /// What was written, and what was written for nothing.
 #[derive(Debug, Default)]
@@ -44,18 +49,21 @@ impl Journal {
     }
 }
 
-/// A client that notes the writes which its server carried out, in the name of a component.
+/// Who writes, and where that is noted.
 #[derive(Clone)]
-pub(super) struct Noted {
-    pub(super) inner: Arc<dyn Client>,
-    pub(super) writer: Arc<str>,
-    pub(super) journal: Arc<Mutex<Journal>>,
+struct Notes {
+    writer: Arc<str>,
+    journal: Arc<Mutex<Journal>>,
 }
 
-impl Noted {
-    fn note(&self, write: &WriteSummary, reply: &WriteReply) {
+impl Notes {
+    fn call(&self) {
+        self.journal.lock().requests += 1;
+    }
+
+    /// A write was answered with something of this revision.
+    fn written(&self, write: &WriteSummary, revision: u64) {
         let mut journal = self.journal.lock();
-        let Some(revision) = reply.revision() else { return };
         match write {
             WriteSummary::Delete(kind, key) => {
                 journal.deletions.insert((kind.clone(), key.clone()), self.writer.clone());
@@ -71,6 +79,24 @@ impl Noted {
             }
         }
     }
+}
+
+/// A client of a component, whose writes are noted in its name once the server has carried them
+/// out.
+pub(super) fn noted(
+    api: &ApiServer,
+    writer: &str,
+    journal: &Arc<Mutex<Journal>>,
+) -> Arc<dyn Client> {
+    let inner = api.client(UserInfo::master(format!("system:{writer}")));
+    let notes = Notes { writer: writer.into(), journal: journal.clone() };
+    Arc::new(Noted { inner, notes })
+}
+
+#[derive(Clone)]
+struct Noted {
+    inner: Arc<dyn Client>,
+    notes: Notes,
 }
 
 enum WriteSummary {
@@ -96,15 +122,17 @@ fn summary(write: &Write) -> WriteSummary {
 #[async_trait]
 impl Client for Noted {
     async fn read(&self, read: Read) -> Result<ReadReply, ClientError> {
-        self.journal.lock().requests += 1;
+        self.notes.call();
         self.inner.read(read).await
     }
 
     async fn write(&self, write: Write) -> Result<WriteReply, ClientError> {
-        self.journal.lock().requests += 1;
+        self.notes.call();
         let summary = summary(&write);
         let reply = self.inner.write(write).await?;
-        self.note(&summary, &reply);
+        if let Some(revision) = reply.revision() {
+            self.notes.written(&summary, revision);
+        }
         Ok(reply)
     }
 
@@ -113,12 +141,12 @@ impl Client for Noted {
         target: Target,
         options: WatchOptions,
     ) -> Result<WatchStream, ClientError> {
-        self.journal.lock().requests += 1;
+        self.notes.call();
         self.inner.watch(target, options).await
     }
 
     async fn resource_types(&self) -> Result<Vec<ResourceType>, ClientError> {
-        self.journal.lock().requests += 1;
+        self.notes.call();
         self.inner.resource_types().await
     }
 }

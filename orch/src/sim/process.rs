@@ -1,66 +1,93 @@
 //! A component that crashes and comes back.
 
-use std::{sync::Arc, time::Duration};
+use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use futures::future::BoxFuture;
-use orch_core::{Client, awaited::Awaited};
+use futures::{FutureExt, future::BoxFuture};
+use orch_core::awaited::Awaited;
 use parking_lot::Mutex;
 
-use super::link::{Connection, Life, Line, Link};
+use super::link::{Connection, Life, Line};
 
 /// What a component does with its connection, for one life.
-pub(super) type Start = Box<dyn Fn(Arc<dyn Client>) -> BoxFuture<'static, ()> + Send + Sync>;
+pub(crate) type Start = Box<dyn Fn(Connection) -> BoxFuture<'static, ()> + Send + Sync>;
 
-/// A component with its connection, for all of its lives.
-pub(super) struct Process {
-    pub(super) line: Arc<Line>,
-    client: Arc<dyn Client>,
-    start: Start,
+/// A component that runs behind a line, for all of its lives.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) line: Arc<Line>,
     restart: Mutex<Duration>,
     /// Counts the times that it was told to crash.
     killed: Awaited<u64>,
+    /// Whether it is to stay down.
+    down: Awaited<bool>,
+    /// What it said when it panicked for the first time.
+    panicked: Mutex<Option<String>>,
 }
 
 impl Process {
-    pub(super) fn new(line: Line, client: Arc<dyn Client>, start: Start) -> Arc<Self> {
+    pub(crate) fn new(line: Arc<Line>) -> Arc<Self> {
         Arc::new(Self {
-            line: Arc::new(line),
-            client,
-            start,
+            line,
             restart: Mutex::new(Duration::from_secs(1)),
             killed: Awaited::new(0),
+            down: Awaited::new(false),
+            panicked: Mutex::default(),
         })
     }
 
     /// How long it takes until it is started again after a crash.
-    pub(super) fn set_restart(&self, restart: Duration) {
+    pub(crate) fn set_restart(&self, restart: Duration) {
         *self.restart.lock() = restart;
     }
 
     /// Crashes it now.
-    pub(super) fn kill(&self) {
+    pub(crate) fn kill(&self) {
         self.killed.update(|count| {
             *count += 1;
             true
         });
     }
 
-    /// Runs it, one life after the other.
-    pub(super) async fn run(self: Arc<Self>) {
+    /// Crashes it and keeps it down, or lets it run again.
+    pub(crate) fn keep_down(&self, down: bool) {
+        self.down.set(down);
+        if down {
+            self.kill();
+        }
+    }
+
+    /// What it said when it panicked.
+    pub(crate) fn panic(&self) -> Option<String> {
+        self.panicked.lock().clone()
+    }
+
+    /// Runs it, one life after the other. A panic ends a life as a crash does, and is noted.
+    pub(crate) async fn run(self: Arc<Self>, start: Start) {
         loop {
+            self.down.wait_for(|down| !down).await;
             let life = Life::new();
             let connection = Connection { line: self.line.clone(), life: life.clone() };
-            let link = Link { inner: self.client.clone(), connection };
             let killed = self.killed.get();
+            let work = AssertUnwindSafe(async { start(connection).await }).catch_unwind();
             tokio::select! {
                 biased;
                 _ = self.killed.wait_for(|count| count != killed) => {}
                 () = life.crashed() => {}
-                () = (self.start)(Arc::new(link)) => {}
+                done = work => if let Err(panic) = done {
+                    self.panicked.lock().get_or_insert_with(|| said(&*panic));
+                },
             }
             life.end();
-            let restart = *self.restart.lock();
-            tokio::time::sleep(restart).await;
+            if !self.down.get() {
+                let restart = *self.restart.lock();
+                tokio::time::sleep(restart).await;
+            }
         }
     }
+}
+
+/// What a panic said.
+pub(super) fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without words").to_owned()
 }

@@ -10,6 +10,8 @@ use k8s_openapi::Resource;
 use orch_core::{Key, Object, informer::Watchable, owner::controller_of};
 use orch_store::{Entry, Event, EventKind};
 
+use crate::testing::only_beats;
+
 /// Which object: its group and kind, and its key.
 type Id = (String, String, Key);
 
@@ -21,6 +23,22 @@ fn id(object: &Object) -> Id {
 fn is<K: Resource>(object: &Object) -> bool {
     let group = object.api_version().rsplit_once('/').map_or("", |(group, _)| group);
     object.kind() == K::KIND && group == K::GROUP
+}
+
+/// The object that lies in an entry; `None` if it is none: a store keeps other things too.
+fn stored(entry: &Entry, revision: u64) -> Option<Object> {
+    let object = Object::from_stored(entry.value.clone(), revision).ok()?;
+    (!object.kind().is_empty()).then_some(object)
+}
+
+/// Whether a change says nothing but that the cluster runs: leases and events come and go in the
+/// quietest one, and nodes say that they are there.
+fn beats(old: impl FnOnce() -> Option<Arc<Object>>, new: &Object) -> bool {
+    match new.kind() {
+        "Lease" | "Event" => true,
+        "Node" => old().is_some_and(|old| only_beats(&old, new)),
+        _ => false,
+    }
 }
 
 /// Every object of a cluster at one revision. What is asked for in a typed form is decoded once.
@@ -39,10 +57,7 @@ impl View {
     pub fn of_entries(entries: &[Entry], revision: u64, time: Timestamp) -> Self {
         let mut view = Self { revision, time, ..Self::default() };
         for entry in entries {
-            let object = Object::from_stored(entry.value.clone(), entry.mod_revision);
-            if let Ok(object) = object
-                && !object.kind().is_empty()
-            {
+            if let Some(object) = stored(entry, entry.mod_revision) {
                 view.put(Arc::new(object));
             }
         }
@@ -129,16 +144,13 @@ impl View {
         for event in events {
             self.revision = event.entry.mod_revision;
             let revision = self.revision;
-            let stored = |entry: &Entry| {
-                Object::from_stored(entry.value.clone(), revision).ok().filter(|o| o.kind() != "")
-            };
             let change = match event.kind {
-                EventKind::Put => stored(&event.entry).map(|object| {
+                EventKind::Put => stored(&event.entry, revision).map(|object| {
                     let new = Arc::new(object);
                     ObjectChange { old: self.put(new.clone()), new: Some(new) }
                 }),
                 EventKind::Delete => {
-                    let last = event.previous.as_ref().and_then(stored);
+                    let last = event.previous.as_ref().and_then(|entry| stored(entry, revision));
                     last.and_then(|last| self.remove(&id(&last)))
                         .map(|old| ObjectChange { old: Some(old), new: None })
                 }
@@ -159,6 +171,22 @@ pub struct ObjectChange {
 }
 
 impl ObjectChange {
+    /// What an event of a store changed; `None` if that is no object.
+    pub(crate) fn of_event(event: &Event) -> Option<Self> {
+        let previous = event.previous.as_ref();
+        let old = previous.and_then(|entry| stored(entry, entry.mod_revision)).map(Arc::new);
+        let new = match event.kind {
+            EventKind::Put => Some(Arc::new(stored(&event.entry, event.entry.mod_revision)?)),
+            EventKind::Delete => None,
+        };
+        (old.is_some() || new.is_some()).then_some(Self { old, new })
+    }
+
+    /// Whether it says nothing but that the cluster runs.
+    pub(crate) fn is_heartbeat(&self) -> bool {
+        beats(|| self.old.clone().filter(|_| self.new.is_some()), self.object())
+    }
+
     /// The object, as new as it can be told.
     ///
     /// # Panics
@@ -202,6 +230,18 @@ impl ObjectChange {
             _ => None,
         }
     }
+}
+
+/// Whether an event of a store says nothing but that the cluster runs.
+pub(crate) fn is_heartbeat(event: &Event) -> bool {
+    let previous = || event.previous.as_ref().filter(|_| event.kind == EventKind::Put);
+    let old = || previous().and_then(|entry| stored(entry, entry.mod_revision)).map(Arc::new);
+    let entry = match event.kind {
+        EventKind::Put => Some(&event.entry),
+        EventKind::Delete => event.previous.as_ref(),
+    };
+    let object = entry.and_then(|entry| stored(entry, entry.mod_revision));
+    object.is_some_and(|object| beats(old, &object))
 }
 
 /// One revision: what it changed, by whom, and the cluster after it.

@@ -4,22 +4,19 @@ use std::{sync::Arc, time::Duration};
 
 use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
-use orch_core::{Environment, Object, clock::Clock};
+use orch_core::{Environment, clock::Clock};
 use orch_store::{
-    Entry, Event, KeyRange, MemoryStore, RangeRequest, Revision, StoreError, StoreReader,
-    WatchItem, WatchRequest,
+    Event, KeyRange, MemoryStore, RangeRequest, Revision, StoreError, StoreReader, WatchItem,
+    WatchRequest,
 };
 use parking_lot::Mutex;
 use tokio::{task::AbortHandle, time::Instant};
 
-use super::{difference::only_beats, timeline::Timeline};
-use crate::sim::View;
+use super::timeline::Timeline;
+use crate::sim::view::{View, is_heartbeat};
 
 /// Where objects lie in the store.
 const ROOT: &str = "/registry/";
-/// What is written for as long as a cluster runs, and says nothing but that it does.
-const HEARTBEATS: [&str; 2] = ["/registry/leases/", "/registry/events/"];
-const NODES: &str = "/registry/minions/";
 /// What has not come to rest after a day never does.
 const RESTLESS: Duration = Duration::from_secs(86_400);
 
@@ -162,18 +159,4 @@ async fn note(
             *notes.moved.lock() = (Instant::now(), what);
         }
     }
-}
-
-/// Leases and events come and go in the quietest cluster, and nodes say that they are there.
-fn is_heartbeat(event: &Event) -> bool {
-    let key = &event.entry.key;
-    if HEARTBEATS.iter().any(|prefix| key.starts_with(prefix.as_bytes())) {
-        return true;
-    }
-    let Some(old) = event.previous.as_ref().filter(|_| key.starts_with(NODES.as_bytes())) else {
-        return false;
-    };
-    let object = |entry: &Entry| Object::from_stored(entry.value.clone(), entry.mod_revision);
-    let (Ok(old), Ok(new)) = (object(old), object(&event.entry)) else { return false };
-    only_beats(&old, &new)
 }

@@ -8,8 +8,8 @@ use orch_core::{Environment, random::SeededRandom};
 use orch_node::runtime::simulated::{AnnotationScript, Script, SimulatedRuntime};
 use orch_store::{MemoryOptions, MemoryStore, Revision};
 
-use super::{TestCluster, history::History};
-use crate::{Cluster, ClusterBuilder, cluster::NodeSetup};
+use super::{TestCluster, TestNode, history::History};
+use crate::{Cluster, ClusterBuilder};
 
 /// When time begins in a test, in seconds of the epoch.
 const BEGINNING: i64 = 1_700_000_000;
@@ -106,9 +106,10 @@ impl Setup {
         let store = Arc::new(store);
         let history = History::follow(store.clone(), environment.clone(), times);
         let mut builder = Cluster::builder().environment(environment).store(store.clone());
-        for (at, runtime) in runtimes.iter().enumerate() {
-            let name = format!("node-{}", at + 1);
-            builder = builder.node(NodeSetup::new(name, Arc::new(runtime.clone())));
+        let nodes = runtimes.into_iter().map(|runtime| TestNode::new(runtime, !self.seed));
+        let nodes: Vec<TestNode> = nodes.collect();
+        for (at, node) in nodes.iter().enumerate() {
+            builder = builder.node(node.setup(format!("node-{}", at + 1)));
         }
         if self.api_only {
             builder = builder.controllers(Vec::<String>::new()).without_scheduler();
@@ -124,7 +125,7 @@ impl Setup {
         if self.nodes > 0 {
             cluster.nodes_ready().await;
         }
-        TestCluster { cluster, store, history, runtimes, setup: self }
+        TestCluster { cluster, store, history, nodes, setup: self }
     }
 
     /// A cluster that begins as another one is now.
@@ -134,7 +135,7 @@ impl Setup {
             clock: of.cluster.environment().clock.clone(),
             random: Arc::new(SeededRandom::new(self.seed.wrapping_add(store.revision()))),
         };
-        let runtimes = of.runtimes.iter().map(|runtime| runtime.fork(environment.clone()));
+        let runtimes = of.nodes.iter().map(|node| node.runtime().fork(environment.clone()));
         let runtimes = runtimes.collect();
         self.clone().start_on(store, environment, runtimes, of.history.times()).await
     }

@@ -4,9 +4,10 @@ use std::fmt;
 
 use jiff::Timestamp;
 use orch_core::Object;
-use orch_store::{Entry, Event, EventKind, Revision};
+use orch_store::{Event, Revision};
 
 use super::difference::{differences, in_one_line, name_of};
+use crate::sim::ObjectChange;
 
 /// The kinds whose changes say nothing but that a cluster runs.
 const LEFT_OUT: [&str; 1] = ["Lease"];
@@ -87,13 +88,8 @@ impl fmt::Display for Timeline {
 }
 
 fn text(event: &Event) -> Option<String> {
-    let object = |entry: &Entry| Object::from_stored(entry.value.clone(), entry.mod_revision).ok();
-    let old = event.previous.as_ref().and_then(object);
-    let new = match event.kind {
-        EventKind::Put => Some(object(&event.entry)?),
-        EventKind::Delete => None,
-    };
-    told(old.as_ref(), new.as_ref())
+    let change = ObjectChange::of_event(event)?;
+    told(change.old.as_deref(), change.new.as_deref())
 }
 
 /// What became of an object, in one line; `None` if there is nothing to tell.

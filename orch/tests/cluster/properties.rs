@@ -9,7 +9,7 @@ use k8s_openapi::api::{
     apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet},
     core::v1::{Node, Pod},
 };
-use orch::sim::{FaultPlan, Report, Simulation, World, standard};
+use orch::sim::{Exploration, FaultPlan, Simulation, World, standard};
 use orch_core::{Key, client::Propagation, testing::rounds};
 use serde_json::{Value, json};
 
@@ -34,7 +34,7 @@ struct User {
 
 impl User {
     fn below(&self, bound: u64) -> u64 {
-        self.world.environment().random.below(bound)
+        self.world.random().below(bound)
     }
 
     fn chance(&self) -> bool {
@@ -221,30 +221,22 @@ async fn scenario(world: World) {
     user.end().await;
 }
 
-fn run(
-    seed: u64,
-    faults: fn(&dyn orch_core::random::Random, usize, Duration) -> FaultPlan,
-) -> Report {
-    Simulation::new(seed).faults(faults).invariants(standard::all).run(scenario)
+fn simulation() -> Simulation {
+    Simulation::new(0).invariants(standard::all)
 }
 
 #[test]
 fn everything_holds_while_everything_fails() {
-    let (mut steps, mut faults) = (0, 0);
-    for seed in seeds() {
-        let report = run(seed, FaultPlan::drawn);
-        report.assert_holds();
-        steps += report.steps;
-        faults += report.faults;
-    }
-    println!("{steps} steps, {faults} calls and watches failed");
-    assert!(faults > 0 || seeds().len() == 1, "nothing failed");
+    let explored = Exploration::of(simulation().faults(FaultPlan::drawn)).run(scenario, seeds());
+    println!("{explored}");
+    explored.assert_holds();
+    assert!(explored.faults > 0 || seeds().len() == 1, "nothing failed");
 }
 
 #[test]
 fn everything_holds_while_nothing_fails() {
     for seed in seeds().into_iter().take(rounds(1) as usize) {
-        let report = run(seed, |_, _, _| FaultPlan::none());
+        let report = simulation().seed(seed).run(scenario);
         report.assert_holds();
         let idle: Vec<_> =
             report.idle_writes.iter().filter(|(write, _)| !write.starts_with("user")).collect();
@@ -254,8 +246,11 @@ fn everything_holds_while_nothing_fails() {
 
 #[test]
 fn a_seed_is_one_history() {
-    let (first, second) = (run(3, FaultPlan::drawn), run(3, FaultPlan::drawn));
+    let run = |seed| simulation().faults(FaultPlan::drawn).seed(seed).run(scenario);
+    let (first, second) = (run(3), run(3));
     assert_eq!(first.timeline, second.timeline);
     assert_eq!((first.steps, first.requests), (second.steps, second.requests));
-    assert_ne!(first.timeline, run(4, FaultPlan::drawn).timeline);
+    assert_ne!(first.timeline, run(4).timeline);
+    let literal = simulation().seed(3).plan(first.plan.clone()).run(scenario);
+    assert_eq!(literal.timeline, first.timeline, "its plan alone replays it");
 }

@@ -4,6 +4,7 @@ mod expectations;
 mod faults;
 mod histories;
 mod looking_back;
+mod nodes;
 mod notes;
 mod objects;
 mod traffic;

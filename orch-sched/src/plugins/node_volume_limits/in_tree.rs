@@ -10,7 +10,7 @@ use k8s_openapi::api::{
 const MIGRATED_PLUGINS: &str = "storage.alpha.kubernetes.io/migrated-plugins";
 
 /// A volume type whose volumes are attached by a driver.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum InTree {
     AwsElasticBlockStore,
     AzureDisk,

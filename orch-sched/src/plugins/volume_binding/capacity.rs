@@ -66,6 +66,20 @@ impl StorageCapacity {
 }
 
 impl Provision {
+    /// Whether space is counted.
+    pub(super) fn has_limits(&self) -> bool {
+        self.space.is_some()
+    }
+
+    /// What [`Provision::reaches`] depends on, apart from the node.
+    pub(super) fn reach(&self) -> Vec<Vec<(&str, &[String])>> {
+        let terms =
+            self.topologies.iter().map(|term| term.match_label_expressions.iter().flatten());
+        let conditions =
+            terms.map(|all| all.map(|one| (one.key.as_str(), one.values.as_slice())).collect());
+        conditions.collect()
+    }
+
     /// Whether the class allows volumes there.
     pub(super) fn reaches(&self, node: &NodeInfo) -> bool {
         let holds = |term: &TopologySelectorTerm| {

@@ -11,7 +11,10 @@ use k8s_openapi::{
 };
 use orch_core::owner::controller_of;
 
-use super::replica_sets::{by_workloads, is_active, is_ready};
+use super::{
+    quotas::is_full,
+    replica_sets::{by_workloads, is_active, is_ready},
+};
 use crate::sim::{Invariant, Step, View};
 
 /// A DaemonSet never creates a pod for a node that has one of its pods, except a second one where
@@ -107,8 +110,9 @@ impl Invariant for OnePodPerNode {
                 let here: Vec<_> = pods.iter().filter(on).collect();
                 let ready = here.iter().filter(|pod| is_ready(pod)).count();
                 let wanted = usize::from(suits(node));
+                let waits = || here.is_empty() && is_full(set.metadata.namespace.as_deref(), view);
                 // Taints without effect on what runs let it stay.
-                if here.len() > 1 || (wanted == 1 && ready != 1) {
+                if here.len() > 1 || (wanted == 1 && ready != 1 && !waits()) {
                     let (set, count) = (set.metadata.name.as_deref(), here.len());
                     return Err(format!("{set:?} has {count} pods on {name}, {ready} ready"));
                 }

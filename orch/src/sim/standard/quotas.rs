@@ -46,6 +46,17 @@ fn is_scoped(quota: &ResourceQuota) -> bool {
     spec.is_some_and(|spec| spec.scopes.is_some() || spec.scope_selector.is_some())
 }
 
+/// Whether a quota keeps pods of a namespace from being created.
+pub(super) fn is_full(namespace: Option<&str>, view: &View) -> bool {
+    let namespace = namespace.unwrap_or_default();
+    view.list::<ResourceQuota>().iter().any(|quota| {
+        let hard = pods_of(quota.spec.as_ref().and_then(|spec| spec.hard.as_ref()));
+        quota.metadata.namespace.as_deref() == Some(namespace)
+            && !is_scoped(quota)
+            && hard.is_some_and(|hard| used_in(namespace, view) >= hard)
+    })
+}
+
 impl Invariant for QuotasHold {
     fn name(&self) -> &str {
         "quotas are never exceeded"

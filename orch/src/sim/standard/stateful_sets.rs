@@ -8,6 +8,7 @@ use orch_core::{Key, owner::controller_of};
 
 use super::{
     Recent,
+    quotas::is_full,
     replica_sets::{by_workloads, is_over, is_ready},
 };
 use crate::sim::{Invariant, ObjectChange, Step, View};
@@ -232,7 +233,11 @@ impl Invariant for StatefulSetOrder {
             let seen = status.observed_generation == set.metadata.generation;
             let rolled = status.current_revision == status.update_revision;
             let counted = usize::try_from(status.ready_replicas.unwrap_or(0)) == Ok(pods.len());
-            if !all || !seen || !rolled || !counted {
+            // What a quota leaves no room for is waited for, and what comes after it.
+            let waits = seen
+                && pods.len() < wanted.ordinals.len()
+                && is_full(set.metadata.namespace.as_deref(), view);
+            if !waits && (!all || !seen || !rolled || !counted) {
                 let count = pods.len();
                 return Err(format!(
                     "StatefulSet {key} asks for {:?}, has {count} pods and says {status:?}",

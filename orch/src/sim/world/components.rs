@@ -1,31 +1,34 @@
 //! The processes of a simulated cluster.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{collections::BTreeMap, sync::Arc};
 
-use futures::FutureExt;
+use futures::{FutureExt, future::BoxFuture};
+use jiff::SignedDuration;
+use orch_api::ApiServer;
 use orch_controllers::{
     Manager,
     standard::{StandardOptions, standard},
     volumes::{LocalPath, LocalPathOptions},
 };
-use orch_core::{Client, Environment, informer::Informers, random::Random};
-use orch_node::{
-    AgentOptions, NodeAgent,
-    machine::Machine,
-    runtime::{RuntimeError, simulated::SimulatedRuntime},
-    testing::FaultyRuntime,
+use orch_core::{
+    Client, Environment, clock::WrongClock, informer::Informers, random::SeededRandom,
 };
+use orch_node::{AgentOptions, NodeAgent, machine::Machine, runtime::simulated::SimulatedRuntime};
 use orch_sched::Scheduler;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::sim::{faults::Component, process::Start};
+use crate::sim::{
+    faults::{Component, FaultPlan},
+    journal::{Journal, noted, noted_over_http},
+    link::{Link, over_http},
+    machine::SimulatedMachine,
+    process::Start,
+    simulation::Simulation,
+};
+
+/// Of a thousand calls, a runtime that fails refuses so many.
+const REFUSED_PERMILLE: u64 = 667;
 
 /// The controllers of the process [`Component::Workloads`]: pods of workloads are created and
 /// deleted by the controller of their owner only, so that a step by this process says which of
@@ -52,68 +55,82 @@ impl Drop for OwnInformers {
 
 /// The machines of the nodes.
 #[derive(Debug, Clone)]
-pub(super) struct Machines {
-    all: BTreeMap<Component, Arc<SimulatedMachine>>,
-}
-
-#[derive(Debug)]
-struct SimulatedMachine {
-    runtime: Mutex<Arc<SimulatedRuntime>>,
-    fails: Arc<AtomicBool>,
-    random: Arc<dyn Random>,
-}
+pub(super) struct Machines(BTreeMap<Component, SimulatedMachine>);
 
 impl Machines {
-    pub(super) fn new(environment: &Environment, random: &Arc<dyn Random>, count: usize) -> Self {
+    pub(super) fn new(environment: &Environment, seed: u64, count: usize) -> Self {
+        let random = Arc::new(SeededRandom::new(seed));
         let machine = || {
-            Arc::new(SimulatedMachine {
-                runtime: Mutex::new(Arc::new(SimulatedRuntime::new(environment.clone()))),
-                fails: Arc::default(),
-                random: random.clone(),
-            })
+            let runtime = SimulatedRuntime::new(environment.clone());
+            SimulatedMachine::new(runtime, random.clone())
         };
-        Self { all: (1..=count).map(|number| (Component::Node(number), machine())).collect() }
+        Self((1..=count).map(|number| (Component::Node(number), machine())).collect())
     }
 
     /// Everything that runs on a machine is gone.
-    pub(super) fn lose_power(&self, component: &Component, environment: &Environment) {
-        if let Some(machine) = self.all.get(component) {
-            *machine.runtime.lock() = Arc::new(SimulatedRuntime::new(environment.clone()));
+    pub(super) fn lose_power(&self, component: &Component) {
+        if let Some(machine) = self.0.get(component) {
+            machine.inside().lose_power();
         }
     }
 
     /// Whether a machine's runtime refuses most calls from now on.
     pub(super) fn fail(&self, component: &Component, fails: bool) {
-        if let Some(machine) = self.all.get(component) {
-            machine.fails.store(fails, Ordering::Relaxed);
+        if let Some(machine) = self.0.get(component) {
+            machine.refuse(if fails { REFUSED_PERMILLE } else { 0 });
         }
     }
 }
 
-impl SimulatedMachine {
-    fn runtime(&self) -> FaultyRuntime {
-        let (fails, random) = (self.fails.clone(), self.random.clone());
-        FaultyRuntime::new(self.runtime.lock().clone(), move |_| {
-            let refused = fails.load(Ordering::Relaxed) && random.below(3) > 0;
-            refused.then(|| RuntimeError::Refused("injected".to_owned()))
-        })
-    }
-}
+/// What a component of this project does with its client, for one life.
+type Life = Box<dyn Fn(Arc<dyn Client>) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// Every component, and how each of its lives begins.
-pub(super) fn all(environment: &Environment, machines: &Machines) -> Vec<(Component, Start)> {
+pub(super) fn all(
+    simulation: &Simulation,
+    plan: &FaultPlan,
+    environment: &Environment,
+    api: &ApiServer,
+    machines: &Machines,
+    journal: &Arc<Mutex<Journal>>,
+) -> Vec<(Component, Start)> {
+    let with_clock = |component: &Component| skewed(environment, plan, component);
+    let workloads = controllers(&with_clock(&Component::Workloads), true);
+    let housekeeping = controllers(&with_clock(&Component::Housekeeping), false);
     let mut all = vec![
-        (Component::Workloads, controllers(environment, true)),
-        (Component::Housekeeping, controllers(environment, false)),
-        (Component::Scheduler, scheduler(environment)),
+        (Component::Workloads, workloads),
+        (Component::Housekeeping, housekeeping),
+        (Component::Scheduler, scheduler(&with_clock(&Component::Scheduler))),
     ];
-    for (component, machine) in &machines.all {
-        all.push((component.clone(), node(environment, component, machine)));
+    for (component, machine) in &machines.0 {
+        all.push((component.clone(), node(&with_clock(component), component, machine)));
     }
-    all
+    let linked = |(component, life): (Component, Life)| {
+        let inner = noted(api, &component.to_string(), journal);
+        let start: Start =
+            Box::new(move |connection| life(Arc::new(Link { inner: inner.clone(), connection })));
+        (component, start)
+    };
+    let ours = all.into_iter().map(linked);
+    let yours = simulation.components.iter().map(|(name, start)| {
+        let (client, start) = (noted_over_http(api, name, journal), start.clone());
+        let start: Start = Box::new(move |connection| start(over_http(client.clone(), connection)));
+        (Component::Named(name.clone()), start)
+    });
+    ours.chain(yours).collect()
 }
 
-fn controllers(environment: &Environment, workloads: bool) -> Start {
+/// The environment of a component whose clock may be wrong.
+fn skewed(environment: &Environment, plan: &FaultPlan, component: &Component) -> Environment {
+    let Some(skew) = plan.skews.iter().find(|skew| skew.component == *component) else {
+        return environment.clone();
+    };
+    let ahead = SignedDuration::from_millis(skew.ahead_ms);
+    let clock = WrongClock { right: environment.clock.clone(), ahead };
+    Environment { clock: Arc::new(clock), random: environment.random.clone() }
+}
+
+fn controllers(environment: &Environment, workloads: bool) -> Life {
     let environment = environment.clone();
     Box::new(move |client| {
         let informers = OwnInformers(Informers::new(client.clone(), environment.clone()));
@@ -135,7 +152,7 @@ fn controllers(environment: &Environment, workloads: bool) -> Start {
     })
 }
 
-fn scheduler(environment: &Environment) -> Start {
+fn scheduler(environment: &Environment) -> Life {
     let environment = environment.clone();
     Box::new(move |client: Arc<dyn Client>| {
         let informers = OwnInformers(Informers::new(client, environment.clone()));
@@ -147,11 +164,7 @@ fn scheduler(environment: &Environment) -> Start {
     })
 }
 
-fn node(
-    environment: &Environment,
-    component: &Component,
-    machine: &Arc<SimulatedMachine>,
-) -> Start {
+fn node(environment: &Environment, component: &Component, machine: &SimulatedMachine) -> Life {
     let (environment, name, machine) =
         (environment.clone(), component.to_string(), machine.clone());
     Box::new(move |client| {
