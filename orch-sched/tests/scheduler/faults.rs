@@ -34,6 +34,7 @@ async fn with_faults_everything_is_placed_in_the_end() {
             transport_permille: 200,
             watch_drop_permille: 50,
             expired_permille: 20,
+            ..FaultRates::default()
         };
         let wrap = |client: Arc<dyn Client>| -> Arc<dyn Client> {
             Arc::new(FaultyClient::seeded(client, environment(seed), rates))

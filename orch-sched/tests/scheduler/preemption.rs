@@ -206,6 +206,7 @@ async fn with_faults_nothing_leaks_and_nothing_is_counted_twice() {
             transport_permille: 150,
             watch_drop_permille: 50,
             expired_permille: 20,
+            ..FaultRates::default()
         };
         let wrap = |client: Arc<dyn Client>| -> Arc<dyn Client> {
             Arc::new(FaultyClient::seeded(client, environment(seed), rates))

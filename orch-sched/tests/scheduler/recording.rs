@@ -81,6 +81,7 @@ async fn recorded(seed: u64) -> Vec<u8> {
         transport_permille: 100,
         watch_drop_permille: 50,
         expired_permille: 20,
+        ..FaultRates::default()
     };
     let wrap = |client: Arc<dyn Client>| -> Arc<dyn Client> {
         Arc::new(FaultyClient::seeded(client, environment(seed), rates))
