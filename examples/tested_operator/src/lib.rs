@@ -4,9 +4,11 @@
 //! - [`site`]: the kind `Site`.
 //! - [`operator`]: its operator, written with `kube::runtime` and nothing of orch.
 //! - [`scenarios`]: what must hold of it, in whole clusters in virtual time.
+//! - [`exploring`]: the same while everything fails, from many seeds.
 //!
 //! `cargo run --package tested_operator` shows what each mistake leads to.
 
+pub mod exploring;
 pub mod operator;
 pub mod scenarios;
 pub mod site;
