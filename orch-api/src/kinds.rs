@@ -42,6 +42,7 @@ pub(crate) mod webhooks;
 mod workloads;
 
 pub use access::Requester;
+pub use resource::TaintTimes;
 
 /// What has no behaviour of its own gets one that fits any kind with `spec` and `status`.
 static ANY: plain::Plain = plain::Plain::ANY;

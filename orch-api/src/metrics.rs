@@ -12,7 +12,6 @@ mod families;
 mod histogram;
 mod process;
 mod store;
-mod text;
 
 use std::{
     sync::{
@@ -22,13 +21,12 @@ use std::{
     time::Duration,
 };
 
+use orch_core::metrics::{self, Registry};
 use parking_lot::Mutex;
-use prometheus_client::registry::Registry;
 
 use families::Families;
 use histogram::Histogram;
 pub(crate) use store::MeteredStore;
-pub(crate) use text::{OPEN_METRICS, PLAIN};
 
 /// Of requests, in seconds.
 const REQUEST_BOUNDS: [f64; 23] = [
@@ -106,12 +104,8 @@ impl Metrics {
 
     /// The metrics as text; without `open_metrics` in the older format that everybody reads.
     pub fn encode(&self, open_metrics: bool) -> String {
-        let mut out = String::new();
-        // Writing to a string cannot fail; a collector that fails ends the text.
-        if prometheus_client::encoding::text::encode(&mut out, &self.registry.lock()).is_err() {
-            tracing::warn!("a collector could not be encoded");
-        }
-        if open_metrics { out } else { text::plain(&out) }
+        let registry = self.registry.lock();
+        if open_metrics { metrics::open_metrics(&registry) } else { metrics::plain(&registry) }
     }
 
     /// One that is at work, until what is returned is dropped.

@@ -32,7 +32,7 @@ use crate::{
     flow::FlowControl,
     health::{Checks, HealthCheck},
     http::Frames,
-    kinds::Requester,
+    kinds::{Requester, TaintTimes},
     local::{LocalClient, OwnClient},
     metrics::{MeteredStore, Metrics},
     openapi::OpenApi,
@@ -436,6 +436,8 @@ impl ApiServerBuilder {
         let requester = Arc::new(Requester);
         let (group, plural) = ("certificates.k8s.io", "certificatesigningrequests");
         self.hooks.push(Installed { group, plural, hook: requester });
+        let (group, plural) = ("resource.k8s.io", "resourceslices");
+        self.hooks.push(Installed { group, plural, hook: Arc::new(TaintTimes) });
         let (group, plural) = ("apiextensions.k8s.io", "customresourcedefinitions");
         self.hooks.push(Installed { group, plural, hook: Arc::new(SettleNames) });
         let (group, plural) = ("admissionregistration.k8s.io", "validatingadmissionpolicies");

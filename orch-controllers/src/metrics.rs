@@ -3,18 +3,20 @@
 //! Source: `k8s.io/component-base/metrics/prometheus/workqueue` and
 //! `.../prometheus/clientgo/leaderelection`.
 
-use std::{fmt::Write as _, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
+use orch_core::metrics::{Registry, open_metrics};
 use parking_lot::Mutex;
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text::encode},
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _},
     metrics::{
+        MetricType,
         counter::Counter,
         family::Family,
-        gauge::Gauge,
+        gauge::{ConstGauge, Gauge},
         histogram::{Histogram, exponential_buckets},
     },
-    registry::Registry,
 };
 
 use crate::queue::{QueueItem, QueueMetrics, WorkQueue};
@@ -25,7 +27,6 @@ struct Name {
 }
 
 type ByName<M> = Family<Name, M>;
-type Seconds = Gauge<f64, std::sync::atomic::AtomicU64>;
 type Durations = Family<Name, Histogram, fn() -> Histogram>;
 type UnderWay = Box<dyn Fn() -> (Duration, Duration) + Send + Sync>;
 
@@ -48,13 +49,10 @@ fn from_a_microsecond() -> Histogram {
 pub struct Metrics(Arc<Inner>);
 
 struct Inner {
-    registry: Registry,
     depth: ByName<Gauge>,
     adds: ByName<Counter>,
     waited: Durations,
     worked: Durations,
-    unfinished: ByName<Seconds>,
-    longest: ByName<Seconds>,
     retries: ByName<Counter>,
     leads: ByName<Gauge>,
     queues: Mutex<Vec<(Name, UnderWay)>>,
@@ -68,54 +66,15 @@ impl std::fmt::Debug for Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let mut inner = Inner {
-            registry: Registry::default(),
+        Self(Arc::new(Inner {
             depth: Family::default(),
             adds: Family::default(),
             waited: Family::new_with_constructor(from_a_microsecond),
             worked: Family::new_with_constructor(from_a_microsecond),
-            unfinished: Family::default(),
-            longest: Family::default(),
             retries: Family::default(),
             leads: Family::default(),
             queues: Mutex::default(),
-        };
-        inner.register();
-        Self(Arc::new(inner))
-    }
-}
-
-impl Inner {
-    fn register(&mut self) {
-        let registry = self.registry.sub_registry_with_prefix("workqueue");
-        registry.register("depth", "Current depth of workqueue", self.depth.clone());
-        registry.register("adds", "Adds handled by workqueue", self.adds.clone());
-        registry.register(
-            "queue_duration_seconds",
-            "How long in seconds an item stays in workqueue before being requested",
-            self.waited.clone(),
-        );
-        registry.register(
-            "work_duration_seconds",
-            "How long in seconds processing an item from workqueue takes",
-            self.worked.clone(),
-        );
-        registry.register(
-            "unfinished_work_seconds",
-            "For how many seconds items have been in work that still are, in all",
-            self.unfinished.clone(),
-        );
-        registry.register(
-            "longest_running_processor_seconds",
-            "For how many seconds the longest of them has been in work",
-            self.longest.clone(),
-        );
-        registry.register("retries", "Retries handled by workqueue", self.retries.clone());
-        self.registry.register(
-            "leader_election_master_status",
-            "Whether the process leads by the lease of that name: 0 is backup, 1 is master",
-            self.leads.clone(),
-        );
+        }))
     }
 }
 
@@ -149,19 +108,62 @@ impl Metrics {
         self.0.leads.get_or_create(&of).set(i64::from(leads));
     }
 
+    /// Lets a registry encode these numbers.
+    pub fn register(&self, registry: &mut Registry) {
+        let inner = &self.0;
+        registry.register(
+            "leader_election_master_status",
+            "Whether the process leads by the lease of that name: 0 is backup, 1 is master",
+            inner.leads.clone(),
+        );
+        let registry = registry.sub_registry_with_prefix("workqueue");
+        registry.register("depth", "Current depth of workqueue", inner.depth.clone());
+        registry.register("adds", "Adds handled by workqueue", inner.adds.clone());
+        registry.register(
+            "queue_duration_seconds",
+            "How long in seconds an item stays in workqueue before being requested",
+            inner.waited.clone(),
+        );
+        registry.register(
+            "work_duration_seconds",
+            "How long in seconds processing an item from workqueue takes",
+            inner.worked.clone(),
+        );
+        registry.register("retries", "Retries handled by workqueue", inner.retries.clone());
+        registry.register_collector(Box::new(InWork(self.clone())));
+    }
+
     /// All numbers in the text format of OpenMetrics.
     pub fn encode(&self) -> String {
-        for (of, under_way) in &*self.0.queues.lock() {
-            let (all, longest) = under_way();
-            self.0.unfinished.get_or_create(of).set(all.as_secs_f64());
-            self.0.longest.get_or_create(of).set(longest.as_secs_f64());
+        let mut registry = Registry::default();
+        self.register(&mut registry);
+        open_metrics(&registry)
+    }
+}
+
+/// What is in work when somebody asks.
+#[derive(Debug)]
+struct InWork(Metrics);
+
+impl Collector for InWork {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
+        let told: Vec<(Name, (Duration, Duration))> = {
+            let queues = self.0.0.queues.lock();
+            queues.iter().map(|(name, under_way)| (name.clone(), under_way())).collect()
+        };
+        let help = "For how many seconds items have been in work that still are, in all";
+        let name = "unfinished_work_seconds";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (name, (all, _)) in &told {
+            ConstGauge::new(all.as_secs_f64()).encode(family.encode_family(name)?)?;
         }
-        let mut text = String::new();
-        if encode(&mut text, &self.0.registry).is_err() {
-            // A string takes whatever is written to it; without numbers a scraper sees a comment.
-            let _always_written = writeln!(text, "# not encoded");
+        let help = "For how many seconds the longest of them has been in work";
+        let name = "longest_running_processor_seconds";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (name, (_, longest)) in &told {
+            ConstGauge::new(longest.as_secs_f64()).encode(family.encode_family(name)?)?;
         }
-        text
+        Ok(())
     }
 }
 

@@ -11,6 +11,7 @@ use crate::{
     cron_job::cron_job,
     daemon_set::daemon_set,
     deployment::deployment,
+    device_taint_eviction::device_taint_eviction,
     disruption::disruption,
     endpoint_slice::{endpoint_slice, endpoint_slice_mirroring},
     endpoints::endpoints,
@@ -27,6 +28,7 @@ use crate::{
         metrics::{Metrics, ResourceMetricsApi},
     },
     pod_gc::{PodGcOptions, pod_garbage_collector},
+    pod_group_protection::pod_group_protection,
     replicas::{replica_set, replication_controller},
     resource_claim::{ResourceClaimMetrics, resource_claim},
     resource_quota::resource_quota,
@@ -124,12 +126,14 @@ pub struct UnknownController(pub String);
 /// Those that `*` does not stand for: they run if they are named.
 ///
 /// Source: `ControllersDisabledByDefault` of kube-controller-manager, and the gates
-/// `StorageVersionAPI` and `StorageVersionMigrator`, whose kinds are served by option only.
-pub const OFF_BY_DEFAULT: [&str; 4] = [
+/// `StorageVersionAPI`, `StorageVersionMigrator` and `GenericWorkload`, whose kinds are served by option
+/// only.
+pub const OFF_BY_DEFAULT: [&str; 5] = [
     "bootstrap-signer-controller",
     "token-cleaner-controller",
     "storageversion-garbage-collector-controller",
     "storage-version-migrator-controller",
+    "podgroup-protection-controller",
 ];
 
 type Build = fn(&Informers, &StandardOptions) -> Option<Runnable>;
@@ -172,6 +176,9 @@ const CONTROLLERS: &[(&str, Build)] = &[
         Some(node_lifecycle(informers, options.node_lifecycle).into())
     }),
     ("taint-eviction-controller", |informers, _| Some(taint_eviction(informers).into())),
+    ("device-taint-eviction-controller", |informers, _| {
+        Some(device_taint_eviction(informers).into())
+    }),
     ("pod-garbage-collector-controller", |informers, options| {
         Some(pod_garbage_collector(informers, options.pod_gc))
     }),
@@ -235,6 +242,7 @@ const CONTROLLERS: &[(&str, Build)] = &[
     ("resourceclaim-controller", |informers, options| {
         Some(resource_claim(informers, options.resource_claim_metrics.clone()))
     }),
+    ("podgroup-protection-controller", |informers, _| Some(pod_group_protection(informers).into())),
     ("ttl-after-finished-controller", |informers, _| Some(ttl_after_finished(informers).into())),
 ];
 

@@ -39,6 +39,7 @@ pub use ephemeral::ephemeral_volume;
 pub use expansion::{Expansion, VolumeExpander, volume_expansion};
 pub use local_path::{LocalPath, LocalPathOptions};
 pub use metrics::StorageMetrics;
+pub(crate) use protection::set_finalizer;
 pub use protection::{claim_protection, volume_protection};
 pub use provisioner::{ProvisionError, ProvisionRequest, Provisioner, ensure_storage_class};
 

@@ -16,6 +16,8 @@ mod costs;
 mod cron_jobs;
 #[path = "controllers/deployments.rs"]
 mod deployments;
+#[path = "controllers/device_taints.rs"]
+mod device_taints;
 #[path = "controllers/expansion.rs"]
 mod expansion;
 #[path = "controllers/jobs.rs"]
@@ -26,6 +28,8 @@ mod lifecycle;
 mod load_balancers;
 #[path = "controllers/nodes.rs"]
 mod nodes;
+#[path = "controllers/pod_groups.rs"]
+mod pod_groups;
 #[path = "controllers/queue.rs"]
 mod queue;
 #[path = "controllers/quotas.rs"]

@@ -4,7 +4,7 @@
 
 use k8s_openapi::api::{
     core::v1::{Pod, PodResourceClaim},
-    resource::v1::ResourceClaim,
+    resource::v1::{DeviceTaint, DeviceToleration, ResourceClaim},
 };
 
 use crate::owner::is_controlled_by;
@@ -98,6 +98,22 @@ pub fn is_reserved_for(pod_uid: &str, claim: &ResourceClaim) -> bool {
 /// Whether a claim has its devices.
 pub fn is_allocated(claim: &ResourceClaim) -> bool {
     claim.status.as_ref().is_some_and(|status| status.allocation.is_some())
+}
+
+/// Whether a request puts up with a taint of a device.
+///
+/// Source: `k8s.io/dynamic-resource-allocation/resourceclaim/devicetoleration.go`.
+pub fn tolerates(toleration: &DeviceToleration, taint: &DeviceTaint) -> bool {
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    let (effect, key) = (text(&toleration.effect), text(&toleration.key));
+    if !effect.is_empty() && effect != taint.effect || !key.is_empty() && key != taint.key {
+        return false;
+    }
+    match toleration.operator.as_deref().unwrap_or_default() {
+        "" | "Equal" => text(&toleration.value) == text(&taint.value),
+        "Exists" => true,
+        _ => false,
+    }
 }
 
 #[cfg(test)]

@@ -266,6 +266,13 @@ impl<K: Watchable> Informer<K> {
         keys.into_iter().flatten().filter_map(|key| state.objects.get(key).cloned()).collect()
     }
 
+    /// How many objects [`Informer::by_index`] finds, without looking at them.
+    pub fn count_by_index(&self, name: &str, value: &str) -> usize {
+        let state = self.shared.state.read();
+        let keys = state.indexes.get(name).and_then(|index| index.keys.get(value));
+        keys.map_or(0, BTreeSet::len)
+    }
+
     /// How many objects are here.
     pub fn len(&self) -> usize {
         self.shared.state.read().objects.len()

@@ -18,6 +18,7 @@
 //! | [`recording`] | files of JSON lines, written as things happen |
 //! | [`awaited`] | a value that tasks wait for, woken in order |
 //! | [`backoff`] | delays that double with every failure |
+//! | `metrics` | numbers in Prometheus' formats (a feature) |
 //! | [`node`] | how the API server reaches what runs on nodes |
 //! | `testing` | a cluster in memory, faults on demand, the conformance suite (a feature) |
 
@@ -33,6 +34,8 @@ pub mod environment;
 pub mod event;
 pub mod informer;
 pub mod lease;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 pub mod names;
 pub mod node;
 pub mod object;

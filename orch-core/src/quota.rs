@@ -3,9 +3,10 @@
 //! Admission charges what is new, a controller counts what is there: both by this.
 //!
 //! Source: `k8s.io/kubernetes/pkg/quota/v1/evaluator/core`, `k8s.io/apiserver/pkg/quota/v1`.
-//! Differs: devices of resource claims are not counted, and a pod whose containers were resized
-//! in place is counted by its spec alone.
+//! Differs: devices of resource claims are not counted under the names of extended resources, and a
+//! pod whose containers were resized in place is counted by its spec alone.
 
+mod devices;
 mod names;
 mod pod;
 mod scopes;
@@ -18,7 +19,7 @@ use serde_json::Value;
 
 use self::scopes::Scopes;
 pub use self::{
-    names::{counted, is_counted},
+    names::{counted, is_counted, is_measured},
     pod::{add, amount, amounts, containers, missing_amounts, pod_total, requirement},
 };
 use crate::quantity::{Amount, Format};
@@ -59,6 +60,7 @@ impl Usage {
                 of_claim(object, &mut amounts);
             }
             ("", "services") => of_service(object, &mut amounts),
+            ("resource.k8s.io", "resourceclaims") => devices::of_claim(object, &mut amounts),
             ("", alias) if names::ALIASES.contains(&alias) => {
                 amounts.insert(alias.to_owned(), whole(1));
             }

@@ -2,17 +2,17 @@
 //!
 //! Source: `pkg/scheduler/metrics/metrics.go`.
 
-use std::{fmt::Write as _, time::Duration};
+use std::time::Duration;
 
+use orch_core::metrics::{Registry, open_metrics};
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text::encode},
+    encoding::EncodeLabelSet,
     metrics::{
         counter::Counter,
         family::Family,
         gauge::Gauge,
         histogram::{Histogram, exponential_buckets},
     },
-    registry::Registry,
 };
 
 use crate::queue::QueueLengths;
@@ -187,11 +187,6 @@ impl Metrics {
         for (r#type, size) in kinds {
             self.cache.get_or_create(&CacheKind { r#type }).set(size as i64);
         }
-        let mut text = String::new();
-        if encode(&mut text, &self.registry).is_err() {
-            // A string takes whatever is written to it; without numbers a scraper sees a comment.
-            let _always_written = writeln!(text, "# not encoded");
-        }
-        text
+        open_metrics(&self.registry)
     }
 }

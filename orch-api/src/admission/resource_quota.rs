@@ -307,7 +307,12 @@ impl Admission for ResourceQuota {
         let concerned =
             writes && request.target.subresource.is_none() && !request.namespace().is_empty();
         let Some(object) = request.object.as_ref().filter(|_| concerned) else { return Ok(()) };
-        if !quota::is_counted(&resource.group, &resource.plural) {
+        let (group, plural) = (&*resource.group, &*resource.plural);
+        let may_charge = match request.operation {
+            Operation::Create => quota::is_counted(group, plural),
+            _ => quota::is_measured(group, plural),
+        };
+        if !may_charge {
             return Ok(());
         }
         let now = self.environment.clock.now();

@@ -119,7 +119,7 @@ impl NodeAuthorizer {
 
     fn refers(&self, node: &str, resource: &str, namespace: &str, name: &str) -> bool {
         let wanted = reference(node, resource, namespace, name);
-        !self.pods.by_index(BY_REFERENCE, &wanted).is_empty()
+        self.pods.count_by_index(BY_REFERENCE, &wanted) > 0
     }
 
     fn uses_volume(&self, node: &str, volume: &str) -> bool {

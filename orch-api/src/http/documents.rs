@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use http::{HeaderValue, Method, Response, StatusCode, header};
-use orch_core::ApiError;
+use orch_core::{
+    ApiError,
+    metrics::{OPEN_METRICS, PLAIN},
+};
 use serde_json::{Value, json};
 
 use super::{Exchange, accept, health, respond};
@@ -11,7 +14,6 @@ use crate::{
     catalog::{Catalog, Discovery},
     connect::BoxBody,
     health::Endpoint,
-    metrics::{OPEN_METRICS, PLAIN},
     openapi::OpenApi,
     registry::method_not_allowed,
 };

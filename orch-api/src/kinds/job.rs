@@ -56,6 +56,7 @@ impl Strategy for Job {
         let mut errors = Vec::new();
         let spec = Field::root(object).get("spec");
         generated_selector(object, &mut errors);
+        selector(&spec, &mut errors);
         validate_spec(&spec, &mut errors);
         let labels = spec.value.pointer("/template/metadata/labels").cloned().unwrap_or(json!({}));
         let selector = spec.raw("selector");
@@ -72,6 +73,7 @@ impl Strategy for Job {
     fn validate_update(&self, new: &Value, old: &Value) -> Errors {
         let mut errors = Vec::new();
         let (spec, before) = (Field::new(&new["spec"], "spec"), &old["spec"]);
+        selector(&spec, &mut errors);
         validate_spec(&spec, &mut errors);
         let elastic = spec.str("completionMode") == "Indexed"
             && spec.int("completions") == spec.int("parallelism");
@@ -204,7 +206,14 @@ fn generated_selector(object: &Value, errors: &mut Errors) {
     }
 }
 
-/// Checks a JobSpec, but for its selector.
+/// Who manages the selector must give one: a job that selects no pods would make them for ever.
+fn selector(spec: &Field<'_>, errors: &mut Errors) {
+    if !spec.has("selector") {
+        errors.push(spec.required("selector", ""));
+    }
+}
+
+/// Checks a JobSpec, but for whether there is a selector.
 pub(super) fn validate_spec(spec: &Field<'_>, errors: &mut Errors) {
     let numbers = [
         "parallelism",

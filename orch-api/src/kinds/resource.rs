@@ -3,10 +3,10 @@
 //!
 //! Source: `pkg/apis/resource/v1/defaults.go`, `pkg/apis/resource/validation`,
 //! `pkg/registry/resource`.
-//! Differs: `timeAdded` of taints is not filled in.
 
+use async_trait::async_trait;
 use orch_cel::device::{SELECTOR_BYTES_MAX, SELECTOR_COST_MAX, Selector, SelectorError};
-use orch_core::status::FieldError;
+use orch_core::{ApiError, clock::to_seconds, status::FieldError};
 use serde_json::{Map, Value};
 
 use super::{
@@ -15,7 +15,10 @@ use super::{
     plain::{Plain, empty_status},
     pod_spec::named,
 };
-use crate::names;
+use crate::{
+    names,
+    strategy::{Hook, WriteContext},
+};
 
 const SELECTORS_MAX: usize = 32;
 const CONFIGS_MAX: usize = 32;
@@ -89,6 +92,40 @@ pub(super) static SLICES: Plain = Plain {
     generation: true,
     ..Plain::DATA
 };
+
+/// Notes of a slice's taints when they were added, where their writer does not say. Install it as
+/// the hook of `resourceslices`.
+#[derive(Debug)]
+pub struct TaintTimes;
+
+impl TaintTimes {
+    fn fill(ctx: &WriteContext, slice: &mut Value) {
+        let now = to_seconds(ctx.environment.clock.now()).to_string();
+        let devices = slice.pointer_mut("/spec/devices").and_then(Value::as_array_mut);
+        let devices = devices.into_iter().flatten().filter_map(Value::as_object_mut);
+        for taint in devices.flat_map(|device| children(device, "taints")) {
+            default_to(taint, "timeAdded", now.as_str());
+        }
+    }
+}
+
+#[async_trait]
+impl Hook for TaintTimes {
+    async fn before_create(&self, ctx: &WriteContext, new: &mut Value) -> Result<(), ApiError> {
+        Self::fill(ctx, new);
+        Ok(())
+    }
+
+    async fn before_update(
+        &self,
+        ctx: &WriteContext,
+        new: &mut Value,
+        _old: &Value,
+    ) -> Result<(), ApiError> {
+        Self::fill(ctx, new);
+        Ok(())
+    }
+}
 
 fn unchanged(new: &Value, old: &Value, pointer: &str, path: &str) -> Errors {
     let of = |object: &Value| object.pointer(pointer).cloned().unwrap_or_default();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::api::{
     core::v1::{Namespace, Pod, Service},
     policy::v1::PodDisruptionBudget,
+    resource::v1::ResourceSlice,
 };
 use orch_api::{ApiServer, auth::UserInfo};
 use orch_core::{
@@ -42,6 +43,32 @@ fn all(resource: ResourceType) -> Target {
 
 fn one(resource: ResourceType, name: &str) -> Target {
     Target::object(resource, Some("default"), name)
+}
+
+#[tokio::test]
+async fn taints_of_devices_say_since_when_they_are() {
+    let cluster = Cluster::new().await;
+    let slices = ResourceType::of::<ResourceSlice>;
+    let text = "{metadata: {name: a}, spec: {driver: d.example.com, nodeName: n, \
+                pool: {name: p, resourceSliceCount: 1}, devices: [{name: x, taints: [\
+                {key: a, effect: NoExecute}, \
+                {key: b, effect: NoExecute, timeAdded: '2026-01-01T00:00:00Z'}]}]}}";
+    let made = cluster.create(Target::collection(slices(), None), text).await.unwrap();
+    let added = |slice: &Value, n: usize| {
+        let taint = &slice["spec"]["devices"][0]["taints"][n];
+        taint["timeAdded"].as_str().map(str::to_owned)
+    };
+    assert_eq!(added(&made, 1).as_deref(), Some("2026-01-01T00:00:00Z"));
+    let first = added(&made, 0).expect("it is filled in");
+    assert!(first.parse::<jiff::Timestamp>().is_ok(), "{first}");
+
+    let mut more = made;
+    let new = json!({"key": "c", "effect": "NoSchedule"});
+    more["spec"]["devices"][0]["taints"].as_array_mut().unwrap().push(new);
+    let update = Write::Update(Target::object(slices(), None, "a"), more, WriteOptions::default());
+    let updated = cluster.write(update).await.unwrap();
+    assert_eq!(added(&updated, 0), Some(first), "it stays");
+    assert!(added(&updated, 2).is_some());
 }
 
 #[tokio::test]

@@ -217,6 +217,12 @@ fn workloads() {
             "spec.selector: Invalid value: {\"matchLabels\":{\"a\":\"b\",\"batch.kubernetes.io/controller-uid\":\"uid-1\"}}: `selector` not auto-generated",
         ],
     );
+    check(
+        "batch",
+        "jobs",
+        "spec: {manualSelector: true, template: {metadata: {labels: {a: b}}, spec: {restartPolicy: Never, containers: [{name: c, image: i}]}}}",
+        &["spec.selector: Required value"],
+    );
 }
 
 #[test]

@@ -2,15 +2,15 @@
 //!
 //! Source: `k8s.io/kubernetes/pkg/controller/resourceclaim/metrics`.
 
-use std::sync::Arc;
-
 use k8s_openapi::api::resource::v1::{DeviceClaim, ResourceClaim};
-use orch_core::{device_claim::is_allocated, informer::Change};
-use parking_lot::Mutex;
+use orch_core::{
+    device_claim::is_allocated,
+    informer::Change,
+    metrics::{Registry, open_metrics},
+};
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text::encode},
+    encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
-    registry::Registry,
 };
 
 use super::POD_CLAIM_NAME;
@@ -28,37 +28,12 @@ struct Claims {
     source: &'static str,
 }
 
-#[derive(Debug)]
-struct Kept {
-    registry: Mutex<Registry>,
-    created: Family<Creation, Counter>,
-    claims: Family<Claims, Gauge>,
-}
-
 /// The numbers of the controller of claims, under upstream's names. Cheap to clone; clones share
 /// the numbers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ResourceClaimMetrics {
-    kept: Arc<Kept>,
-}
-
-impl Default for ResourceClaimMetrics {
-    fn default() -> Self {
-        let (created, claims) = (Family::default(), Family::default());
-        let mut registry = Registry::default();
-        registry.register(
-            "resourceclaim_controller_creates",
-            "Number of ResourceClaims creation requests, categorized by creation status and admin \
-             access",
-            created.clone(),
-        );
-        registry.register(
-            "resourceclaim_controller_resource_claims",
-            "Number of ResourceClaims, categorized by allocation status, admin access, and source",
-            claims.clone(),
-        );
-        Self { kept: Arc::new(Kept { registry: Mutex::new(registry), created, claims }) }
-    }
+    created: Family<Creation, Counter>,
+    claims: Family<Claims, Gauge>,
 }
 
 fn word(value: bool) -> &'static str {
@@ -82,23 +57,37 @@ fn labels(claim: &ResourceClaim) -> Claims {
 }
 
 impl ResourceClaimMetrics {
+    /// Lets a registry encode these numbers.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "resourceclaim_controller_creates",
+            "Number of ResourceClaims creation requests, categorized by creation status and admin \
+             access",
+            self.created.clone(),
+        );
+        registry.register(
+            "resourceclaim_controller_resource_claims",
+            "Number of ResourceClaims, categorized by allocation status, admin access, and source",
+            self.claims.clone(),
+        );
+    }
+
     /// The numbers in the text format of OpenMetrics.
     pub fn encode(&self) -> String {
-        let mut text = String::new();
-        let encoded = encode(&mut text, &self.kept.registry.lock());
-        // Writing into a string does not fail.
-        encoded.map(|()| text).unwrap_or_default()
+        let mut registry = Registry::default();
+        self.register(&mut registry);
+        open_metrics(&registry)
     }
 
     pub(super) fn created(&self, claim: &ResourceClaim, succeeded: bool) {
         let status = if succeeded { "success" } else { "failure" };
         let admin_access = word(wants_admin_access(claim.spec.devices.as_ref()));
-        self.kept.created.get_or_create(&Creation { status, admin_access }).inc();
+        self.created.get_or_create(&Creation { status, admin_access }).inc();
     }
 
     pub(super) fn observe(&self, change: &Change<ResourceClaim>) {
         let count = |claim: &ResourceClaim, more: i64| {
-            self.kept.claims.get_or_create(&labels(claim)).inc_by(more);
+            self.claims.get_or_create(&labels(claim)).inc_by(more);
         };
         match change {
             Change::Added(new) => count(new, 1),

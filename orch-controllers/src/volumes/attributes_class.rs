@@ -36,8 +36,8 @@ pub fn attributes_class_protection(informers: &Informers) -> Controller {
         .watches::<PersistentVolumeClaim>(|change| no_longer_named(change, of_claim))
         .build(move |key: Key| {
             let (context, class) = (context.clone(), classes.get(&key));
-            let used = !volumes.by_index(BY_ATTRIBUTES_CLASS, &key.name).is_empty()
-                || !claims.by_index(BY_ATTRIBUTES_CLASS, &key.name).is_empty();
+            let used = volumes.count_by_index(BY_ATTRIBUTES_CLASS, &key.name) > 0
+                || claims.count_by_index(BY_ATTRIBUTES_CLASS, &key.name) > 0;
             async move {
                 let Some(class) = class else { return Ok(Action::Done) };
                 let going = class.metadata.deletion_timestamp.is_some();

@@ -4,10 +4,10 @@
 //! `k8s.io/kubernetes/pkg/controller/volume/attachdetach/metrics`.
 //! Differs: the encoder gives the names of all counters the ending `_total`.
 
+use orch_core::metrics::Registry;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family},
-    registry::Registry,
 };
 
 /// Why a volume was detached although the node may still use it.

@@ -99,7 +99,7 @@ pub fn volume_protection(informers: &Informers) -> Controller {
 }
 
 /// Adds or removes a finalizer, unless that is done already.
-pub(super) async fn set_finalizer<K: Watchable>(
+pub(crate) async fn set_finalizer<K: Watchable>(
     context: &Context,
     meta: &ObjectMeta,
     name: &str,

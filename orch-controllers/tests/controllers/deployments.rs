@@ -266,6 +266,7 @@ async fn rollouts_settle_under_faults() {
         transport_permille: 50,
         watch_drop_permille: 20,
         expired_permille: 10,
+        ..FaultRates::default()
     };
     for seed in 0..u64::from(rounds(10)) {
         println!("seed {seed}");

@@ -257,6 +257,7 @@ async fn with_faults_every_pod_has_its_claims_and_no_others() {
             transport_permille: 100,
             watch_drop_permille: 30,
             expired_permille: 20,
+            ..FaultRates::default()
         };
         let metrics = ResourceClaimMetrics::default();
         let world =

@@ -12,6 +12,9 @@ pub(super) const COUNT: &str = "count/";
 /// What stands between a storage class and what is counted of it.
 pub(super) const OF_CLASS: &str = ".storageclass.storage.k8s.io/";
 
+/// What stands behind a device class where devices are counted.
+pub(super) const DEVICES_OF_CLASS: &str = ".deviceclass.resource.k8s.io/devices";
+
 const OF_PODS: [&str; 10] = [
     "pods",
     "cpu",
@@ -40,6 +43,9 @@ pub fn counted(name: &str) -> Option<(Cow<'_, str>, Cow<'_, str>)> {
         let (plural, group) = resource.split_once('.').unwrap_or((resource, ""));
         return (!plural.is_empty()).then_some((group.into(), plural.into()));
     }
+    if name.strip_suffix(DEVICES_OF_CLASS).is_some_and(|class| !class.is_empty()) {
+        return Some(("resource.k8s.io".into(), "resourceclaims".into()));
+    }
     let of_claims = |name: &str| OF_CLAIMS.contains(&name);
     let plural = if ALIASES.contains(&name) {
         name
@@ -66,6 +72,18 @@ fn is_of_pods_by_prefix(name: &str) -> bool {
 fn is_extended(name: &str) -> bool {
     name.split_once('/')
         .is_some_and(|(domain, _)| domain != "kubernetes.io" && !domain.ends_with(".kubernetes.io"))
+}
+
+/// Whether an update of such an object may change what it uses: of others it only counts that they
+/// are there.
+///
+/// Source: `Handles` of the evaluators in `k8s.io/kubernetes/pkg/quota/v1/evaluator/core`.
+pub fn is_measured(group: &str, plural: &str) -> bool {
+    match group {
+        "" => matches!(plural, "pods" | "persistentvolumeclaims" | "services"),
+        "resource.k8s.io" => plural == "resourceclaims",
+        _ => false,
+    }
 }
 
 /// Whether quotas count the objects of a resource at all.
@@ -98,6 +116,8 @@ mod tests {
         check("example.com/gpu", "");
         check("requests.storage", "persistentvolumeclaims/");
         check("gold.storageclass.storage.k8s.io/requests.storage", "persistentvolumeclaims/");
+        check("gpu.deviceclass.resource.k8s.io/devices", "resourceclaims/resource.k8s.io");
+        check(".deviceclass.resource.k8s.io/devices", "");
         check("services.nodeports", "services/");
         check("secrets", "secrets/");
         check("count/deployments.apps", "deployments/apps");

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use jiff::Timestamp;
-use k8s_openapi::api::resource::v1::{DeviceTaint, DeviceToleration};
+use orch_core::device_claim::tolerates;
 use smallvec::SmallVec;
 
 use super::{
@@ -75,22 +75,6 @@ pub(super) struct Search<'a> {
     solution: Solution,
     steps: u32,
     deadline: Option<Timestamp>,
-}
-
-/// Whether a request puts up with a taint.
-///
-/// Source: `k8s.io/dynamic-resource-allocation/resourceclaim/devicetoleration.go`.
-fn tolerates(toleration: &DeviceToleration, taint: &DeviceTaint) -> bool {
-    let text = |value: &Option<String>| value.clone().unwrap_or_default();
-    let (effect, key) = (text(&toleration.effect), text(&toleration.key));
-    if !effect.is_empty() && effect != taint.effect || !key.is_empty() && key != taint.key {
-        return false;
-    }
-    match toleration.operator.as_deref().unwrap_or_default() {
-        "" | "Equal" => text(&toleration.value) == text(&taint.value),
-        "Exists" => true,
-        _ => false,
-    }
 }
 
 fn is_kept_off(device: &Device, ask: &Ask) -> bool {

@@ -167,7 +167,7 @@ impl Lookup {
             let volume = claim.spec.as_ref().and_then(|spec| spec.volume_name.as_deref());
             let volume = volume.unwrap_or_default();
             snapshot.is_claim_used(pod.namespace(), &one.name)
-                || !self.attachments.by_index(BY_VOLUME, volume).is_empty()
+                || self.attachments.count_by_index(BY_VOLUME, volume) > 0
                 || self.of_claim(&claim).is_some_and(|own| self.is_shared(&own.handle))
         };
         volumes_of(pod).iter().any(|volume| of_pod(volume).is_some())
@@ -176,7 +176,7 @@ impl Lookup {
 
     /// Whether several volumes are one to their driver.
     fn is_shared(&self, handle: &str) -> bool {
-        self.volumes.by_index(BY_HANDLE, handle).len() > 1
+        self.volumes.count_by_index(BY_HANDLE, handle) > 1
     }
 
     fn attached_to(&self, node: &NodeInfo, csi_node: &CSINode) -> BTreeSet<(String, String)> {

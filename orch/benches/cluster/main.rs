@@ -1,12 +1,13 @@
 //! Whole clusters, measured: start, memory, requests over TLS, scheduling, large workloads.
 //!
 //! `cargo bench -p orch --features cli --bench cluster [-- PART ...]`, where the parts are `start`,
-//! `up`, `http`, `scheduling`, `workloads`, `large` and `day`, runs all or the named parts, and
-//! prints medians over several rounds. Numbers are for comparing runs on one machine.
+//! `up`, `http`, `scheduling`, `workloads`, `large`, `day` and `explore`, runs all or the named
+//! parts, and prints medians over several rounds. Numbers are for comparing runs on one machine.
 
 use std::time::Duration;
 
 mod day;
+mod explore;
 mod http;
 mod large;
 mod scheduling;
@@ -40,6 +41,9 @@ fn main() {
     }
     if runs("day") {
         day::run();
+    }
+    if runs("explore") {
+        explore::run();
     }
 }
 

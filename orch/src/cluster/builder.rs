@@ -17,7 +17,7 @@ use orch_api::{
     serve::{Listener, Pki},
 };
 use orch_controllers::{
-    Manager,
+    Manager, Metrics as ControllerMetrics,
     certificates::{CertificateAuthority, Signers},
     load_balancer::{AddressPool, LoadBalancer, PoolRange},
     node_ipam::NodeRanges,
@@ -418,6 +418,15 @@ impl ClusterBuilder {
             options.expanders.push(local);
         }
         let mut manager = Manager::new();
+        if let Some(metrics) = &self.metrics {
+            let queues = ControllerMetrics::new();
+            metrics.register(|registry| {
+                queues.register(registry);
+                options.storage_metrics.register(registry);
+                options.resource_claim_metrics.register(registry);
+            });
+            manager = manager.measured(&queues);
+        }
         manager.extend(standard(informers, &options)?);
         Ok(manager)
     }

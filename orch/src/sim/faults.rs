@@ -117,6 +117,10 @@ pub struct FaultPlan {
     /// Each watch is behind by a time of its own, at most so long: changes of different resources
     /// arrive in another order than that in which they took place.
     pub lag_max: Duration,
+    /// In thousandths of the lists that accept any revision (`resourceVersion=0`): they are told as
+    /// they were up to 200 revisions ago, as by a server whose cache is behind. Components of this
+    /// project make no such lists.
+    pub stale_list_permille: u32,
     /// What goes wrong at the store.
     pub store: StoreFaults,
     /// Clocks that are wrong.
@@ -165,6 +169,7 @@ impl FaultPlan {
             stall_permille: if watches { some(10) } else { 0 },
             stall_max: Duration::from_millis(random.below(20_000)),
             lag_max: Duration::from_millis(random.below(4) * 500),
+            stale_list_permille: some(2) * 250,
             store: if store { StoreFaults::drawn(random) } else { StoreFaults::default() },
             skews: skews.map(|component| Skew::drawn(random, component)).collect(),
             disturbances,
@@ -172,8 +177,13 @@ impl FaultPlan {
     }
 
     pub(super) fn pace(&self) -> Pace {
-        let Self { latency_max, stall_permille, stall_max, lag_max, .. } = *self;
-        Pace { latency_max, stall_permille, stall_max, lag_max }
+        Pace {
+            latency_max: self.latency_max,
+            stall_permille: self.stall_permille,
+            stall_max: self.stall_max,
+            lag_max: self.lag_max,
+            stale_list_permille: self.stale_list_permille,
+        }
     }
 
     /// How much older than the cluster a component's copy of it may be, by its watches and their

@@ -8,6 +8,7 @@ mod held;
 mod http;
 mod life;
 mod line;
+mod stale;
 mod watched;
 
 use std::{fmt, sync::Arc};

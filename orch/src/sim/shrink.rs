@@ -36,7 +36,7 @@ pub(super) fn shrink(
 }
 
 /// What can be left out as a whole.
-const LEFT_OUT: [fn(&mut FaultPlan); 11] = [
+const LEFT_OUT: [fn(&mut FaultPlan); 12] = [
     |plan| plan.rates.conflict_permille = 0,
     |plan| plan.rates.server_error_permille = 0,
     |plan| plan.rates.transport_permille = 0,
@@ -45,6 +45,7 @@ const LEFT_OUT: [fn(&mut FaultPlan); 11] = [
     |plan| plan.rates.expired_permille = 0,
     |plan| plan.latency_max = Duration::ZERO,
     |plan| plan.lag_max = Duration::ZERO,
+    |plan| plan.stale_list_permille = 0,
     |plan| (plan.stall_permille, plan.stall_max) = (0, Duration::ZERO),
     |plan| plan.store.compacts_every = None,
     |plan| {

@@ -136,6 +136,13 @@ impl Faults {
         self.connection.line.delay(calls, lag);
     }
 
+    /// These lists are told as they were so many revisions ago, if they accept any revision
+    /// (`resourceVersion=0`, kube's `any_semantic`), as by a server whose cache is behind. Zero ends
+    /// it.
+    pub fn stale_lists(&self, calls: Calls, revisions: u64) {
+        self.connection.line.be_stale(calls, revisions);
+    }
+
     /// Cuts the connection: watches break, and calls hang for up to ten seconds and break.
     pub fn cut(&self) {
         self.connection.line.cut(true);

@@ -209,7 +209,16 @@ fn prints_in_every_form() {
     assert_eq!(get("pods --field-selector=status.phase=Failed -o name"), "");
     assert!(get("pods --chunk-size=1 -A -o name").contains("pod/web-"));
     assert!(get("--raw /readyz?verbose").contains("[+]etcd ok\n"));
-    assert!(get("--raw /metrics").contains("# TYPE apiserver_request_total counter\n"));
+    let metrics = get("--raw /metrics");
+    for family in [
+        "apiserver_request_total counter",
+        "workqueue_depth gauge",
+        "resourceclaim_controller_resource_claims gauge",
+        "ephemeral_volume_controller_create_total counter",
+    ] {
+        assert!(metrics.contains(&format!("# TYPE {family}\n")), "{family}");
+    }
+    assert!(metrics.contains("workqueue_adds_total{name=\"deployment-controller\"}"));
     assert!(get("--raw /apis/apps/v1").contains("\"name\":\"deployments/scale\""));
     assert!(cluster.kubectl(&["api-versions"]).contains("\nflowcontrol.apiserver.k8s.io/v1\n"));
     let resources =

@@ -212,6 +212,34 @@ async fn resources_are_told_of_in_another_order() {
     assert_eq!(names(&maps), ["first"]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_cache_begins_with_what_was() {
+    let cluster = api_only(8).await;
+    config_map(&cluster, "kept", "").await;
+    let before = cluster.revision();
+    config_map(&cluster, "new", "").await.delete("kept", &Default::default()).await.unwrap();
+    let faults = cluster.faults();
+    let any = ListParams::default().match_any();
+    let list = async |params: &ListParams| {
+        let list = maps(&faults).list(params).await.unwrap();
+        list.items.iter().map(|map| map.name_any()).collect::<Vec<_>>()
+    };
+    assert_eq!(list(&any).await, ["new"]);
+    faults.stale_lists(Calls::lists().of::<ConfigMap>(), cluster.revision() - before);
+    assert_eq!(list(&any).await, ["kept"]);
+    assert_eq!(list(&ListParams::default()).await, ["new"], "who wants the newest state has it");
+
+    // Whoever begins with an old list is told by the watch what has happened since.
+    let (store, writer) = reflector::store();
+    let stream = watcher(maps(&faults), watcher::Config::default().any_semantic()).reflect(writer);
+    tokio::spawn(stream.for_each(|_| async {}));
+    store.wait_until_ready().await.unwrap();
+    cluster.advance(Duration::from_secs(1)).await;
+    assert_eq!(names::<ConfigMap>(&store), ["new"]);
+    faults.stale_lists(Calls::lists().of::<ConfigMap>(), 0);
+    assert_eq!(list(&any).await, ["new"]);
+}
+
 /// Writes into each map how often it was there: by a read, and an update that may conflict.
 async fn reconcile(map: Arc<ConfigMap>, api: Arc<Api<ConfigMap>>) -> Result<Action, kube::Error> {
     if map.data.as_ref().is_some_and(|data| data.contains_key("seen")) {

@@ -80,8 +80,8 @@ impl Moved {
                 let spec = claim.spec.as_ref();
                 spec.map(|spec| (spec.volume_name.clone(), spec.storage_class_name.clone()))
             };
-            let same = bound(old) == bound(new)
-                || counts_for(lookup.of_claim(old)) == counts_for(lookup.of_claim(new));
+            let counts = |claim| counts_for(lookup.of_claim(claim), lookup);
+            let same = bound(old) == bound(new) || counts(old) == counts(new);
             if same {
                 return;
             }
@@ -98,9 +98,7 @@ impl Moved {
         }
         let volume = change.object();
         let name = volume.metadata.name.as_deref().unwrap_or_default();
-        let own = of_persistent(volume);
-        let shared = own.as_ref().is_some_and(|own| lookup.is_shared(&own.handle));
-        if shared || !lookup.attachments.by_index(BY_VOLUME, name).is_empty() {
+        if lookup.attachments.count_by_index(BY_VOLUME, name) > 0 {
             self.anything();
             return;
         }
@@ -110,13 +108,20 @@ impl Moved {
         let key = Key::new(text(&reference.namespace), text(&reference.name));
         let Some(claim) = lookup.claims.get(&key) else { return };
         let bound = claim.spec.as_ref().and_then(|spec| spec.volume_name.as_deref());
-        if bound == Some(name) && counts_for(lookup.of_class(&claim)) != counts_for(own) {
+        let before = counts_for(lookup.of_class(&claim), lookup);
+        if bound == Some(name) && before != counts_for(of_persistent(volume), lookup) {
             self.claim(key);
         }
     }
 }
 
-/// The driver that a volume counts for: of the same, each new volume is one more.
-fn counts_for(volume: Option<Attached>) -> Option<(String, Option<InTree>)> {
-    volume.map(|volume| (volume.driver, volume.in_tree))
+/// The driver that a volume counts for: of the same, each new volume is one more. Volumes that are
+/// one to their driver are told apart by what that calls them.
+fn counts_for(
+    volume: Option<Attached>,
+    lookup: &Lookup,
+) -> Option<(String, Option<InTree>, Option<String>)> {
+    let volume = volume?;
+    let shared = lookup.is_shared(&volume.handle);
+    Some((volume.driver, volume.in_tree, shared.then_some(volume.handle)))
 }

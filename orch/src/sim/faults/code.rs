@@ -124,6 +124,7 @@ impl FaultPlan {
             .number("stall_permille", self.stall_permille)
             .length("stall_max", self.stall_max)
             .length("lag_max", self.lag_max)
+            .number("stale_list_permille", self.stale_list_permille)
             .field("store", store(&self.store))
             .field("skews", list(&self.skews, skew))
             .field("disturbances", list(&self.disturbances, disturbance));

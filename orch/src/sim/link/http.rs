@@ -23,7 +23,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tower::Service;
 
-use super::{Connection, Fate, watched};
+use super::{Connection, Fate, stale, watched};
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 type Answer = Response<UnsyncBoxBody<Bytes, Error>>;
@@ -60,8 +60,17 @@ impl OverHttp {
         let body = body.collect_bytes().await?;
         let call = call_of(&parts, &body);
         let fate = call.as_ref().map_or_else(Fate::default, |call| self.connection.line.fate(call));
-        let request = Request::from_parts(parts, Body::from(body));
-        let send = async { Ok(self.inner.send(request).await?.map(boxed)) };
+        let behind = call.as_ref().and_then(|call| self.connection.line.behind(call));
+        let behind = behind.filter(|_| stale::accepts_any(&parts));
+        let send = async {
+            if let Some(behind) = behind
+                && let Some(answer) = stale::list(&self.inner, &parts, behind).await
+            {
+                return Ok(answer.map(boxed));
+            }
+            let request = Request::from_parts(parts, Body::from(body));
+            Ok(self.inner.send(request).await?.map(boxed))
+        };
         let answer = self.connection.call(fate, send, told).await?;
         Ok(match call {
             Some(call) if call.verb == Verb::Watch && answer.status().is_success() => {

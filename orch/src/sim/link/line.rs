@@ -13,7 +13,7 @@ use orch_core::{
     ApiError,
     awaited::Awaited,
     random::Random,
-    testing::{Call, Fault, FaultRates},
+    testing::{Call, Fault, FaultRates, Verb},
 };
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -26,6 +26,9 @@ const BREAKS_AFTER_MAX: Duration = Duration::from_secs(10);
 /// minute; what stands in front of servers is often less patient.
 const TIMES_OUT_AFTER: Duration = Duration::from_secs(10);
 
+/// By how many revisions a list is behind that is so by chance, at most.
+const STALE_REVISIONS_MAX: u64 = 200;
+
 /// How slow a connection is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Pace {
@@ -37,6 +40,8 @@ pub(crate) struct Pace {
     pub(crate) stall_max: Duration,
     /// Each watch is behind by a time of its own, at most so long.
     pub(crate) lag_max: Duration,
+    /// Of a thousand lists that accept any revision, so many are told as they were.
+    pub(crate) stale_list_permille: u32,
 }
 
 /// What is wrong with a component's connection at the moment. Shared by all lives of a component.
@@ -58,6 +63,7 @@ struct State {
     interruptions: Vec<(Calls, Fault)>,
     stalls: Vec<(Calls, Option<Instant>)>,
     lags: Vec<(Calls, Duration)>,
+    stale: Vec<(Calls, u64)>,
 }
 
 #[derive(Debug)]
@@ -177,6 +183,27 @@ impl Line {
             state.lags.retain(|(of, _)| *of != calls);
             state.lags.push((calls, lag));
         });
+    }
+
+    /// These lists are told as of so many revisions ago, where that is accepted.
+    pub(crate) fn be_stale(&self, calls: Calls, revisions: u64) {
+        let mut state = self.state.lock();
+        state.stale.retain(|(of, _)| *of != calls);
+        state.stale.push((calls, revisions));
+    }
+
+    /// By how many revisions a list is behind, if it is and if that is accepted.
+    pub(super) fn behind(&self, call: &Call<'_>) -> Option<u64> {
+        if call.verb != Verb::List {
+            return None;
+        }
+        let state = self.state.lock();
+        let told = state.stale.iter().find(|(calls, _)| calls.includes(call));
+        let permille = u64::from(state.pace.stale_list_permille);
+        told.map(|(_, revisions)| *revisions).filter(|revisions| *revisions > 0).or_else(|| {
+            let stale = permille > 0 && self.random.below(1000) < permille;
+            stale.then(|| 1 + self.random.below(STALE_REVISIONS_MAX))
+        })
     }
 
     /// What is to become of a call.
