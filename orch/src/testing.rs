@@ -42,6 +42,9 @@
 //! # }
 //! ```
 //!
+//! `docs/testing-operators.md` in the repository tests an operator with three bugs in it, and says
+//! how to move here from mocks and from environments of binaries.
+//!
 //! What containers do, when they become ready, with which code they end and after how long, is said
 //! by their pods' annotations: see [`AnnotationScript`](orch_node::runtime::simulated).
 //!
@@ -52,8 +55,8 @@
 //!
 //! On a paused clock everything of the cluster's own happens in an order that the seed decides. So
 //! does what a controller of `kube::runtime` does, if it has the cluster's
-//! [`ordered_client`](TestCluster::ordered_client), or that of its [`Faults`], and as many reconciliations at a time as it likes
-//! (its default). The jitter of `kube::runtime`'s back-offs comes from the seed, too: from the
+//! [`ordered_client`](TestCluster::ordered_client), or that of its [`Faults`] (components of
+//! `orch::sim` always have one), and as many reconciliations at a time as it likes (its default). The jitter of `kube::runtime`'s back-offs comes from the seed, too: from the
 //! thread's generator of the crate `fastrand`, which is seeded as a cluster starts.
 //!
 //! What a test must leave out for that, because nothing can lead it from outside:

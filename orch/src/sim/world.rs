@@ -75,6 +75,8 @@ impl World {
     ) -> Self {
         let epoch = Timestamp::from_second(EPOCH_S).expect("a date");
         let environment = Environment::seeded(epoch, simulation.seed);
+        // The back-offs of `kube::runtime` draw their jitter from it.
+        fastrand::seed(simulation.seed);
         // Each has a generator of its own, so that a trouble that is left out leaves the others be.
         let seeds = SeededRandom::new(simulation.seed.rotate_left(32));
         let user = SeededRandom::new(seeds.next_u64());

@@ -5,6 +5,8 @@ mod exploring;
 mod failures;
 mod lifecycle;
 mod measured;
+#[path = "../objects/mod.rs"]
+mod objects;
 mod properties;
 mod quotas;
 mod storage;

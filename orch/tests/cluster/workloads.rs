@@ -18,19 +18,11 @@ use kube::{Api, ResourceExt, api::DeleteParams, runtime::wait::await_condition};
 use orch::{
     Cluster,
     controllers::pod_autoscaler::metrics::{MetricName, Metrics, MetricsError, PodMeasurements},
+    testing::conditions,
 };
 use serde_json::json;
 
 use crate::world::{create, create_global, is_ready, node_of, seeded, template, until, workload};
-
-fn is_available(deployment: Option<&Deployment>) -> bool {
-    let status = deployment.and_then(|deployment| deployment.status.as_ref());
-    status.is_some_and(|status| {
-        let conditions = status.conditions.as_deref().unwrap_or_default();
-        status.available_replicas == Some(100)
-            && conditions.iter().any(|c| c.type_ == "Available" && c.status == "True")
-    })
-}
 
 /// Runs a Deployment of 100 replicas through nothing but a `kube::Client`.
 async fn hundred_replicas(name: &str) {
@@ -38,7 +30,7 @@ async fn hundred_replicas(name: &str) {
     let client: kube::Client = cluster.client();
     create::<Deployment>(&cluster, workload(name, 100)).await;
     let deployments: Api<Deployment> = Api::default_namespaced(client.clone());
-    await_condition(deployments, name, is_available).await.expect("the watch works");
+    await_condition(deployments, name, conditions::is_available).await.expect("the watch works");
     let pods = Api::<Pod>::all(client).list(&Default::default()).await.expect("a list");
     assert_eq!(pods.items.len(), 100, "only the cluster's own pods");
     assert!(pods.iter().all(|pod| is_ready(pod) && pod.name_any().starts_with(name)));
@@ -101,9 +93,9 @@ async fn a_job_runs_to_completion() {
     create::<Job>(&cluster, json!({"metadata": {"name": "work"}, "spec": spec})).await;
     let before = tokio::time::Instant::now();
     until::<Job>(&cluster, |jobs| {
-        let status = jobs.first().and_then(|job| job.status.clone()).unwrap_or_default();
-        let conditions = status.conditions.unwrap_or_default();
-        status.succeeded == Some(4) && conditions.iter().any(|c| c.type_ == "Complete")
+        let work = jobs.first().map(|job| &**job);
+        let succeeded = work.and_then(|job| job.status.as_ref()?.succeeded);
+        succeeded == Some(4) && conditions::is_complete(work)
     })
     .await;
     let virtual_seconds = before.elapsed().as_secs();

@@ -1,38 +1,28 @@
-//! Clusters for tests, objects to put into them, and waiting for what becomes of these.
+//! Clusters for tests, and waiting for what becomes of what is put into them.
 
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::{
-    Api,
-    api::PostParams,
-    core::{ClusterResourceScope, NamespaceResourceScope},
-};
+use kube::{Api, api::PostParams, core::ClusterResourceScope};
 use orch::{
     Cluster, ClusterBuilder,
     core::{Environment, informer::Watchable},
+    testing::conditions,
 };
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::Notify;
+
+pub(crate) use crate::objects::{create, template, workload};
 
 /// What has not happened by then does not happen: only a broken cluster waits so long.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
-/// Virtual time and a seed. Call it on a paused runtime of one thread.
-pub(crate) fn environment(seed: u64) -> Environment {
-    Environment::seeded(Timestamp::from_second(1_700_000_000).expect("a date"), seed)
-}
-
 /// A cluster in virtual time. Call it on a paused runtime of one thread.
 pub(crate) fn seeded(seed: u64) -> ClusterBuilder {
-    seeded_in(environment(seed))
-}
-
-/// A cluster in an environment that something else shares.
-pub(crate) fn seeded_in(environment: Environment) -> ClusterBuilder {
-    Cluster::builder().environment(environment)
+    let epoch = Timestamp::from_second(1_700_000_000).expect("a date");
+    Cluster::builder().environment(Environment::seeded(epoch, seed))
 }
 
 /// Waits until the objects of a kind, in all namespaces, are as `check` wants them.
@@ -52,17 +42,6 @@ pub(crate) async fn until<K: Watchable>(cluster: &Cluster, check: impl Fn(&[Arc<
     }
 }
 
-/// Creates an object in the namespace `default`.
-pub(crate) async fn create<K>(cluster: &Cluster, object: Value) -> K
-where
-    K: kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
-    K: Clone + std::fmt::Debug + serde::Serialize + DeserializeOwned,
-{
-    let object: K = serde_json::from_value(object).expect("an object of the kind");
-    let api: Api<K> = Api::default_namespaced(cluster.client());
-    api.create(&PostParams::default(), &object).await.expect("it is created")
-}
-
 /// Creates an object without a namespace.
 pub(crate) async fn create_global<K>(cluster: &Cluster, object: Value) -> K
 where
@@ -74,30 +53,9 @@ where
     api.create(&PostParams::default(), &object).await.expect("it is created")
 }
 
-/// A pod template whose pods run until they are stopped.
-pub(crate) fn template(app: &str) -> Value {
-    json!({
-        "metadata": {"labels": {"app": app}},
-        "spec": {"containers": [{"name": "app", "image": "registry.example/app:v1"}]},
-    })
-}
-
-/// A Deployment, or another workload of the same shape.
-pub(crate) fn workload(name: &str, replicas: usize) -> Value {
-    json!({
-        "metadata": {"name": name},
-        "spec": {
-            "replicas": replicas,
-            "selector": {"matchLabels": {"app": name}},
-            "template": template(name),
-        },
-    })
-}
-
 /// Whether a pod says of itself that it is Ready.
 pub(crate) fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref());
-    conditions.unwrap_or_default().iter().any(|c| c.type_ == "Ready" && c.status == "True")
+    conditions::is_ready(Some(pod))
 }
 
 /// The node that a pod is bound to; empty if none.

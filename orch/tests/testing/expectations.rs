@@ -12,7 +12,10 @@ use orch::testing::{self, conditions};
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::objects::{config_map, create, deployment, job, pods};
+use crate::{
+    objects::create,
+    world::{config_map, deployment, job, pods},
+};
 
 #[tokio::test(start_paused = true)]
 async fn a_deployment_becomes_available_and_goes_with_its_pods() {
@@ -104,7 +107,7 @@ async fn a_cluster_settles_when_nothing_is_left_to_do() {
 #[tokio::test(start_paused = true)]
 async fn time_passes_only_when_it_is_let() {
     let cluster = testing::cluster().nodes(1).await;
-    let cron: Api<k8s_openapi::api::batch::v1::CronJob> = create(
+    create::<k8s_openapi::api::batch::v1::CronJob>(
         &cluster,
         json!({"metadata": {"name": "hourly"}, "spec": {
             "schedule": "0 * * * *",
@@ -116,6 +119,7 @@ async fn time_passes_only_when_it_is_let() {
     )
     .await;
     cluster.advance(Duration::from_secs(3 * 3600)).await;
+    let cron: Api<k8s_openapi::api::batch::v1::CronJob> = Api::default_namespaced(cluster.client());
     let last = cron.get("hourly").await.unwrap().status.unwrap().last_schedule_time.unwrap().0;
     let now = cluster.environment().clock.now();
     assert!(now.duration_since(last).as_secs() < 3600, "{last} at {now}");

@@ -19,7 +19,7 @@ use kube::{
 use orch::testing::{self, Calls, Fault, FaultRates, Faults, TestCluster};
 use tokio::time::Instant;
 
-use crate::objects::config_map;
+use crate::world::config_map;
 
 async fn api_only(seed: u64) -> TestCluster {
     testing::cluster().seed(seed).api_only().await

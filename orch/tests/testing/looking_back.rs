@@ -8,7 +8,7 @@ use orch::{
 };
 use serde_json::json;
 
-use crate::objects::{config_map, deployment, pods};
+use crate::world::{config_map, deployment, pods};
 
 #[tokio::test(start_paused = true)]
 async fn the_timeline_tells_what_happened() {

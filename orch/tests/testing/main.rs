@@ -6,5 +6,7 @@ mod histories;
 mod looking_back;
 mod nodes;
 mod notes;
+#[path = "../objects/mod.rs"]
 mod objects;
 mod traffic;
+mod world;

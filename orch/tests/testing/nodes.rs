@@ -9,7 +9,7 @@ use k8s_openapi::api::{
 use kube::{Api, ResourceExt};
 use orch::testing::{self, TestCluster, conditions};
 
-use crate::objects::{deployment, pods};
+use crate::world::{deployment, pods};
 
 fn says(node: Option<&Node>, status: &str) -> bool {
     let conditions = node.and_then(|node| node.status.as_ref()?.conditions.as_ref());

@@ -18,13 +18,16 @@ use orch_sched::Scheduler;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::sim::{
-    faults::{Component, FaultPlan},
-    journal::{Journal, noted, noted_over_http},
-    link::{Link, over_http},
-    machine::SimulatedMachine,
-    process::Start,
-    simulation::Simulation,
+use crate::{
+    sim::{
+        faults::{Component, FaultPlan},
+        journal::{Journal, noted, noted_over_http},
+        link::{Link, over_http},
+        machine::SimulatedMachine,
+        process::Start,
+        simulation::Simulation,
+    },
+    testing::in_order,
 };
 
 /// Of a thousand calls, a runtime that fails refuses so many.
@@ -114,7 +117,9 @@ pub(super) fn all(
     let ours = all.into_iter().map(linked);
     let yours = simulation.components.iter().map(|(name, start)| {
         let (client, start) = (noted_over_http(api, name, journal), start.clone());
-        let start: Start = Box::new(move |connection| start(over_http(client.clone(), connection)));
+        // What runs several things at a time would ask in another order in every run.
+        let start: Start =
+            Box::new(move |connection| start(in_order(&over_http(client.clone(), connection))));
         (Component::Named(name.clone()), start)
     });
     ours.chain(yours).collect()
