@@ -25,12 +25,14 @@ mod toleration_seconds;
 pub(crate) mod webhook;
 
 use std::{
+    any::Any,
     fmt,
     sync::{Arc, Weak},
 };
 
 use async_trait::async_trait;
 use orch_core::{ApiError, Client, Environment, Object, Target};
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::{auth::UserInfo, catalog::Resource, server::Inner};
@@ -101,7 +103,12 @@ pub struct Origin {
     /// What is remembered between the two times that the mutating half may run.
     pub(crate) webhooks: webhook::Rounds,
     pub(crate) policies: webhook::Rounds,
+    pub(crate) held: Held,
 }
+
+/// What plugins hold for as long as a write is under way.
+#[derive(Clone, Default)]
+pub(crate) struct Held(Arc<Mutex<Vec<Box<dyn Any + Send>>>>);
 
 impl Origin {
     /// Begins the second round of the mutating half, if somebody changed the object.
@@ -133,6 +140,11 @@ impl AdmissionRequest {
             notes: Notes::default(),
             origin: Origin::default(),
         }
+    }
+
+    /// Holds something until the request is over: what it writes is stored then, or never will be.
+    pub fn hold(&self, guard: impl Any + Send) {
+        self.origin.held.0.lock().push(Box::new(guard));
     }
 
     /// Whether the request is about this resource itself (not a subresource).

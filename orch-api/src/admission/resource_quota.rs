@@ -3,27 +3,27 @@
 //! Source: `k8s.io/apiserver/pkg/admission/plugin/resourcequota`,
 //! `k8s.io/kubernetes/pkg/quota/v1/evaluator/core`.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1 as core;
 use orch_core::{
-    ApiError, Client, Environment, Object, Resources, Target,
+    ApiError, Client, Environment, Resources, Target,
     client::{ListOptions, Read, ReadReply},
     quantity::Amount,
     quota::{self, Amounts, Usage, parsed},
 };
 use parking_lot::Mutex;
 use serde_json::Value;
-use tokio::time::Instant;
 
 use super::{Admission, AdmissionRequest, Operation};
 use crate::auth::service_account::into_api_error;
 
 /// How often a charge that lost against another is tried again.
 const ATTEMPTS_MAX: usize = 16;
-/// An admitted object that is not stored by then never will be.
-const PENDING_MAX: Duration = Duration::from_secs(10);
 
 /// Refuses what exceeds a quota, and charges what does not, by compare-and-set on the quota's
 /// status: two API servers cannot both give away the last of something.
@@ -34,16 +34,39 @@ const PENDING_MAX: Duration = Duration::from_secs(10);
 pub struct ResourceQuota {
     client: Arc<dyn Client>,
     environment: Environment,
-    /// What was admitted a moment ago and may not be stored yet, by namespace.
-    pending: Mutex<HashMap<String, Vec<Pending>>>,
+    pending: Arc<Mutex<AllPending>>,
 }
 
-#[derive(Debug)]
+/// What was admitted and may not be stored yet, by namespace, and how many there were so far.
+#[derive(Debug, Default)]
+struct AllPending {
+    count: u64,
+    by_namespace: HashMap<String, BTreeMap<u64, Pending>>,
+}
+
+#[derive(Clone, Debug)]
 struct Pending {
     plural: String,
     name: String,
     object: Value,
-    at: Instant,
+}
+
+/// Something is pending until this is dropped.
+struct UnderWay {
+    pending: Arc<Mutex<AllPending>>,
+    namespace: String,
+    number: u64,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let mut pending = self.pending.lock();
+        let Some(own) = pending.by_namespace.get_mut(&self.namespace) else { return };
+        own.remove(&self.number);
+        if own.is_empty() {
+            pending.by_namespace.remove(&self.namespace);
+        }
+    }
 }
 
 /// A charge: the quota, as far as it concerns the request.
@@ -72,7 +95,7 @@ fn printed(amounts: impl Iterator<Item = (String, Amount)>) -> String {
 impl ResourceQuota {
     /// Reads and charges quotas through `client`.
     pub fn new(client: Arc<dyn Client>, environment: Environment) -> Self {
-        Self { client, environment, pending: Mutex::default() }
+        Self { client, environment, pending: Arc::default() }
     }
 
     fn usage(request: &AdmissionRequest, object: &Value) -> Usage {
@@ -139,7 +162,9 @@ impl ResourceQuota {
         charge: &Charge,
     ) -> Result<Amounts, ApiError> {
         let resource = request.target.resource.clone();
-        let collection = Target::collection(resource.clone(), Some(request.namespace()));
+        // Before the list: what is stored in between is in both.
+        let mut pending = self.pending_of(request);
+        let collection = Target::collection(resource, Some(request.namespace()));
         let reply = self.client.read(Read::List(collection, ListOptions::default())).await;
         let ReadReply::List(list) = reply.map_err(into_api_error)? else {
             return Err(ApiError::internal("a list was answered with an object"));
@@ -159,19 +184,10 @@ impl ResourceQuota {
             }
         };
         list.items.iter().for_each(|object| take(&object.to_value()));
-        let now = Instant::now();
-        let mut pending = self.pending.lock();
-        if let Some(waiting) = pending.get_mut(request.namespace()) {
-            waiting.retain(|one| {
-                let stored = |object: &Arc<Object>| {
-                    object.metadata().name.as_deref() == Some(one.name.as_str())
-                };
-                let same_kind = one.plural == resource.plural;
-                now.duration_since(one.at) < PENDING_MAX
-                    && !(same_kind && list.items.iter().any(stored))
-            });
-            waiting.iter().filter(|p| p.plural == resource.plural).for_each(|p| take(&p.object));
-        }
+        let names = list.items.iter().filter_map(|object| object.metadata().name.as_deref());
+        let stored: HashSet<&str> = names.collect();
+        pending.retain(|one| !stored.contains(&*one.name));
+        pending.iter().for_each(|one| take(&one.object));
         Ok(total)
     }
 
@@ -286,12 +302,23 @@ impl ResourceQuota {
             plural: request.target.resource.plural.to_string(),
             name: name.to_owned(),
             object: object.clone(),
-            at: Instant::now(),
         };
+        let namespace = request.namespace().to_owned();
         let mut pending = self.pending.lock();
-        let waiting = pending.entry(request.namespace().to_owned()).or_default();
-        waiting.retain(|old| old.at.elapsed() < PENDING_MAX);
-        waiting.push(one);
+        pending.count += 1;
+        let number = pending.count;
+        pending.by_namespace.entry(namespace.clone()).or_default().insert(number, one);
+        drop(pending);
+        request.hold(UnderWay { pending: self.pending.clone(), namespace, number });
+    }
+
+    /// What was admitted of the same kind and may not be stored yet.
+    fn pending_of(&self, request: &AdmissionRequest) -> Vec<Pending> {
+        let plural = &*request.target.resource.plural;
+        let pending = self.pending.lock();
+        let own = pending.by_namespace.get(request.namespace());
+        let own = own.into_iter().flat_map(BTreeMap::values);
+        own.filter(|one| one.plural == *plural).cloned().collect()
     }
 }
 
