@@ -213,7 +213,6 @@ fn prints_in_every_form() {
     for family in [
         "apiserver_request_total counter",
         "workqueue_depth gauge",
-        "resourceclaim_controller_resource_claims gauge",
         "ephemeral_volume_controller_create_total counter",
     ] {
         assert!(metrics.contains(&format!("# TYPE {family}\n")), "{family}");
