@@ -1,6 +1,6 @@
 //! A component's connection to the API: slow, broken, cut off, or gone with the component.
 //!
-//! What goes wrong is decided in one place, the [`Line`]. It has two faces: [`Link`] for components
+//! What goes wrong is decided in one place, the `Line`. It has two faces: `Link` for components
 //! that use the [`Client`] contract, and a service over HTTP for those that use a `kube::Client`.
 
 mod calls;
