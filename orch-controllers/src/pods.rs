@@ -305,8 +305,12 @@ impl<O: Watchable> PodControl<'_, O> {
         };
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         self.expectations.deletion_observed(key, uid);
-        if error.is_not_found() || error.is_conflict() {
+        if error.is_not_found() {
             return Ok(());
+        }
+        // Another pod has the name by now, or the server was in two minds: it is looked at again.
+        if error.is_conflict() {
+            return Err(error);
         }
         let verb = ("delete", "deleting");
         let message = self.voice.failed(verb, name, &key.name, &error);
