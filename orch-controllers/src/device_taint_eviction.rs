@@ -13,12 +13,10 @@ use k8s_openapi::api::{
 };
 use orch_core::{
     Key,
-    client::{DeleteOptions, PatchKind},
     device_claim::{claim_name, is_for_pod, is_reserved_for, tolerates},
     informer::{Change, Informer, Informers},
 };
 use parking_lot::Mutex;
-use serde_json::json;
 
 use crate::{
     Action, Controller, Reconciler,
@@ -167,24 +165,14 @@ impl EvictionReconciler {
         }
     }
 
-    async fn evict(&self, key: &Key, pod: &Pod) -> Reconciled {
+    async fn evict(&self, pod: &Pod) -> Reconciled {
         self.context.event(pod, EventType::Normal, EVICTION, "Marking for deletion".to_owned());
-        let resources = self.context.resources::<Pod>(&key.namespace);
-        let patch = json!({"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [{
-            "type": "DisruptionTarget", "status": "True", "reason": "DeletionByDeviceTaintManager",
-            "message": "Device Taint manager: deleting due to NoExecute taint",
-            "lastTransitionTime": self.context.time(),
-        }]}});
-        let options = DeleteOptions { uid: pod.metadata.uid.clone(), ..DeleteOptions::default() };
-        match resources.patch_status(&key.name, PatchKind::Strategic, patch).await {
-            Err(error) if error.is_not_found() => return Ok(Action::Done),
-            Err(error) => return Err(error.into()),
-            Ok(_) => {}
-        }
-        match resources.delete(&key.name, options).await {
-            Err(error) if !error.is_not_found() => Err(error.into()),
-            _ => Ok(Action::Done),
-        }
+        let why = (
+            "DeletionByDeviceTaintManager",
+            "Device Taint manager: deleting due to NoExecute taint",
+        );
+        pods::disrupt(&self.context, pod, why).await?;
+        Ok(Action::Done)
     }
 }
 
@@ -203,7 +191,7 @@ impl Reconciler for EvictionReconciler {
         if !left.is_zero() {
             return Ok(Action::RequeueAfter(left));
         }
-        self.evict(&key, pod).await
+        self.evict(pod).await
     }
 }
 
@@ -228,6 +216,8 @@ fn due(
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

@@ -1,5 +1,6 @@
 //! Pods as controllers see them: made from templates, judged by their status, created in batches.
 
+mod disrupt;
 mod unknown;
 
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
@@ -12,6 +13,7 @@ use k8s_openapi::{
 };
 use orch_core::{ClientError, Key, client::DeleteOptions, informer::Watchable, status::Reason};
 
+pub(crate) use self::disrupt::disrupt;
 use crate::{
     context::{Context, EventType},
     expectations::Expectations,

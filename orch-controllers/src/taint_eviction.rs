@@ -12,11 +12,9 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
 use orch_core::{
     Key,
-    client::{DeleteOptions, PatchKind},
     informer::{Change, Informer, Informers},
 };
 use parking_lot::Mutex;
-use serde_json::json;
 
 use crate::{
     Action, Controller, Reconciler,
@@ -118,22 +116,9 @@ impl Reconciler for EvictionReconciler {
         }
         let message = format!("Marking for deletion Pod {key}");
         self.context.event(&*pod, EventType::Normal, "TaintManagerEviction", message);
-        let resources = self.context.resources::<Pod>(&key.namespace);
-        let patch = json!({"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [{
-            "type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager",
-            "message": "Taint manager: deleting due to NoExecute taint",
-            "lastTransitionTime": self.context.time(),
-        }]}});
-        let options = DeleteOptions { uid: pod.metadata.uid.clone(), ..DeleteOptions::default() };
-        match resources.patch_status(&key.name, PatchKind::Strategic, patch).await {
-            Err(error) if error.is_not_found() => return Ok(Action::Done),
-            Err(error) => return Err(error.into()),
-            Ok(_) => {}
-        }
-        match resources.delete(&key.name, options).await {
-            Err(error) if !error.is_not_found() => Err(error.into()),
-            _ => Ok(Action::Done),
-        }
+        let why = ("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint");
+        pods::disrupt(&self.context, &pod, why).await?;
+        Ok(Action::Done)
     }
 }
 

@@ -121,7 +121,7 @@ impl Ledger {
         &self,
         kind: &Counted,
         namespace: &str,
-        take: impl FnMut(&Usage),
+        mut take: impl FnMut(&Usage),
     ) -> Result<(), ClientError> {
         let resource = self.accounts.lock().get(kind).map(|account| account.resource.clone());
         let Some(resource) = resource else { return Ok(()) };
@@ -130,8 +130,9 @@ impl Ledger {
         let ReadReply::List(list) = self.context.client().read(list).await? else {
             return Ok(());
         };
-        let usage = |object: &Arc<Object>| Usage::of(&kind.group, &kind.plural, &object.to_value());
-        list.items.iter().map(usage).collect::<Vec<_>>().iter().for_each(take);
+        for object in &list.items {
+            take(&Usage::of(&kind.group, &kind.plural, &object.to_value()));
+        }
         Ok(())
     }
 

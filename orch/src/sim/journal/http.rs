@@ -1,12 +1,8 @@
 //! The same for a component that uses a `kube::Client`.
 
-use std::{
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::{FutureExt, future::BoxFuture};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use kube::client::Body;
@@ -14,7 +10,7 @@ use orch_api::{ApiServer, RequestInfo, auth::UserInfo};
 use orch_core::{Key, testing::Verb};
 use parking_lot::Mutex;
 use serde::Deserialize;
-use tower::Service;
+use tower::service_fn;
 
 use super::{Journal, Notes, WriteSummary};
 
@@ -29,27 +25,14 @@ pub(in crate::sim) fn noted_over_http(
 ) -> kube::Client {
     let inner = api.kube_client(UserInfo::master(format!("system:{writer}")), "default");
     let notes = Notes { writer: writer.into(), journal: journal.clone() };
-    kube::Client::new(NotedOverHttp { inner, notes }, "default")
+    let noted = NotedOverHttp { inner, notes };
+    kube::Client::new(service_fn(move |request| noted.clone().carry(request)), "default")
 }
 
 #[derive(Clone)]
 struct NotedOverHttp {
     inner: kube::Client,
     notes: Notes,
-}
-
-impl Service<Request<Body>> for NotedOverHttp {
-    type Response = Answer;
-    type Error = Error;
-    type Future = BoxFuture<'static, Result<Answer, Error>>;
-
-    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        self.clone().carry(request).boxed()
-    }
 }
 
 impl NotedOverHttp {

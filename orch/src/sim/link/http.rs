@@ -1,14 +1,9 @@
 //! The connection of a component that uses a `kube::Client`: the same decisions over HTTP.
 
-use std::{
-    borrow::Cow,
-    convert::Infallible,
-    io,
-    task::{Context, Poll},
-};
+use std::{borrow::Cow, convert::Infallible, io};
 
 use bytes::Bytes;
-use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture};
+use futures::{StreamExt, TryStreamExt};
 use http::{Request, Response, header, request::Parts};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
@@ -21,7 +16,7 @@ use orch_core::{
 };
 use serde::Deserialize;
 use serde_json::json;
-use tower::Service;
+use tower::service_fn;
 
 use super::{Connection, Fate, stale, watched};
 
@@ -31,27 +26,14 @@ type Answer = Response<UnsyncBoxBody<Bytes, Error>>;
 /// A client behind a connection. Call it inside a tokio runtime.
 pub(crate) fn over_http(inner: kube::Client, connection: Connection) -> kube::Client {
     let namespace = inner.default_namespace().to_owned();
-    kube::Client::new(OverHttp { inner, connection }, namespace)
+    let over = OverHttp { inner, connection };
+    kube::Client::new(service_fn(move |request| over.clone().carry(request)), namespace)
 }
 
 #[derive(Clone)]
 struct OverHttp {
     inner: kube::Client,
     connection: Connection,
-}
-
-impl Service<Request<Body>> for OverHttp {
-    type Response = Answer;
-    type Error = Error;
-    type Future = BoxFuture<'static, Result<Answer, Error>>;
-
-    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        self.clone().carry(request).boxed()
-    }
 }
 
 impl OverHttp {
