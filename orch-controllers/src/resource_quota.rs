@@ -158,8 +158,9 @@ impl Reconciler for QuotaReconciler {
             used
         };
         let mut used = total(self.count(&key.namespace, spec, &hard, Counting::Local).await?);
-        let known = status.hard.is_some() && status.used.is_some();
-        if known && used == before && hard == parsed(status.hard.as_ref()) {
+        let known =
+            status.hard.is_some() && status.used.is_some() && hard == parsed(status.hard.as_ref());
+        if known && used == before {
             return Ok(Action::Done);
         }
         let lowers = before.iter().any(|(name, amount)| used.get(name).is_none_or(|u| u < amount));
@@ -168,6 +169,10 @@ impl Reconciler for QuotaReconciler {
                 return Ok(Action::RequeueAfter(wait));
             }
             used = total(self.count(&key.namespace, spec, &hard, Counting::Latest).await?);
+            if known && used == before {
+                // What was seen is behind. More will be seen.
+                return Ok(Action::Done);
+            }
         }
         self.write(&key, &quota, used).await?;
         Ok(Action::Done)
