@@ -27,7 +27,7 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 const PIPE_BYTES: usize = 64 << 10;
 
 impl ApiServer {
-    /// Every resource that can be listed, in the version that is stored: what garbage collection
+    /// Every resource that can be listed and watched, in the version stored: what garbage collection
     /// and the emptying of namespaces go through. Custom resources are among them once somebody
     /// has asked for one; [`ApiServer::newest_resource_types`] asks.
     pub fn resource_types(&self) -> Vec<ResourceType> {
@@ -63,8 +63,9 @@ fn types(catalog: &Catalog) -> Vec<ResourceType> {
     let resources = versions.flat_map(|version| &version.resources);
     let mut kept: Vec<ResourceType> = Vec::new();
     let mut places = std::collections::HashSet::new();
-    let mut lists: Vec<&std::sync::Arc<Resource>> =
-        resources.filter(|resource| resource.verbs.has("list")).collect();
+    let mut lists: Vec<&std::sync::Arc<Resource>> = resources
+        .filter(|resource| resource.verbs.has("list") && resource.verbs.has("watch"))
+        .collect();
     lists.sort_by_key(|resource| !resource.is_stored());
     for resource in lists {
         if places.insert(&resource.prefix) {

@@ -334,8 +334,12 @@ impl Look<'_> {
         let updated = DaemonSet { status: Some(status), ..self.set.clone() };
         let resources = self.context.resources::<DaemonSet>(&self.key.namespace);
         match resources.update_status(&updated).await {
-            Err(error) if !error.is_not_found() => Err(error),
-            _ => Ok(()),
+            Err(error) if error.is_not_found() => {
+                self.expectations.expect_end(&self.key);
+                Ok(())
+            }
+            Err(error) => Err(error),
+            Ok(_) => Ok(()),
         }
     }
 }

@@ -34,12 +34,14 @@ pub struct Expectations {
 struct Expected {
     creations: i64,
     deletions: HashSet<String>,
+    /// That the owner itself goes.
+    end: bool,
     since: Instant,
 }
 
 impl Expected {
     fn fulfilled(&self) -> bool {
-        self.creations <= 0 && self.deletions.is_empty()
+        self.creations <= 0 && self.deletions.is_empty() && !self.end
     }
 
     fn expired(&self) -> bool {
@@ -69,6 +71,17 @@ impl Expectations {
         let entry = all.entry(owner.clone()).or_insert_with(Expected::new);
         entry.renew();
         entry.deletions.extend(uids);
+    }
+
+    /// Expects the owner to go, because the cluster has it no more: what is created for it until
+    /// that is seen, garbage collection deletes at once, and it would be created again.
+    ///
+    /// `Differs:` upstream goes round in this circle until its watch tells it.
+    pub fn expect_end(&self, owner: &Key) {
+        let mut all = self.by_owner.lock();
+        let entry = all.entry(owner.clone()).or_insert_with(Expected::new);
+        entry.renew();
+        entry.end = true;
     }
 
     /// An object of the owner showed up, or will never.
@@ -114,7 +127,7 @@ impl Expectations {
 
 impl Expected {
     fn new() -> Self {
-        Self { creations: 0, deletions: HashSet::new(), since: Instant::now() }
+        Self { creations: 0, deletions: HashSet::new(), end: false, since: Instant::now() }
     }
 }
 
@@ -147,6 +160,11 @@ mod tests {
         expectations.expect_creations(&owner, 1);
         assert!(!expectations.satisfied(&owner));
         expectations.creation_observed(&owner);
+        assert!(expectations.satisfied(&owner));
+
+        expectations.expect_end(&owner);
+        assert!(!expectations.satisfied(&owner));
+        expectations.forget(&owner);
         assert!(expectations.satisfied(&owner));
     }
 }

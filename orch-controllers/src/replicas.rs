@@ -165,7 +165,10 @@ impl<K: Replicated> ReplicaReconciler<K> {
         let updated = owner.with_status(status);
         match self.context.resources::<K>(&key.namespace).update_status(&updated).await {
             Ok(_) => Ok(()),
-            Err(error) if error.is_not_found() => Ok(()),
+            Err(error) if error.is_not_found() => {
+                self.expectations.expect_end(key);
+                Ok(())
+            }
             Err(error) => Err(error),
         }
     }

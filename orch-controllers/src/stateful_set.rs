@@ -144,8 +144,9 @@ impl Look<'_> {
             let updated = StatefulSet { status: Some(status), ..self.set.clone() };
             let resources = self.context.resources::<StatefulSet>(&self.key.namespace);
             match resources.update_status(&updated).await {
-                Err(error) if !error.is_not_found() => return Err(error.into()),
-                _ => {}
+                Err(error) if error.is_not_found() => self.expectations.expect_end(&self.key),
+                Err(error) => return Err(error.into()),
+                Ok(_) => {}
             }
         }
         result?;

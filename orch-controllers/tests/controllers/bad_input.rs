@@ -22,6 +22,7 @@ use orch_controllers::{
 };
 use orch_core::{
     ResourceType, Resources,
+    client::DeleteOptions,
     informer::{Informers, Watchable},
 };
 use serde_json::{Value, json};
@@ -262,6 +263,76 @@ async fn claims_replica_sets_and_jobs_that_are_refused_are_told_of() {
     assert_eq!(world.hears("cron", "FailedCreate").await, format!("Error creating job: {REFUSAL}"));
     let writes = in_an_hour(&world).await;
     assert!(writes <= 3 * TRIES_PER_HOUR, "{writes}");
+}
+
+/// Garbage collection has seen that the owner is gone and deletes what its controller, which has
+/// not, creates for it.
+async fn creates_no_more_for_one_that_is_gone<K: Watchable>(
+    world: &World,
+    plural: &'static str,
+    object: Value,
+) {
+    let of_pods = async |pods: usize| {
+        let all = async |world: &World| (world.list::<Pod>().await.len() == pods).then_some(());
+        world.eventually(&format!("{pods} pods of {plural}"), all).await;
+    };
+    world.create::<K>(object.clone()).await;
+    of_pods(2).await;
+    world.pass(60).await;
+    world.hide(Some(plural));
+    let name = &object["metadata"]["name"].as_str().expect("a name").to_owned();
+    world.delete::<K>(name).await;
+    let writes = world.writes();
+    for _ in 0..100 {
+        for pod in world.list::<Pod>().await {
+            let finalizers = json!({"metadata": {"finalizers": null}});
+            world.patch::<Pod>(pod.metadata.name.as_deref().expect("a name"), finalizers).await;
+            let delete = world.resources::<Pod>();
+            let now = DeleteOptions { grace_period_s: Some(0), ..DeleteOptions::default() };
+            delete.delete(pod.metadata.name.as_deref().expect("a name"), now).await.expect("gone");
+        }
+        world.pass(1).await;
+    }
+    assert!(world.writes() - writes < 15, "{} writes for {plural}", world.writes() - writes);
+    world.hide(None);
+    world.pass(1).await;
+    // Another one of its name is not held for it.
+    world.create::<K>(object).await;
+    of_pods(2).await;
+    world.delete::<K>(name).await;
+    world.pass(1).await;
+    for pod in world.list::<Pod>().await {
+        world.delete::<Pod>(pod.metadata.name.as_deref().expect("a name")).await;
+    }
+    of_pods(0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_learns_late_that_an_owner_is_gone_creates_no_more_for_it() {
+    let world = World::start(|informers| {
+        vec![replica_set(informers), stateful_set(informers), daemon_set(informers), job(informers)]
+    });
+    for at in 1..=2 {
+        world.create_cluster::<Node>(json!({"metadata": {"name": format!("node-{at}")}})).await;
+    }
+    creates_no_more_for_one_that_is_gone::<ReplicaSet>(
+        &world,
+        "replicasets",
+        workload("a", "a", 2),
+    )
+    .await;
+    creates_no_more_for_one_that_is_gone::<DaemonSet>(&world, "daemonsets", workload("b", "b", 2))
+        .await;
+    let mut set = workload("c", "c", 2);
+    set["spec"]["serviceName"] = json!("c");
+    creates_no_more_for_one_that_is_gone::<StatefulSet>(&world, "statefulsets", set).await;
+    let mut template = template("d", "v1");
+    template["spec"]["restartPolicy"] = json!("Never");
+    let spec = json!({"completions": 2, "parallelism": 2, "backoffLimit": 1000, "suspend": false,
+        "completionMode": "NonIndexed", "selector": {"matchLabels": {"app": "d"}},
+        "template": template});
+    let job = json!({"metadata": {"name": "d"}, "spec": spec});
+    creates_no_more_for_one_that_is_gone::<Job>(&world, "jobs", job).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,10 +10,12 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Event, Pod};
 use orch_controllers::{Action, Controller, Manager, Runnable};
 use orch_core::{
     ApiError, Client, ClientError, Environment, Key, Object, ResourceType, Resources,
+    awaited::Awaited,
     client::{
         DeleteOptions, ListOptions, PatchKind, Read, ReadReply, WatchOptions, WatchStream, Write,
         WriteReply,
@@ -37,6 +39,8 @@ pub(crate) struct CountingClient {
     repeated: Mutex<Vec<String>>,
     /// The plural of what cannot be created.
     refused: Mutex<Option<&'static str>>,
+    /// The plural of what watches tell nothing of.
+    hidden: Arc<Awaited<Option<&'static str>>>,
 }
 
 /// What a webhook says that refuses everything.
@@ -76,7 +80,16 @@ impl Client for CountingClient {
 
     async fn watch(&self, t: Target, options: WatchOptions) -> Result<WatchStream, ClientError> {
         self.calls.fetch_add(1, Ordering::Relaxed);
-        self.inner.watch(t, options).await
+        let (plural, hidden) = (t.resource.plural.clone(), self.hidden.clone());
+        let events = self.inner.watch(t, options).await?;
+        let told = events.then(move |event| {
+            let (plural, hidden) = (plural.clone(), hidden.clone());
+            async move {
+                hidden.wait_for(|hidden| hidden.is_none_or(|hidden| plural != hidden)).await;
+                event
+            }
+        });
+        Ok(told.boxed())
     }
 
     async fn resource_types(&self) -> Result<Vec<ResourceType>, ClientError> {
@@ -176,6 +189,7 @@ impl World {
             calls: AtomicU64::new(0),
             repeated: Mutex::default(),
             refused: Mutex::new(None),
+            hidden: Arc::new(Awaited::new(None)),
         });
         let faulty = FaultyClient::seeded(counting.clone(), environment.clone(), rates);
         let informers = Informers::new(Arc::new(faulty), environment.clone());
@@ -191,6 +205,11 @@ impl World {
     /// From now on controllers can create nothing of this kind, or everything again.
     pub(crate) fn refuse(&self, plural: Option<&'static str>) {
         *self.counting.refused.lock() = plural;
+    }
+
+    /// From now on no watch tells of this kind, or what it has not told yet.
+    pub(crate) fn hide(&self, plural: Option<&'static str>) {
+        self.counting.hidden.set(plural);
     }
 
     /// How many writes the controllers made so far.

@@ -165,7 +165,9 @@ impl FaultPlan {
         let skews = scene.components.iter().filter(|component| component.has_clock() && skewed);
         Self {
             rates,
-            latency_max: Duration::from_millis(random.below(4) * 10),
+            // Never none: where nothing takes time, what goes on until a late watch tells goes on
+            // for ever.
+            latency_max: Duration::from_millis((random.below(4) * 10).max(1)),
             stall_permille: if watches { some(10) } else { 0 },
             stall_max: Duration::from_millis(random.below(20_000)),
             lag_max: Duration::from_millis(random.below(4) * 500),
