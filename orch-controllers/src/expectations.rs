@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use orch_core::Key;
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -16,6 +17,9 @@ use crate::Action;
 /// After so long a controller acts even if it has not seen what it did: a watch may have
 /// skipped an object that lived shortly.
 const EXPIRY: Duration = Duration::from_secs(300);
+
+/// For so long an owner of which something is expected is left alone.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Keeps a controller from doing twice what its local copy does not show yet.
 ///
@@ -119,6 +123,18 @@ impl Expectations {
         }
     }
 
+    /// How long to leave an owner alone, because something was expected for it a moment ago: nothing
+    /// can be done for it until that is seen, which is looked for then, and each look in between
+    /// would cost as much as the owner is large, and show a part of what is about to be there.
+    ///
+    /// `Differs:` upstream looks, and writes the status, at each change in between.
+    pub(crate) fn pause(&self, owner: &Key, meta: &ObjectMeta) -> Option<Duration> {
+        let all = self.by_owner.lock();
+        let entry = all.get(owner).filter(|entry| !entry.fulfilled())?;
+        let left = PAUSE.checked_sub(entry.since.elapsed()).filter(|left| !left.is_zero())?;
+        meta.deletion_timestamp.is_none().then_some(left)
+    }
+
     /// Expects nothing for an owner any more: it is gone.
     pub fn forget(&self, owner: &Key) {
         self.by_owner.lock().remove(owner);
@@ -133,7 +149,33 @@ impl Expected {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_owner_is_left_alone_for_a_moment_while_something_is_expected() {
+        let (expectations, owner) = (Expectations::default(), Key::new("a", "b"));
+        let (meta, millis) = (ObjectMeta::default(), Duration::from_millis);
+        assert_eq!(expectations.pause(&owner, &meta), None);
+        expectations.expect_creations(&owner, 1);
+        tokio::time::advance(millis(300)).await;
+        assert_eq!(expectations.pause(&owner, &meta), Some(millis(700)));
+        let going = ObjectMeta {
+            deletion_timestamp: Some(Time("2026-01-01T00:00:00Z".parse().unwrap())),
+            ..ObjectMeta::default()
+        };
+        assert_eq!(expectations.pause(&owner, &going), None);
+        tokio::time::advance(millis(700)).await;
+        assert_eq!(expectations.pause(&owner, &meta), None);
+        expectations.expect_creations(&owner, 1);
+        expectations.creation_observed(&owner);
+        expectations.creation_observed(&owner);
+        expectations.expect_creations(&owner, 1);
+        assert!(expectations.pause(&owner, &meta).is_some());
+        expectations.creation_observed(&owner);
+        assert_eq!(expectations.pause(&owner, &meta), None);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn an_owner_is_satisfied_once_all_is_seen_or_too_long_ago() {
