@@ -126,7 +126,7 @@ impl Reconciler for SetReconciler {
             self.context.event(&*set, EventType::Warning, "SelectingAll", message);
             return Ok(Action::Done);
         }
-        if let Some(pause) = self.expectations.pause(&key, &set.metadata) {
+        if let Some(pause) = self.expectations.pause(&key, &set.metadata, self.pods.position()) {
             return Ok(Action::RequeueAfter(pause));
         }
         // Asked before the pods are looked at: what shows up in between is not among them.

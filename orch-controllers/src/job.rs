@@ -117,7 +117,7 @@ impl Reconciler for JobReconciler {
         if spec.managed_by.as_deref().is_some_and(|manager| manager != MANAGER) {
             return Ok(Action::Done);
         }
-        if let Some(pause) = self.expectations.pause(&key, &job.metadata) {
+        if let Some(pause) = self.expectations.pause(&key, &job.metadata, self.pods.position()) {
             return Ok(Action::RequeueAfter(pause));
         }
         // Asked before the pods are looked at: what shows up in between is not among them.

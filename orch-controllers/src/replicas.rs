@@ -126,7 +126,7 @@ impl<K: Replicated> ReplicaReconciler<K> {
     }
 
     async fn sync(&self, key: &Key, owner: &K) -> Reconciled {
-        if let Some(pause) = self.expectations.pause(key, owner.metadata()) {
+        if let Some(pause) = self.expectations.pause(key, owner.metadata(), self.pods.position()) {
             return Ok(Action::RequeueAfter(pause));
         }
         let may_manage = self.expectations.satisfied(key);

@@ -7,7 +7,10 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
     ops::Bound,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -135,6 +138,7 @@ struct Shared<K> {
     /// Held while a change is applied and told, so that a new handler sees every object once.
     handlers: Mutex<Vec<Handler<K>>>,
     synced: Awaited<bool>,
+    position: AtomicU64,
 }
 
 /// What [`Informers`] does with informers of any type.
@@ -194,6 +198,7 @@ impl<K: Watchable> Informer<K> {
             state: RwLock::new(State { objects: BTreeMap::new(), indexes: BTreeMap::new() }),
             handlers: Mutex::new(Vec::new()),
             synced: Awaited::new(false),
+            position: AtomicU64::new(0),
         });
         let reflector = Reflector { client, environment, selection, shared: shared.clone() };
         let task = tokio::spawn(reflector.run());
@@ -234,6 +239,12 @@ impl<K: Watchable> Informer<K> {
     /// Waits until the first list has been taken in.
     pub async fn synced(&self) {
         self.shared.synced.wait_for(|synced| synced).await;
+    }
+
+    /// The resource version that the copy has reached: it shows every change up to that one, and
+    /// its handlers have been told. 0 before the first list, and where versions are no numbers.
+    pub fn position(&self) -> u64 {
+        self.shared.position.load(Ordering::Acquire)
     }
 
     /// One object.
@@ -343,6 +354,7 @@ impl<K: Watchable> Reflector<K> {
         for key in gone {
             self.remove(&key);
         }
+        self.reached(&list.resource_version);
         self.shared.synced.set(true);
         Ok(list.resource_version)
     }
@@ -372,6 +384,7 @@ impl<K: Watchable> Reflector<K> {
                 }
                 WatchEvent::Bookmark { resource_version, .. } => position = resource_version,
             }
+            self.reached(&position);
             seen_any = true;
         }
         if !seen_any {
@@ -379,6 +392,10 @@ impl<K: Watchable> Reflector<K> {
             self.environment.clock.sleep(BACKOFF_MIN).await;
         }
         Ok(position)
+    }
+
+    fn reached(&self, version: &str) {
+        self.shared.position.store(version.parse().unwrap_or(0), Ordering::Release);
     }
 
     fn upsert(&self, object: &Object) {
