@@ -8,7 +8,7 @@ use std::{
     fmt,
     ops::Bound,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -100,27 +100,44 @@ struct Index<K> {
     keys: HashMap<String, BTreeSet<Key>>,
 }
 
+/// What is here of an object: its typed view, and what that was made from.
+struct Held<K> {
+    typed: Arc<K>,
+    /// Weak: without others that hold it, nobody needs the bytes.
+    object: Weak<Object>,
+}
+
+impl<K> Held<K> {
+    /// Another revision has taken its place.
+    fn replaced(self) -> Arc<K> {
+        if let Some(object) = self.object.upgrade() {
+            object.forget_typed();
+        }
+        self.typed
+    }
+}
+
 struct State<K> {
-    objects: BTreeMap<Key, Arc<K>>,
+    objects: BTreeMap<Key, Held<K>>,
     indexes: BTreeMap<&'static str, Index<K>>,
 }
 
 impl<K> State<K> {
-    fn insert(&mut self, key: Key, object: Arc<K>) -> Option<Arc<K>> {
+    fn insert(&mut self, key: Key, held: Held<K>) -> Option<Held<K>> {
         let old = self.remove(&key);
         for index in self.indexes.values_mut() {
-            for value in (index.of)(&object) {
+            for value in (index.of)(&held.typed) {
                 index.keys.entry(value).or_default().insert(key.clone());
             }
         }
-        self.objects.insert(key, object);
+        self.objects.insert(key, held);
         old
     }
 
-    fn remove(&mut self, key: &Key) -> Option<Arc<K>> {
+    fn remove(&mut self, key: &Key) -> Option<Held<K>> {
         let old = self.objects.remove(key)?;
         for index in self.indexes.values_mut() {
-            for value in (index.of)(&old) {
+            for value in (index.of)(&old.typed) {
                 if let Some(keys) = index.keys.get_mut(&value) {
                     keys.remove(key);
                     if keys.is_empty() {
@@ -130,6 +147,10 @@ impl<K> State<K> {
             }
         }
         Some(old)
+    }
+
+    fn typed(&self) -> impl Iterator<Item = &Arc<K>> {
+        self.objects.values().map(|held| &held.typed)
     }
 }
 
@@ -211,8 +232,8 @@ impl<K: Watchable> Informer<K> {
     pub fn add_index(&self, name: &'static str, of: IndexFn<K>) {
         let mut state = self.shared.state.write();
         let mut keys: HashMap<String, BTreeSet<Key>> = HashMap::new();
-        for (key, object) in &state.objects {
-            for value in of(object) {
+        for (key, held) in &state.objects {
+            for value in of(&held.typed) {
                 keys.entry(value).or_default().insert(key.clone());
             }
         }
@@ -224,7 +245,7 @@ impl<K: Watchable> Informer<K> {
     /// handlers to the same informer: it puts a key into a queue.
     pub fn on_change(&self, handler: impl Fn(&Change<K>) + Send + Sync + 'static) {
         let mut handlers = self.shared.handlers.lock();
-        let present: Vec<Arc<K>> = self.shared.state.read().objects.values().cloned().collect();
+        let present: Vec<Arc<K>> = self.shared.state.read().typed().cloned().collect();
         for object in present {
             handler(&Change::Added(object));
         }
@@ -249,12 +270,12 @@ impl<K: Watchable> Informer<K> {
 
     /// One object.
     pub fn get(&self, key: &Key) -> Option<Arc<K>> {
-        self.shared.state.read().objects.get(key).cloned()
+        self.shared.state.read().objects.get(key).map(|held| held.typed.clone())
     }
 
     /// All objects, by namespace and name.
     pub fn list(&self) -> Vec<Arc<K>> {
-        self.shared.state.read().objects.values().cloned().collect()
+        self.shared.state.read().typed().cloned().collect()
     }
 
     /// The objects of one namespace, by name.
@@ -265,7 +286,7 @@ impl<K: Watchable> Informer<K> {
             .objects
             .range((from, Bound::Unbounded))
             .take_while(|(key, _)| key.namespace == namespace)
-            .map(|(_, object)| object.clone())
+            .map(|(_, held)| held.typed.clone())
             .collect()
     }
 
@@ -274,7 +295,8 @@ impl<K: Watchable> Informer<K> {
     pub fn by_index(&self, name: &str, value: &str) -> Vec<Arc<K>> {
         let state = self.shared.state.read();
         let keys = state.indexes.get(name).and_then(|index| index.keys.get(value));
-        keys.into_iter().flatten().filter_map(|key| state.objects.get(key).cloned()).collect()
+        let held = keys.into_iter().flatten().filter_map(|key| state.objects.get(key));
+        held.map(|held| held.typed.clone()).collect()
     }
 
     /// How many objects [`Informer::by_index`] finds, without looking at them.
@@ -398,7 +420,7 @@ impl<K: Watchable> Reflector<K> {
         self.shared.position.store(version.parse().unwrap_or(0), Ordering::Release);
     }
 
-    fn upsert(&self, object: &Object) {
+    fn upsert(&self, object: &Arc<Object>) {
         let typed = match object.decode::<K>() {
             Ok(typed) => typed,
             Err(error) => {
@@ -408,13 +430,16 @@ impl<K: Watchable> Reflector<K> {
             }
         };
         let handlers = self.shared.handlers.lock();
-        let old = self.shared.state.write().insert(object.key(), typed.clone());
+        let held = Held { typed: typed.clone(), object: Arc::downgrade(object) };
+        let old = self.shared.state.write().insert(object.key(), held);
         let change = match old {
             None => Change::Added(typed),
-            Some(old) if old.metadata().resource_version == typed.metadata().resource_version => {
+            Some(old)
+                if old.typed.metadata().resource_version == typed.metadata().resource_version =>
+            {
                 return;
             }
-            Some(old) => Change::Updated { old, new: typed },
+            Some(old) => Change::Updated { old: old.replaced(), new: typed },
         };
         handlers.iter().for_each(|handler| handler(&change));
     }
@@ -423,7 +448,7 @@ impl<K: Watchable> Reflector<K> {
         let handlers = self.shared.handlers.lock();
         let old = self.shared.state.write().remove(key);
         if let Some(old) = old {
-            let change = Change::Deleted(old);
+            let change = Change::Deleted(old.replaced());
             handlers.iter().for_each(|handler| handler(&change));
         }
     }
