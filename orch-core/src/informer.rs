@@ -2,13 +2,15 @@
 //!
 //! Source: `k8s.io/client-go/tools/cache` (`Reflector`, `SharedIndexInformer`).
 
+mod state;
+
 use std::{
     any::{Any, TypeId},
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
     ops::Bound,
     sync::{
-        Arc, Weak,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -20,6 +22,7 @@ use parking_lot::{Mutex, RwLock};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::task::AbortHandle;
 
+use self::state::{Held, Index, IndexFn, State};
 use crate::{
     awaited::Awaited,
     client::{Client, ClientError, ListOptions, Resources, WatchEvent, WatchOptions},
@@ -93,66 +96,6 @@ pub struct Selection {
 }
 
 type Handler<K> = Box<dyn Fn(&Change<K>) + Send + Sync>;
-type IndexFn<K> = fn(&K) -> Vec<String>;
-
-struct Index<K> {
-    of: IndexFn<K>,
-    keys: HashMap<String, BTreeSet<Key>>,
-}
-
-/// What is here of an object: its typed view, and what that was made from.
-struct Held<K> {
-    typed: Arc<K>,
-    /// Weak: without others that hold it, nobody needs the bytes.
-    object: Weak<Object>,
-}
-
-impl<K> Held<K> {
-    /// Another revision has taken its place.
-    fn replaced(self) -> Arc<K> {
-        if let Some(object) = self.object.upgrade() {
-            object.forget_typed();
-        }
-        self.typed
-    }
-}
-
-struct State<K> {
-    objects: BTreeMap<Key, Held<K>>,
-    indexes: BTreeMap<&'static str, Index<K>>,
-}
-
-impl<K> State<K> {
-    fn insert(&mut self, key: Key, held: Held<K>) -> Option<Held<K>> {
-        let old = self.remove(&key);
-        for index in self.indexes.values_mut() {
-            for value in (index.of)(&held.typed) {
-                index.keys.entry(value).or_default().insert(key.clone());
-            }
-        }
-        self.objects.insert(key, held);
-        old
-    }
-
-    fn remove(&mut self, key: &Key) -> Option<Held<K>> {
-        let old = self.objects.remove(key)?;
-        for index in self.indexes.values_mut() {
-            for value in (index.of)(&old.typed) {
-                if let Some(keys) = index.keys.get_mut(&value) {
-                    keys.remove(key);
-                    if keys.is_empty() {
-                        index.keys.remove(&value);
-                    }
-                }
-            }
-        }
-        Some(old)
-    }
-
-    fn typed(&self) -> impl Iterator<Item = &Arc<K>> {
-        self.objects.values().map(|held| &held.typed)
-    }
-}
 
 struct Shared<K> {
     state: RwLock<State<K>>,
@@ -231,13 +174,11 @@ impl<K: Watchable> Informer<K> {
     /// indexes after what they hold, so that whoever comes second adds the same one.
     pub fn add_index(&self, name: &'static str, of: IndexFn<K>) {
         let mut state = self.shared.state.write();
-        let mut keys: HashMap<String, BTreeSet<Key>> = HashMap::new();
+        let mut index = Index { of, keys: HashMap::new() };
         for (key, held) in &state.objects {
-            for value in of(&held.typed) {
-                keys.entry(value).or_default().insert(key.clone());
-            }
+            index.put(of(&held.typed), key);
         }
-        state.indexes.insert(name, Index { of, keys });
+        state.indexes.insert(name, index);
     }
 
     /// Calls `handler` for every object that is here (as an addition) and then for every change,
