@@ -32,6 +32,7 @@ pub mod cron;
 pub mod device_claim;
 pub mod environment;
 pub mod event;
+pub mod extended_resource;
 pub mod informer;
 pub mod lease;
 #[cfg(feature = "metrics")]
