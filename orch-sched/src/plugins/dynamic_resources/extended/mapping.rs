@@ -138,12 +138,12 @@ mod tests {
     const GPU: &str = "example.com/gpu";
     const NIC: &str = "example.com/nic";
 
-    fn container(name: &str, requests: Value) -> Value {
+    fn container(name: &str, requests: &Value) -> Value {
         json!({"name": name, "resources": {"requests": requests}})
     }
 
     fn gpus(name: &str, count: u32) -> Value {
-        container(name, json!({"cpu": "1", GPU: count.to_string()}))
+        container(name, &json!({"cpu": "1", GPU: count.to_string()}))
     }
 
     fn sidecar(name: &str, count: u32) -> Value {
@@ -183,7 +183,7 @@ mod tests {
             &["container-0-request-1=gpus:2"],
             &["a/gpu=container-0-request-1"],
         );
-        let both = container("b", json!({GPU: "1", NIC: "3"}));
+        let both = container("b", &json!({GPU: "1", NIC: "3"}));
         check(
             &[],
             &[gpus("a", 2), both, gpus("none", 0)],
@@ -230,7 +230,7 @@ mod tests {
         // A sidecar that began before is not there for it, one that begins later is.
         check(
             &[sidecar("s", 2), gpus("i", 1), sidecar("t", 1)],
-            &[container("a", json!({}))],
+            &[container("a", &json!({}))],
             &["container-0-request-1=gpus:2", "container-2-request-1=gpus:1"],
             &[
                 "s/gpu=container-0-request-1",
