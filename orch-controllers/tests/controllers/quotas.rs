@@ -47,6 +47,13 @@ async fn claims_for_devices_count_as_the_extended_resources_that_their_classes_n
     let class = json!({"metadata": {"name": "gpus"},
                        "spec": {"extendedResourceName": "example.com/gpu"}});
     world.create_cluster::<DeviceClass>(class).await;
+    let mut web = pod("web", "1");
+    web["spec"]["containers"][0]["resources"] = json!({"requests": {"example.com/gpu": "2"}});
+    let web = world.create::<Pod>(web).await;
+    let devices = json!({"devices": {"requests": [{"name": "r", "exactly":
+        {"deviceClassName": "gpus", "allocationMode": "ExactCount", "count": 2}}]}});
+    let claim = |meta: Value| json!({"metadata": meta, "spec": devices});
+    world.create::<ResourceClaim>(claim(json!({"name": "plain"}))).await;
     let hard = json!({"requests.example.com/gpu": "9", "requests.example.com/nic": "9",
                       "requests.deviceclass.resource.kubernetes.io/gpus": "9"});
     create_quota(&world, json!({"hard": hard})).await;
@@ -54,15 +61,6 @@ async fn claims_for_devices_count_as_the_extended_resources_that_their_classes_n
         json!({"requests.example.com/gpu": gpus, "requests.example.com/nic": "0",
                "requests.deviceclass.resource.kubernetes.io/gpus": implicit})
     };
-    used(&world, counts("0", "0")).await;
-    let mut web = pod("web", "1");
-    web["spec"]["containers"][0]["resources"] = json!({"requests": {"example.com/gpu": "2"}});
-    let web = world.create::<Pod>(web).await;
-    used(&world, counts("2", "0")).await;
-    let devices = json!({"devices": {"requests": [{"name": "r", "exactly":
-        {"deviceClassName": "gpus", "allocationMode": "ExactCount", "count": 2}}]}});
-    let claim = |meta: Value| json!({"metadata": meta, "spec": devices});
-    world.create::<ResourceClaim>(claim(json!({"name": "plain"}))).await;
     used(&world, counts("4", "2")).await;
     // What a claim was made for is counted with the pod already.
     let owner = json!([{"apiVersion": "v1", "kind": "Pod", "name": "web",

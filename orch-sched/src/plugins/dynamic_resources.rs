@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 
 use self::{
     binding::Binder,
-    extended::{Extended, Variant},
+    extended::{Extended, Own, Variant},
 };
 use super::{DynamicResourcesArguments, default_normalize};
 use crate::{
@@ -89,7 +89,7 @@ struct PodClaims {
     allocator: Option<Arc<Allocator>>,
     extended: Option<Extended>,
     /// What Reserve chose for extended resources: its claim is the last.
-    variant: Option<Arc<Variant>>,
+    own: Option<Arc<Own>>,
     found: Arc<Mutex<Found>>,
     /// What Reserve chose for each claim.
     allocations: Vec<Option<AllocationResult>>,
@@ -110,14 +110,14 @@ impl PodClaims {
     }
 
     /// The claim for extended resources is one of the pod's claims from now on.
-    fn take_up(&mut self, variant: Option<Arc<Variant>>) {
-        let Some(variant) = variant else { return };
+    fn take_up(&mut self, own: Option<Arc<Own>>) {
+        let Some(own) = own else { return };
         let mut claims = self.claims.lock();
         self.open.push(claims.len());
         self.allocations.push(None);
-        claims.push(variant.claim.clone());
+        claims.push(own.claim.clone());
         drop(claims);
-        self.variant = Some(variant);
+        self.own = Some(own);
     }
 }
 
@@ -297,8 +297,8 @@ impl PreFilter for DynamicResources {
             Extended::new(backed, left, allocator, wanted)
         });
         let allocations = vec![None; claims.len()];
-        let (claims, found, variant) = (Arc::new(Mutex::new(claims)), Arc::default(), None);
-        state.insert(PodClaims { claims, open, allocator, extended, variant, found, allocations });
+        let (claims, found, own) = (Arc::new(Mutex::new(claims)), Arc::default(), None);
+        state.insert(PodClaims { claims, open, allocator, extended, own, found, allocations });
         Ok(Verdict::Success.into())
     }
 }
@@ -434,8 +434,9 @@ impl Reserve for DynamicResources {
         };
         let allocations = solution.allocations(&allocator, node, &*self.environment.random);
         let allocations = allocations.map_err(|stop| format!("{stop:?}"))?;
-        drop(allocator);
-        claims.take_up(variant);
+        let own = variant.as_ref().map(|variant| variant.own.clone());
+        drop((allocator, variant));
+        claims.take_up(own);
         let all = claims.all();
         for (at, allocation) in claims.open.iter().zip(allocations) {
             let mut claim = (*all[*at]).clone();
@@ -453,8 +454,8 @@ impl Reserve for DynamicResources {
     fn unreserve(&self, state: &CycleState, pod: &PodInfo, _: &str) {
         let Some(claims) = state.get::<PodClaims>() else { return };
         let mut all = claims.all();
-        if let Some(variant) = &claims.variant {
-            self.binder.give_up_extended(&variant.claim, all.pop());
+        if let Some(own) = &claims.own {
+            self.binder.give_up_extended(&own.claim, all.pop());
         }
         for claim in all {
             self.binder.give_up(&claim, pod);
@@ -467,16 +468,16 @@ impl PreBind for DynamicResources {
     async fn pre_bind(&self, state: &CycleState, pod: &PodInfo, _: &str) -> Result<Verdict, Fault> {
         let Some(claims) = state.get::<PodClaims>() else { return Ok(Verdict::Skip) };
         let mut all = claims.all();
-        let unwritten = claims.variant.as_ref().and_then(|_| all.pop());
+        let unwritten = claims.own.as_ref().and_then(|_| all.pop());
         for (at, claim) in all.iter().enumerate() {
             let bound = self.binder.bind(claim, claims.allocations[at].as_ref(), pod).await?;
             // Should the pod not be bound after all, this is what is taken back.
             claims.claims.lock()[at] = bound;
         }
-        if let (Some(variant), Some(claim)) = (&claims.variant, unwritten) {
+        if let (Some(own), Some(claim)) = (&claims.own, unwritten) {
             let set = |claim: Arc<ResourceClaim>| claims.claims.lock()[all.len()] = claim;
             let allocation = claims.allocations[all.len()].as_ref();
-            self.binder.bind_extended((variant, claim), allocation, pod, set).await?;
+            self.binder.bind_extended((own, claim), allocation, pod, set).await?;
         }
         self.binder.ready(claims.all()).await?;
         Ok(Verdict::Success)

@@ -20,7 +20,7 @@ use orch_core::{
 };
 use serde_json::json;
 
-use super::extended::{Variant, is_unwritten};
+use super::extended::{Own, is_unwritten};
 use crate::{
     devices::{BETWEEN_TRIES, Devices, TRIES, remove, shown},
     error::Fault,
@@ -239,7 +239,7 @@ impl Binder {
     /// What was written is `set`, so that it can be taken back.
     pub(super) async fn bind_extended(
         &self,
-        (variant, claim): (&Variant, Arc<ResourceClaim>),
+        (own, claim): (&Own, Arc<ResourceClaim>),
         allocation: Option<&AllocationResult>,
         pod: &PodInfo,
         set: impl Fn(Arc<ResourceClaim>) + Send + Sync,
@@ -253,8 +253,8 @@ impl Binder {
             tracing::warn!(claim = shown(&bound.metadata), "claim was written and is not seen");
         }
         self.devices.assume(&bound);
-        self.devices.forget_promise(&variant.claim);
-        self.tell(pod, &bound, variant).await
+        self.devices.forget_promise(&own.claim);
+        self.tell(pod, &bound, own).await
     }
 
     async fn create(&self, claim: &ResourceClaim) -> Result<Arc<ResourceClaim>, Fault> {
@@ -267,14 +267,9 @@ impl Binder {
     }
 
     /// Writes into the pod's status which claim has its devices, and for whom.
-    async fn tell(
-        &self,
-        pod: &PodInfo,
-        claim: &ResourceClaim,
-        variant: &Variant,
-    ) -> Result<(), Fault> {
+    async fn tell(&self, pod: &PodInfo, claim: &ResourceClaim, own: &Own) -> Result<(), Fault> {
         let status = PodExtendedResourceClaimStatus {
-            request_mappings: variant.mappings.clone(),
+            request_mappings: own.mappings.clone(),
             resource_claim_name: claim.metadata.name.clone().unwrap_or_default(),
         };
         let patch = json!({

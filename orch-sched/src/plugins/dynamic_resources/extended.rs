@@ -47,14 +47,20 @@ impl Unfit {
 /// The resources that devices are to give, with their classes.
 type Needs = BTreeMap<String, String>;
 
-/// What a pod claims on nodes that give the same resources by themselves.
+/// The claim for a pod's extended resources.
 #[derive(Debug)]
-pub(super) struct Variant {
+pub(super) struct Own {
     /// As it will be written, but for its name.
     pub(super) claim: Arc<ResourceClaim>,
     /// For the pod's status.
     pub(super) mappings: Vec<ContainerExtendedResourceRequest>,
-    /// For all claims of the pod that need devices; this one is the last.
+}
+
+/// What a pod claims on nodes that give the same resources by themselves.
+#[derive(Debug)]
+pub(super) struct Variant {
+    pub(super) own: Arc<Own>,
+    /// For all claims of the pod that need devices; its own is the last.
     pub(super) allocator: Arc<Allocator>,
 }
 
@@ -128,7 +134,7 @@ impl Extended {
         let claim = Arc::new(claim_of(pod, requests));
         let all: Vec<_> = self.open.iter().chain([&claim]).cloned().collect();
         let allocator = Arc::new(self.allocator.for_claims(&all));
-        Variant { claim, mappings, allocator }
+        Variant { own: Arc::new(Own { claim, mappings }), allocator }
     }
 }
 
