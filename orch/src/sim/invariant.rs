@@ -10,6 +10,8 @@ use crate::testing::told;
 
 /// How many steps before a violation are told with it.
 const TOLD: usize = 250;
+/// More revisions at one instant of virtual time than this are a circle that nobody leaves.
+const AT_ONCE_MAX: u64 = 100_000;
 
 /// Something that holds after every step of a cluster.
 ///
@@ -105,6 +107,8 @@ pub struct Observer {
     timeline: VecDeque<Line>,
     steps: u64,
     moved: Timestamp,
+    /// How many of the last steps were at one instant.
+    at_once: u64,
 }
 
 impl fmt::Debug for Observer {
@@ -123,6 +127,7 @@ impl Observer {
             timeline: VecDeque::new(),
             steps: 0,
             moved: Timestamp::default(),
+            at_once: 0,
         }
     }
 
@@ -163,8 +168,13 @@ impl Observer {
 
     /// Takes in what one revision changed.
     pub fn step(&mut self, events: &[Event], time: Timestamp, writer: Option<&str>) {
+        self.at_once = if time == self.view.time() { self.at_once + 1 } else { 0 };
         let changes = self.view.apply(events, time);
         self.steps += 1;
+        if self.at_once == AT_ONCE_MAX {
+            // Virtual time stands still while anybody works: nothing would ever end this.
+            self.violate("time goes on", format!("{AT_ONCE_MAX} revisions at one instant"));
+        }
         for change in &changes {
             if !change.is_heartbeat() {
                 self.moved = time;
@@ -231,5 +241,25 @@ impl fmt::Display for Line {
                 write!(f, "{time:.3} {revision} {writer}: {text}")
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_that_stands_still_is_told_of() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let mut observer = Observer::new(Vec::new());
+        for second in 1..=2 {
+            for _ in 0..AT_ONCE_MAX {
+                observer.step(&[], at(second), None);
+            }
+            assert_eq!(observer.violation(), None);
+        }
+        observer.step(&[], at(2), None);
+        let violation = observer.violation().expect("time stands still");
+        assert_eq!(violation.invariant, "time goes on");
     }
 }
