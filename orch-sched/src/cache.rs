@@ -24,6 +24,8 @@ use crate::{
 #[derive(Clone, Debug)]
 struct Assigned {
     node: Arc<str>,
+    /// Where the pod is among those of its node.
+    number: u64,
     pod: Arc<PodInfo>,
     /// The cluster does not show the pod on its node yet.
     assumed: bool,
@@ -140,9 +142,9 @@ impl Cache {
         self.nominations.remove(pod.uid());
         self.groups.placed(&pod, assumed);
         let info = self.edit(node);
-        info.add_pod(pod.clone());
+        let number = info.add_pod(pod.clone());
         let node = info.name().clone();
-        self.pods.insert(pod.uid().clone(), Assigned { node, pod, assumed });
+        self.pods.insert(pod.uid().clone(), Assigned { node, number, pod, assumed });
     }
 
     /// Gives back what was assumed for a pod, unless the cluster shows it there.
@@ -162,7 +164,7 @@ impl Cache {
     fn take_out(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
         let gone = self.pods.remove(uid)?;
         self.groups.displaced(&gone.pod);
-        self.edit(&gone.node).remove_pod(uid);
+        self.edit(&gone.node).remove_numbered(gone.number);
         self.drop_if_empty(&gone.node);
         Some(gone.pod)
     }
@@ -188,7 +190,7 @@ impl Cache {
 
     /// The pods that are on a node.
     pub(crate) fn pods_on(&self, node: &str) -> Vec<Arc<PodInfo>> {
-        self.nodes.get(node).map(|node| node.pods().to_vec()).unwrap_or_default()
+        self.nodes.get(node).iter().flat_map(|node| node.pods()).cloned().collect()
     }
 
     /// Whether a pod has its place.

@@ -16,7 +16,7 @@ use orch_core::{
 use parking_lot::Mutex;
 
 use crate::{
-    node_info::{NodeInfo, changed_pods},
+    node_info::{NodeInfo, NodePods},
     nominations::ByNode,
     pod_info::PodInfo,
 };
@@ -275,13 +275,14 @@ impl Snapshot {
     }
 
     fn reindex(&mut self, old: Option<&NodeInfo>, new: Option<&Arc<NodeInfo>>) {
-        let before = old.map(NodeInfo::pods).unwrap_or_default();
-        let after = new.map(|node| node.pods()).unwrap_or_default();
-        let (gone, come) = changed_pods(before, after);
+        let none = NodePods::default();
+        let before = old.map_or(&none, NodeInfo::pods);
+        let after = new.map_or(&none, |node| node.pods());
+        let changed = before.changed(after);
         let node_name = old.map(|node| &**node.name()).unwrap_or_default();
-        gone.iter().for_each(|pod| self.unindex(pod, node_name));
+        changed.gone.into_iter().for_each(|pod| self.unindex(pod, node_name));
         if let Some(node) = new {
-            for pod in come {
+            for pod in changed.come {
                 self.index(Placed { pod: pod.clone(), node: node.name().clone() });
             }
         }
