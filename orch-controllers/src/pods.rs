@@ -12,6 +12,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference},
 };
 use orch_core::{ClientError, Key, client::DeleteOptions, informer::Watchable, status::Reason};
+use tokio_util::task::AbortOnDropHandle;
 
 pub(crate) use self::disrupt::disrupt;
 use crate::{
@@ -174,6 +175,19 @@ where
     (succeeded, None)
 }
 
+/// One of many calls at once: a task of its own, so that all cores have a part in them. It ends
+/// with whoever waits for it.
+async fn beside<T: Send + 'static>(call: impl Future<Output = T> + Send + 'static) -> T {
+    match AbortOnDropHandle::new(tokio::spawn(call)).await {
+        Ok(answer) => answer,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime ends, and this with it.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
 /// Whether the call failed because the namespace is being deleted: then there is nothing to retry.
 pub(crate) fn is_namespace_terminating(error: &ClientError) -> bool {
     let ClientError::Api(api) = error else { return false };
@@ -247,7 +261,9 @@ impl<O: Watchable> PodControl<'_, O> {
         let (resources, pod, left, key) = (&resources, &pod, &outstanding, &key);
         let (created, error) = slow_start_batch(count, |at| async move {
             let pod = pod(at);
-            match resources.create(&pod).await {
+            let name = pod.metadata.name.clone().unwrap_or_default();
+            let resources = (*resources).clone();
+            match beside(async move { resources.create(&pod).await }).await {
                 Ok(created) => {
                     left.lock().left -= 1;
                     let name = created.metadata.name.as_deref().unwrap_or_default();
@@ -260,9 +276,8 @@ impl<O: Watchable> PodControl<'_, O> {
                     // A set's pod that is there already is one that the local copy lacks.
                     let was_made = self.voice == Voice::StatefulSet && error.is_already_exists();
                     if !is_namespace_terminating(&error) && !was_made {
-                        let name = pod.metadata.name.as_deref().unwrap_or_default();
                         let verb = ("create", "creating");
-                        let message = self.voice.failed(verb, name, &key.name, &error);
+                        let message = self.voice.failed(verb, &name, &key.name, &error);
                         self.context.event(self.owner, EventType::Warning, "FailedCreate", message);
                     }
                     Err(error)
@@ -294,7 +309,8 @@ impl<O: Watchable> PodControl<'_, O> {
         let name = pod.metadata.name.as_deref().unwrap_or_default();
         let options = DeleteOptions { uid: pod.metadata.uid.clone(), ..DeleteOptions::default() };
         let resources = self.context.resources::<Pod>(&key.namespace);
-        let error = match resources.delete(name, options).await {
+        let (own, named) = (resources.clone(), name.to_owned());
+        let error = match beside(async move { own.delete(&named, options).await }).await {
             Ok(_) => return self.has_deleted(key, name),
             Err(error) if unknown::is_unknown(&error) => match self.is_going(&resources, pod).await
             {

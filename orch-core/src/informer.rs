@@ -104,29 +104,49 @@ struct State<K> {
 
 impl<K> State<K> {
     fn insert(&mut self, key: Key, object: Arc<K>) -> Option<Arc<K>> {
-        let old = self.remove(&key);
+        let Some(known) = self.objects.get_mut(&key) else {
+            for index in self.indexes.values_mut() {
+                index.put((index.of)(&object), &key);
+            }
+            self.objects.insert(key, object);
+            return None;
+        };
         for index in self.indexes.values_mut() {
-            for value in (index.of)(&object) {
-                index.keys.entry(value).or_default().insert(key.clone());
+            let (before, after) = ((index.of)(known), (index.of)(&object));
+            // Most changes are of something else.
+            if before != after {
+                index.take(before, &key);
+                index.put(after, &key);
             }
         }
-        self.objects.insert(key, object);
-        old
+        Some(std::mem::replace(known, object))
     }
 
     fn remove(&mut self, key: &Key) -> Option<Arc<K>> {
         let old = self.objects.remove(key)?;
         for index in self.indexes.values_mut() {
-            for value in (index.of)(&old) {
-                if let Some(keys) = index.keys.get_mut(&value) {
-                    keys.remove(key);
-                    if keys.is_empty() {
-                        index.keys.remove(&value);
-                    }
+            index.take((index.of)(&old), key);
+        }
+        Some(old)
+    }
+}
+
+impl<K> Index<K> {
+    fn put(&mut self, values: Vec<String>, key: &Key) {
+        for value in values {
+            self.keys.entry(value).or_default().insert(key.clone());
+        }
+    }
+
+    fn take(&mut self, values: Vec<String>, key: &Key) {
+        for value in values {
+            if let Some(keys) = self.keys.get_mut(&value) {
+                keys.remove(key);
+                if keys.is_empty() {
+                    self.keys.remove(&value);
                 }
             }
         }
-        Some(old)
     }
 }
 
@@ -205,13 +225,11 @@ impl<K: Watchable> Informer<K> {
     /// indexes after what they hold, so that whoever comes second adds the same one.
     pub fn add_index(&self, name: &'static str, of: IndexFn<K>) {
         let mut state = self.shared.state.write();
-        let mut keys: HashMap<String, BTreeSet<Key>> = HashMap::new();
+        let mut index = Index { of, keys: HashMap::new() };
         for (key, object) in &state.objects {
-            for value in of(object) {
-                keys.entry(value).or_default().insert(key.clone());
-            }
+            index.put(of(object), key);
         }
-        state.indexes.insert(name, Index { of, keys });
+        state.indexes.insert(name, index);
     }
 
     /// Calls `handler` for every object that is here (as an addition) and then for every change,

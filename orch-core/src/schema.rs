@@ -13,6 +13,7 @@
 //! ```
 
 mod check;
+mod clean;
 mod parse;
 mod structural;
 mod types;
@@ -20,6 +21,7 @@ mod types;
 use std::{collections::HashMap, sync::LazyLock};
 
 pub use check::{TypeError, check_types, prune, unknown_fields};
+pub use clean::is_clean;
 pub use structural::{Structural, StructuralList};
 pub use types::{
     Definition, Field, GroupVersionKind, ListType, MapType, PatchStrategy, Reference, Shape, Type,

@@ -1,6 +1,6 @@
 //! Sets of field paths: who owns what, and their `FieldsV1` form.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
 
 use serde_json::{Map, Value};
 
@@ -107,12 +107,23 @@ impl FieldSet {
         if entry.is_empty() {
             return;
         }
-        let old = self.entries.entry(element).or_default();
-        old.member |= entry.member;
-        old.children.extend(entry.children);
+        match self.entries.entry(element) {
+            btree_map::Entry::Vacant(place) => {
+                place.insert(entry);
+            }
+            btree_map::Entry::Occupied(mut old) => {
+                let old = old.get_mut();
+                old.member |= entry.member;
+                old.children.extend(entry.children);
+            }
+        }
     }
 
     pub(super) fn extend(&mut self, other: Self) {
+        if self.is_empty() {
+            *self = other;
+            return;
+        }
         for (element, entry) in other.entries {
             self.put(element, entry);
         }

@@ -133,7 +133,7 @@ pub fn prune(definition: &Definition, value: &mut Value) {
 }
 
 /// Whether Go's encoding of an object has nothing for a field of this value.
-fn is_left_out(field: &Field, value: &Value) -> bool {
+pub(super) fn is_left_out(field: &Field, value: &Value) -> bool {
     let kept = field.pointer || field.required || field.present;
     match (&field.ty, value) {
         (_, Value::Null) => true,

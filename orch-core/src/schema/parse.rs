@@ -28,7 +28,7 @@ pub(super) fn parse(text: &'static str) -> Vec<Definition> {
         }
     }
     for definition in &mut definitions {
-        definition.fields.sort_by_key(|field| field.name);
+        definition.sort_fields();
     }
     definitions
 }
@@ -64,6 +64,7 @@ fn head(name: &'static str, line: &'static str) -> Definition {
         map_type: MapType::Granular,
         kinds: Vec::new(),
         fields: Vec::new(),
+        beginnings: Vec::new(),
     };
     for word in line.split(' ').skip(1) {
         match word.split_once('=') {

@@ -26,6 +26,16 @@ pub struct Definition {
     pub kinds: Vec<GroupVersionKind<'static>>,
     /// The fields by name, sorted.
     pub(super) fields: Vec<Field>,
+    /// How the name of each begins: numbers are found faster than texts.
+    pub(super) beginnings: Vec<u64>,
+}
+
+/// The first eight bytes of a name, in the order of names.
+fn beginning(name: &str) -> u64 {
+    name.bytes()
+        .take(8)
+        .zip((0..8).rev())
+        .fold(0, |all, (byte, at)| all | u64::from(byte) << (8 * at))
 }
 
 /// What the JSON of a definition looks like.
@@ -160,8 +170,16 @@ impl Reference {
 impl Definition {
     /// The field of that name.
     pub fn field(&self, name: &str) -> Option<&Field> {
-        let at = self.fields.binary_search_by(|field| field.name.cmp(name)).ok()?;
-        self.fields.get(at)
+        let begins = beginning(name);
+        let from = self.beginnings.partition_point(|other| *other < begins);
+        let alike = self.beginnings[from..].iter().take_while(|other| **other == begins).count();
+        self.fields[from..from + alike].iter().find(|field| field.name == name)
+    }
+
+    /// What finds fields, once all are there.
+    pub(super) fn sort_fields(&mut self) {
+        self.fields.sort_by_key(|field| field.name);
+        self.beginnings = self.fields.iter().map(|field| beginning(field.name)).collect();
     }
 
     /// The fields, by name.

@@ -14,7 +14,7 @@ use tokio::{sync::mpsc, time::Instant};
 use crate::config::LabelSelection;
 
 /// How often those who wait for pods look.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// What a pod has been seen to be.
 #[derive(Clone, Debug, Default)]
