@@ -12,7 +12,7 @@ use k8s_openapi::api::{
     resource::v1::{AllocationResult, DeviceRequest, ResourceClaim},
 };
 use orch_core::{
-    Environment,
+    Environment, Key,
     device_claim::{FINALIZER, claim_name, is_allocated, is_for_pod},
     informer::Informers,
 };
@@ -424,12 +424,34 @@ impl EventsToRegister for DynamicResources {
             return Hint::Queue;
         };
         let Ok(claims) = self.claims_of(pod) else { return Hint::Skip };
-        let gives_back = |old: &ResourceClaim| is_allocated(old) && !is_allocated(new);
-        if old.as_ref().is_some_and(|old| gives_back(old)) {
+        if gives_back(old.as_deref(), new) {
             return Hint::Queue;
         }
         let is_own = claims.iter().any(|claim| claim.metadata.uid == new.metadata.uid);
         let is_news = old.as_ref().is_none_or(|old| old.status != new.status);
         if is_own && is_news { Hint::Queue } else { Hint::Skip }
     }
+
+    /// The claims that it is known to have.
+    fn depends_on(&self, pod: &PodInfo) -> Vec<Key> {
+        let named = pod.spec().and_then(|spec| spec.resource_claims.as_deref());
+        let names = named.unwrap_or_default().iter();
+        let names = names.filter_map(|one| claim_name(pod.pod(), one).ok()?);
+        names.map(|found| Key::new(pod.namespace(), &found.name)).collect()
+    }
+
+    fn about(&self, change: &ClusterChange) -> Option<Key> {
+        match &change.object {
+            ChangedObject::ResourceClaim { old, new: Some(new) }
+                if !gives_back(old.as_deref(), new) =>
+            {
+                Some(Key::of(&new.metadata))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn gives_back(old: Option<&ResourceClaim>, new: &ResourceClaim) -> bool {
+    old.is_some_and(is_allocated) && !is_allocated(new)
 }
