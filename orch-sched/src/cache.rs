@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::Node;
 use orch_core::random::{Random, SeededRandom};
 
 use crate::{
+    devices::{Devices, Following},
     metrics::CacheSizes,
     node_info::NodeInfo,
     nominations::Nominations,
@@ -43,9 +44,16 @@ pub(crate) struct Cache {
     /// Which members of pod groups have nodes.
     groups: PodGroups,
     recorder: Option<Recorder>,
+    /// Devices that nodes offer; nodes are looked at again where they are taken or given back.
+    devices: Option<Following>,
 }
 
 impl Cache {
+    /// Looking at nodes again whose devices are taken or given back, if anybody cares for devices.
+    pub(crate) fn following(self, devices: Option<Arc<Devices>>) -> Self {
+        Self { devices: devices.map(Following::of), ..self }
+    }
+
     /// Tells these groups which of their members have nodes, and a recorder what takes effect.
     pub(crate) fn telling(groups: PodGroups, recorder: Option<Recorder>) -> Self {
         let nominations = Nominations::recorded_by(recorder.clone());
@@ -179,6 +187,7 @@ impl Cache {
             nominations: self.nominations.fork(),
             groups: PodGroups::default(),
             recorder: None,
+            devices: self.devices.clone(),
         }
     }
 
@@ -200,6 +209,14 @@ impl Cache {
 
     /// Brings a snapshot up to date with what changed since this was last called.
     pub(crate) fn refresh(&mut self, snapshot: &mut Snapshot) {
+        if let Some(devices) = &mut self.devices {
+            let (frozen, nodes) = devices.freeze();
+            snapshot.set_devices(frozen);
+            match nodes {
+                Some(nodes) => nodes.iter().for_each(|node| self.touch(node)),
+                None => self.changed.extend(self.nodes.keys().cloned()),
+            }
+        }
         for name in std::mem::take(&mut self.changed) {
             match self.nodes.get(&name).filter(|node| node.node().is_some()) {
                 Some(node) => snapshot.set(node),

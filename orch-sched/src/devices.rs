@@ -7,6 +7,7 @@ mod allocator;
 mod capacity;
 mod constraint;
 mod counters;
+mod frozen;
 mod inventory;
 mod ledger;
 mod pools;
@@ -19,6 +20,7 @@ mod standalone;
 mod usage;
 
 pub(crate) use allocator::{Allocator, Patience, Stop};
+pub(crate) use frozen::{Following, Frozen};
 pub(crate) use ledger::Devices;
 pub(crate) use request::shown;
 pub(crate) use results::Solution;

@@ -75,6 +75,13 @@ pub(crate) struct Shared {
     devices: OnceLock<Arc<Devices>>,
 }
 
+impl Shared {
+    /// The devices, if a profile asked for them.
+    pub(crate) fn devices(&self) -> Option<Arc<Devices>> {
+        self.devices.get().cloned()
+    }
+}
+
 /// A built-in plugin by its name.
 pub(crate) fn built_in(
     name: &str,

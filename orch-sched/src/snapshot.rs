@@ -16,6 +16,7 @@ use orch_core::{
 use parking_lot::Mutex;
 
 use crate::{
+    devices::Frozen,
     node_info::{NodeInfo, NodePods},
     nominations::ByNode,
     pod_info::PodInfo,
@@ -59,6 +60,8 @@ pub struct Snapshot {
     images: HashMap<String, usize>,
     nominated: ByNode,
     changes: Changes,
+    /// For the first who asks: nobody else is to keep them from changing in place.
+    devices: Mutex<Option<Frozen>>,
     /// What plugins keep from cycle to cycle, by type.
     kept: Mutex<HashMap<TypeId, Box<dyn Any + Send>>>,
 }
@@ -226,6 +229,15 @@ impl Snapshot {
         }
         let known = (before.seen - forgotten) as usize;
         Some(positions.iter().skip(known).copied().collect())
+    }
+
+    pub(crate) fn set_devices(&mut self, devices: Frozen) {
+        *self.devices.get_mut() = Some(devices);
+    }
+
+    /// The devices as they were when the nodes were brought up to date, once.
+    pub(crate) fn take_devices(&self) -> Option<Frozen> {
+        self.devices.lock().take()
     }
 
     /// What a plugin keeps beside the snapshot from cycle to cycle, one value per type. After a panic

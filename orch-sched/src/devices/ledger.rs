@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 
 use super::{
     allocator::{Allocator, Patience},
+    frozen::{Frozen, News},
     inventory::Inventory,
     selectors::Selectors,
     slice::Slice,
@@ -54,6 +55,9 @@ impl Known {
     }
 }
 
+/// What drivers offer, and what is taken of it.
+type Now = (Arc<Inventory>, Arc<Usage>);
+
 #[derive(Debug, Default)]
 struct State {
     claims: HashMap<Key, Known>,
@@ -61,6 +65,7 @@ struct State {
     /// Made when it is asked for, after slices changed.
     inventory: Option<Arc<Inventory>>,
     usage: Arc<Usage>,
+    news: News,
 }
 
 impl State {
@@ -81,11 +86,12 @@ impl State {
         for (allocation, more) in [(before, false), (after, true)] {
             if let Some(allocation) = allocation {
                 usage.count(allocation, inventory, more);
+                self.news.note(allocation, inventory);
             }
         }
     }
 
-    fn inventory(&mut self) -> (Arc<Inventory>, Arc<Usage>) {
+    fn inventory(&mut self) -> Now {
         if let Some(inventory) = &self.inventory {
             return (inventory.clone(), self.usage.clone());
         }
@@ -206,14 +212,23 @@ impl Devices {
         self.state.lock().change(&key, |known| known.assumed = None);
     }
 
-    /// Finds devices for some claims with the cluster as it is now.
+    /// The devices as they are now, and where something changed.
+    pub(super) fn look<T>(&self, look: impl FnOnce(Now, &News) -> T) -> T {
+        let mut state = self.state.lock();
+        let now = state.inventory();
+        look(now, &state.news)
+    }
+
+    /// Finds devices for some claims with the cluster as it was, or as it is now.
     pub(crate) fn allocator(
         self: &Arc<Self>,
         claims: &[Arc<ResourceClaim>],
+        frozen: Option<Frozen>,
         patience: Patience,
     ) -> Allocator {
-        let now = self.state.lock().inventory();
-        Allocator::new(self.clone(), now, claims, &|name| self.class(name), patience)
+        let at = frozen.map(|frozen| (frozen.inventory, frozen.usage));
+        let at = at.unwrap_or_else(|| self.state.lock().inventory());
+        Allocator::new(self.clone(), at, claims, &|name| self.class(name), patience)
     }
 }
 

@@ -28,8 +28,8 @@ use crate::{
     framework::{Diagnosis, Trial},
     node_info::NodeInfo,
     plugin::{
-        Candidates, EventsToRegister, Filter, Plugin, PostFilter, PostFiltered, PreBind,
-        PreEnqueue, PreFilter, PreFiltered, PreScore, Reserve, Score,
+        Candidates, EventsToRegister, Filter, Grouping, Plugin, PostFilter, PostFiltered, PreBind,
+        PreEnqueue, PreFilter, PreFiltered, PreScore, Reserve, Reuse, Score,
     },
     pod_info::PodInfo,
     snapshot::Snapshot,
@@ -37,6 +37,7 @@ use crate::{
 };
 
 mod binding;
+mod grouping;
 
 /// Source: `pkg/scheduler/framework/plugins/dynamicresources`.
 /// Differs: extended resources of nodes are not backed by device classes
@@ -73,6 +74,8 @@ struct PodClaims {
     open: Vec<usize>,
     allocator: Option<Arc<Allocator>>,
     found: Arc<Mutex<Found>>,
+    /// The same for claims that are the same to every node whose devices did not change.
+    version: u64,
     /// What Reserve chose for each claim.
     allocations: Vec<Option<AllocationResult>>,
 }
@@ -82,6 +85,8 @@ impl PodClaims {
         self.claims.lock().clone()
     }
 }
+
+const TIMED_OUT: &str = "timed out trying to allocate devices";
 
 /// PreFilter ran in this cycle.
 #[derive(Clone, Copy)]
@@ -201,6 +206,10 @@ impl Plugin for DynamicResources {
         Some(self)
     }
 
+    fn as_grouping(&self) -> Option<&dyn Grouping> {
+        Some(self)
+    }
+
     fn as_reserve(&self) -> Option<&dyn Reserve> {
         Some(self)
     }
@@ -228,7 +237,7 @@ impl PreFilter for DynamicResources {
         &self,
         state: &mut CycleState,
         pod: &PodInfo,
-        _: &Snapshot,
+        snapshot: &Snapshot,
     ) -> Result<PreFiltered, Fault> {
         state.insert(Looked);
         if !claims_anything(pod.pod()) {
@@ -243,14 +252,16 @@ impl PreFilter for DynamicResources {
         if let Some(words) = open.iter().find_map(|at| self.obstacle(&claims[*at])) {
             return Ok(Verdict::unresolvable(words).into());
         }
+        let frozen = snapshot.take_devices();
+        let version = self.version_of(&claims, frozen.as_ref());
         let allocator = (!open.is_empty()).then(|| {
             let wanted: Vec<_> = open.iter().map(|at| claims[*at].clone()).collect();
             let (clock, timeout) = (self.environment.clock.clone(), self.arguments.filter_timeout);
-            Arc::new(self.devices.allocator(&wanted, Patience { clock, timeout }))
+            Arc::new(self.devices.allocator(&wanted, frozen, Patience { clock, timeout }))
         });
         let allocations = vec![None; claims.len()];
         let (claims, found) = (Arc::new(Mutex::new(claims)), Arc::default());
-        state.insert(PodClaims { claims, open, allocator, found, allocations });
+        state.insert(PodClaims { claims, open, allocator, found, version, allocations });
         Ok(Verdict::Success.into())
     }
 }
@@ -267,7 +278,7 @@ impl Filter for DynamicResources {
                     return Ok(Verdict::unresolvable("invalid resource pools were encountered"));
                 }
                 Err(Stop::TimedOut) => {
-                    return Ok(Verdict::unresolvable("timed out trying to allocate devices"));
+                    return Ok(Verdict::unresolvable(TIMED_OUT));
                 }
                 Err(Stop::Fault(words)) => return Err(words.into()),
             },
@@ -284,6 +295,10 @@ impl Filter for DynamicResources {
             found.solutions.insert(node.name().clone(), Arc::new(solution));
         }
         Ok(Verdict::Success)
+    }
+
+    fn reuse(&self) -> Reuse {
+        Reuse::Grouped
     }
 }
 
@@ -347,6 +362,10 @@ impl Score for DynamicResources {
         Ok(found.solutions.get(node.name()).map_or(0, |solution| solution.score(allocator)))
     }
 
+    fn reuse(&self) -> Reuse {
+        Reuse::Grouped
+    }
+
     fn normalize(
         &self,
         _: &CycleState,
@@ -360,7 +379,8 @@ impl Score for DynamicResources {
 }
 
 impl Reserve for DynamicResources {
-    fn reserve(&self, state: &mut CycleState, _: &PodInfo, node: &str) -> Result<Verdict, Fault> {
+    fn reserve(&self, state: &mut CycleState, pod: &PodInfo, node: &str) -> Result<Verdict, Fault> {
+        self.find_on_chosen(state, pod, node)?;
         let Some(claims) = state.get_mut::<PodClaims>() else { return Ok(Verdict::Success) };
         // Nobody needs it any more, and what it knows of the devices is about to change.
         let Some(allocator) = claims.allocator.take() else { return Ok(Verdict::Success) };
