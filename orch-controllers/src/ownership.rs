@@ -7,7 +7,7 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 pub use orch_core::owner::{controller_of, controller_reference, is_controlled_by};
 use orch_core::{
-    ClientError, Resources,
+    ApiError, ClientError, ResourceType, Resources,
     client::PatchKind,
     informer::{Informer, Watchable},
     status::Reason,
@@ -66,7 +66,7 @@ impl<O: Watchable, C: Watchable> Claim<'_, O, C> {
         if going {
             return Ok(claimed);
         }
-        let mut may_adopt = None;
+        let mut checked = false;
         for orphan in self.informer.by_index(ORPHANS, text(&meta.namespace)) {
             if orphan.metadata().deletion_timestamp.is_some()
                 || !(self.adopts)(&orphan)
@@ -74,26 +74,32 @@ impl<O: Watchable, C: Watchable> Claim<'_, O, C> {
             {
                 continue;
             }
-            if may_adopt.is_none() {
-                may_adopt = Some(self.may_adopt().await?);
+            if !checked {
+                self.check_adoption().await?;
+                checked = true;
             }
-            if may_adopt == Some(true)
-                && let Some(adopted) = self.adopt(&orphan).await?
-            {
-                claimed.push(adopted);
-            }
+            claimed.extend(self.adopt(&orphan).await?);
         }
         Ok(claimed)
     }
 
     /// The local copy of the owner may be old: one that was deleted with orphaning in the meantime
-    /// must not take back what it has just lost.
-    async fn may_adopt(&self) -> Result<bool, ClientError> {
+    /// must not take back what it has just lost, nor replace it.
+    ///
+    /// Source: `RecheckDeletionTimestamp`, `CanAdopt`.
+    async fn check_adoption(&self) -> Result<(), ClientError> {
         let meta = self.owner.metadata();
-        let fresh = self.owners.get_opt(text(&meta.name)).await?;
-        Ok(fresh.is_some_and(|fresh| {
-            fresh.metadata().uid == meta.uid && fresh.metadata().deletion_timestamp.is_none()
-        }))
+        let fresh = self.owners.get(text(&meta.name)).await?;
+        let fresh = fresh.metadata();
+        let why = if fresh.uid != meta.uid {
+            format!("it is gone: got uid {}, wanted {}", text(&fresh.uid), text(&meta.uid))
+        } else if let Some(time) = &fresh.deletion_timestamp {
+            format!("it has just been deleted at {}", time.0)
+        } else {
+            return Ok(());
+        };
+        let of = ResourceType::of::<O>();
+        Err(ApiError::conflict(&of.group, &of.plural, text(&meta.name), &why).into())
     }
 
     async fn release(&self, object: &C) -> Result<(), ClientError> {

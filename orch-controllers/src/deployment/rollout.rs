@@ -43,13 +43,16 @@ impl Rollout<'_> {
     }
 
     /// Whether the deployment's size was changed since its sets got theirs.
+    ///
+    /// `Differs:` not if it recreates and several sets have pods, as after an adoption: there is
+    /// nothing to share out, and upstream would stay here for ever.
     fn is_scaling(&self) -> bool {
         let wanted = strategy::replicas(&self.deployment);
-        self.sets
-            .iter()
-            .filter(|set| size(set) > 0)
-            .filter_map(replica_sets::desired)
-            .any(|desired| desired != wanted)
+        let active = || self.sets.iter().filter(|set| size(set) > 0);
+        if strategy::recreates(&self.deployment) && active().count() > 1 {
+            return false;
+        }
+        active().filter_map(replica_sets::desired).any(|desired| desired != wanted)
     }
 
     async fn roll(&mut self) -> Result<Sets, ClientError> {

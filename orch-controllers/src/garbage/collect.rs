@@ -56,6 +56,8 @@ impl Collector {
                 Todo::Orphan(uid) => self.orphan(uid).await,
             };
             match result {
+                // What came and went while a watch was down is never seen: it is asked for again.
+                Ok(()) if self.is_assumed(todo) => self.shared.queue.add_rate_limited(todo.clone()),
                 Ok(()) => self.shared.queue.forget(todo),
                 Err(error) => {
                     tracing::debug!(?todo, %error, "will be tried again");
@@ -63,6 +65,12 @@ impl Collector {
                 }
             }
         }
+    }
+
+    /// Whether it is about an object that is only known from what refers to it.
+    fn is_assumed(&self, todo: &Todo) -> bool {
+        let Todo::Delete(uid) = todo else { return false };
+        self.shared.graph.lock().node(uid).is_some_and(|node| node.assumed)
     }
 
     fn node(&self, uid: &str) -> Option<Node> {

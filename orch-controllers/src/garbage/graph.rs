@@ -44,7 +44,7 @@ pub(super) struct Node {
     /// It waits for its dependents to be freed.
     orphaning: bool,
     /// Only named by a dependent, never seen.
-    assumed: bool,
+    pub(super) assumed: bool,
 }
 
 /// All objects, by uid.

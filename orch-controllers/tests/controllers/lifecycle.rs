@@ -85,6 +85,25 @@ async fn what_is_owned_goes_after_its_owner_in_the_background() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_an_owner_leaves_that_came_and_went_unseen_goes_too() {
+    let world = owned_world();
+    world.pass(1).await;
+    world.lose(Some("configmaps"));
+    let owner = world.create::<ConfigMap>(json!({"metadata": {"name": "owner"}})).await;
+    let reference = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "owner",
+        "uid": owner.metadata.uid});
+    let mut pod = template("web", "v1");
+    pod["metadata"]["name"] = json!("owned");
+    pod["metadata"]["ownerReferences"] = json!([reference]);
+    world.create::<Pod>(pod).await;
+    world.pass(10).await;
+    assert!(world.get::<Pod>("owned").await.is_some(), "its owner is there");
+    world.delete::<ConfigMap>("owner").await;
+    let gone = async |world: &World| world.get::<Pod>("owned").await.is_none().then_some(());
+    world.eventually("the pod is gone", gone).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_owned_goes_before_its_owner_in_the_foreground() {
     let world = owned_world();
     deploy(&world, 5).await;

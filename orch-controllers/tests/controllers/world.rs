@@ -39,8 +39,10 @@ pub(crate) struct CountingClient {
     repeated: Mutex<Vec<String>>,
     /// The plural of what cannot be created.
     refused: Mutex<Option<&'static str>>,
-    /// The plural of what watches tell nothing of.
+    /// The plural of what watches tell nothing of for now.
     hidden: Arc<Awaited<Option<&'static str>>>,
+    /// The plural of what watches never tell of.
+    lost: Arc<Mutex<Option<&'static str>>>,
 }
 
 /// What a webhook says that refuses everything.
@@ -80,15 +82,18 @@ impl Client for CountingClient {
 
     async fn watch(&self, t: Target, options: WatchOptions) -> Result<WatchStream, ClientError> {
         self.calls.fetch_add(1, Ordering::Relaxed);
-        let (plural, hidden) = (t.resource.plural.clone(), self.hidden.clone());
+        let (plural, lost) = (t.resource.plural.clone(), self.lost.clone());
+        let (of, hidden) = (plural.clone(), self.hidden.clone());
         let events = self.inner.watch(t, options).await?;
         let told = events.then(move |event| {
-            let (plural, hidden) = (plural.clone(), hidden.clone());
+            let (of, hidden) = (of.clone(), hidden.clone());
             async move {
-                hidden.wait_for(|hidden| hidden.is_none_or(|hidden| plural != hidden)).await;
+                hidden.wait_for(|hidden| hidden.is_none_or(|hidden| of != hidden)).await;
                 event
             }
         });
+        let told =
+            told.filter(move |_| std::future::ready(lost.lock().is_none_or(|of| plural != of)));
         Ok(told.boxed())
     }
 
@@ -190,6 +195,7 @@ impl World {
             repeated: Mutex::default(),
             refused: Mutex::new(None),
             hidden: Arc::new(Awaited::new(None)),
+            lost: Arc::default(),
         });
         let faulty = FaultyClient::seeded(counting.clone(), environment.clone(), rates);
         let informers = Informers::new(Arc::new(faulty), environment.clone());
@@ -210,6 +216,11 @@ impl World {
     /// From now on no watch tells of this kind, or what it has not told yet.
     pub(crate) fn hide(&self, plural: Option<&'static str>) {
         self.counting.hidden.set(plural);
+    }
+
+    /// From now on changes of this kind are lost on their way to the watches, or no more.
+    pub(crate) fn lose(&self, plural: Option<&'static str>) {
+        *self.counting.lost.lock() = plural;
     }
 
     /// How many writes the controllers made so far.

@@ -26,6 +26,9 @@ const BREAKS_AFTER_MAX: Duration = Duration::from_secs(10);
 /// minute; what stands in front of servers is often less patient.
 const TIMES_OUT_AFTER: Duration = Duration::from_secs(10);
 
+/// How long calls take at most once nothing goes wrong any more, where they took any time before.
+const LATENCY_AFTER: Duration = Duration::from_millis(1);
+
 /// By how many revisions a list is behind that is so by chance, at most.
 const STALE_REVISIONS_MAX: u64 = 200;
 
@@ -144,7 +147,11 @@ impl Line {
             let held = rules.into_iter().filter(|rule| matches!(rule.effect, Effect::Waits(_)));
             // What open watches were told lies behind them by its number.
             let interruptions = std::mem::take(&mut state.interruptions);
-            *state = State { rules: held.collect(), interruptions, ..State::default() };
+            // Events that are late are on their way still: where calls took no time, what goes on
+            // until those come would go on for ever.
+            let latency_max = state.pace.latency_max.min(LATENCY_AFTER);
+            let pace = Pace { latency_max, ..Pace::default() };
+            *state = State { rules: held.collect(), interruptions, pace, ..State::default() };
         });
     }
 

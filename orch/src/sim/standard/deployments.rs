@@ -1,7 +1,11 @@
 //! Rollouts keep within what their Deployment allows.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
+use jiff::Timestamp;
 use k8s_openapi::{
     api::apps::v1::{Deployment, ReplicaSet},
     apimachinery::pkg::util::intstr::IntOrString,
@@ -72,12 +76,15 @@ pub struct Rollouts {
     staleness: Duration,
     limits: BTreeMap<String, Recent<Limits>>,
     available: BTreeMap<String, Recent<i32>>,
+    /// Replica sets that are gone since then: whose they were, and what was available of them.
+    gone: VecDeque<(Timestamp, String, i32)>,
 }
 
 impl Rollouts {
     /// For a controller whose copy of the cluster may be so old.
     pub fn new(staleness: Duration) -> Self {
-        Self { staleness, limits: BTreeMap::new(), available: BTreeMap::new() }
+        let (limits, available) = (BTreeMap::new(), BTreeMap::new());
+        Self { staleness, limits, available, gone: VecDeque::new() }
     }
 
     fn note(&mut self, change: &ObjectChange, view: &View) {
@@ -94,6 +101,15 @@ impl Rollouts {
             let recent = || Recent::new(self.staleness);
             let all = self.available.entry(uid.clone()).or_insert_with(recent);
             all.set(view.time(), available(&set));
+            if let (None, Some(owner)) = (&change.new, controller_of(&set.metadata)) {
+                let most = all.values(view.time()).max().copied().unwrap_or(0);
+                self.gone.push_back((view.time(), owner.uid.clone(), size(&set).min(most)));
+            }
+        }
+        let is_old =
+            |since: Timestamp| view.time().duration_since(since).unsigned_abs() > self.staleness;
+        while self.gone.front().is_some_and(|(since, ..)| is_old(*since)) {
+            self.gone.pop_front();
         }
     }
 
@@ -131,6 +147,9 @@ impl Rollouts {
             return Ok(());
         }
         let left: i32 = sets.iter().map(|set| size(set).min(lately(set, most))).sum();
+        // What somebody else deleted just before may not be known to be gone.
+        let gone = self.gone.iter().filter(|(_, of, _)| *of == owner.uid);
+        let left = left + gone.map(|(.., available)| available).sum::<i32>();
         let needed = limits.iter().map(|limits| limits.least_available).min().unwrap_or(0);
         if left >= needed {
             return Ok(());

@@ -227,15 +227,17 @@ impl Invariant for StatefulSetOrder {
             let status = set.status.clone().unwrap_or_default();
             let named = |ordinal: i32| {
                 let name = format!("{}-{ordinal}", key.name);
-                pods.iter().any(|pod| pod.metadata.name.as_ref() == Some(&name) && is_ready(pod))
+                pods.iter().find(|pod| pod.metadata.name.as_ref() == Some(&name))
             };
-            let all = wanted.ordinals.clone().all(named) && pods.len() == wanted.ordinals.len();
+            let is_there = |ordinal| named(ordinal).is_some_and(|pod| is_ready(pod));
+            let all = wanted.ordinals.clone().all(is_there) && pods.len() == wanted.ordinals.len();
             let seen = status.observed_generation == set.metadata.generation;
             let rolled = status.current_revision == status.update_revision;
             let counted = usize::try_from(status.ready_replicas.unwrap_or(0)) == Ok(pods.len());
-            // What a quota leaves no room for is waited for, and what comes after it.
+            // What a quota leaves no room for is waited for, and what comes after it, even with
+            // the removal of what is no longer wanted.
             let waits = seen
-                && pods.len() < wanted.ordinals.len()
+                && wanted.ordinals.clone().any(|ordinal| named(ordinal).is_none())
                 && is_full(set.metadata.namespace.as_deref(), view);
             if !waits && (!all || !seen || !rolled || !counted) {
                 let count = pods.len();
