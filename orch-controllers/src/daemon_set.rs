@@ -8,7 +8,7 @@ mod revisions;
 mod rolling;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -23,7 +23,11 @@ use orch_core::{
     informer::{Change, Informer, Informers},
 };
 
-use self::{eligibility::Verdict, failed::FailedPods, rolling::Changes};
+use self::{
+    eligibility::{Judge, Verdict},
+    failed::FailedPods,
+    rolling::Changes,
+};
 use crate::{
     Action, Controller, Expectations, Reconciler,
     context::{Context, EventType},
@@ -106,6 +110,8 @@ struct Look<'a> {
     spec: &'a DaemonSetSpec,
     hash: String,
     nodes: Vec<(Arc<Node>, Verdict)>,
+    /// How many of them should have a pod.
+    wanted: usize,
     by_node: HashMap<String, Vec<Arc<Pod>>>,
 }
 
@@ -119,6 +125,9 @@ impl Reconciler for SetReconciler {
                 "This daemon set is selecting all pods. A non-empty selector is required.";
             self.context.event(&*set, EventType::Warning, "SelectingAll", message);
             return Ok(Action::Done);
+        }
+        if let Some(pause) = self.expectations.pause(&key, &set.metadata, self.pods.position()) {
+            return Ok(Action::RequeueAfter(pause));
         }
         // Asked before the pods are looked at: what shows up in between is not among them.
         let may_manage = self.expectations.satisfied(&key);
@@ -137,21 +146,28 @@ impl Reconciler for SetReconciler {
         let hash = self.sync_revisions(&key, &set, spec, &owned).await?;
         let mut by_node: HashMap<String, Vec<Arc<Pod>>> = HashMap::new();
         for pod in owned {
-            if let Some(node) = eligibility::node_of(&pod) {
-                by_node.entry(node).or_default().push(pod);
+            let Some(node) = eligibility::node_of(&pod) else { continue };
+            match by_node.get_mut(node) {
+                Some(pods) => pods.push(pod),
+                None => {
+                    by_node.insert(node.to_owned(), vec![pod]);
+                }
             }
         }
+        let judge = Judge::of(&spec.template);
         let judged = self.nodes.list().into_iter().map(|node| {
-            let verdict = eligibility::judge(&node, &spec.template);
+            let verdict = judge.verdict(&node);
             (node, verdict)
         });
+        let nodes: Vec<(Arc<Node>, Verdict)> = judged.collect();
         let look = Look {
             context: &self.context,
             expectations: &self.expectations,
             may_manage,
             failed: &self.failed,
             hash,
-            nodes: judged.collect(),
+            wanted: nodes.iter().filter(|(_, verdict)| *verdict == Verdict::Runs).count(),
+            nodes,
             by_node,
             key,
             set: &set,
@@ -254,13 +270,18 @@ impl Look<'_> {
                 }
             }
         }
-        let gone = self
-            .by_node
-            .iter()
-            .filter(|(node, _)| !self.nodes.iter().any(|(known, _)| name(known) == node.as_str()));
-        changes.delete.extend(gone.flat_map(|(_, pods)| pods.iter().cloned()));
+        changes.delete.extend(self.of_gone_nodes());
         changes.delete.retain(|pod| !pods::is_terminating(pod));
         changes
+    }
+
+    /// The pods on nodes that are not there any more, by node.
+    fn of_gone_nodes(&self) -> Vec<Arc<Pod>> {
+        let known: HashSet<&str> = self.nodes.iter().map(|(node, _)| name(node)).collect();
+        let mut gone: Vec<&String> =
+            self.by_node.keys().filter(|node| !known.contains(node.as_str())).collect();
+        gone.sort_unstable();
+        gone.into_iter().flat_map(|node| self.on(node).iter().cloned()).collect()
     }
 
     /// How long a failed pod stays, because others failed on the node not long ago.

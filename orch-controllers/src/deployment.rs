@@ -187,10 +187,21 @@ impl Rollout<'_> {
             return Ok(());
         }
         let resources = self.context.resources::<Deployment>(&self.key().namespace);
-        let written = resources.update_status(&self.deployment).await?;
+        let written = self.answered(resources.update_status(&self.deployment).await)?;
         self.deployment.metadata = written.metadata.clone();
         self.stored = status;
         Ok(())
+    }
+
+    /// Notes it if the cluster has the deployment otherwise than it is known here.
+    fn answered(
+        &self,
+        answer: Result<Arc<Deployment>, ClientError>,
+    ) -> Result<Arc<Deployment>, ClientError> {
+        if answer.as_ref().is_err_and(|error| error.is_conflict() || error.is_not_found()) {
+            self.own.outdated(&self.deployment.metadata);
+        }
+        answer
     }
 
     /// Tells the deployment which revision it is at.
@@ -206,7 +217,7 @@ impl Rollout<'_> {
             "annotations": {REVISION: revision},
         }});
         let resources = self.context.resources::<Deployment>(&key.namespace);
-        let written = resources.patch(&key.name, PatchKind::Merge, patch).await?;
+        let written = self.answered(resources.patch(&key.name, PatchKind::Merge, patch).await)?;
         self.deployment.metadata = written.metadata.clone();
         Ok(())
     }

@@ -31,6 +31,7 @@ use crate::{
     Action, Controller, Expectations, Reconciler,
     context::{Context, EventType},
     endpoints::{
+        pace::Pace,
         service_pods::{self, ServicePods},
         target_ref,
     },
@@ -73,7 +74,15 @@ pub fn endpoint_slice(informers: &Informers) -> Controller {
             key.into_iter().collect()
         })
         .watches::<Pod>(move |change| mapping.services_of(change))
-        .build(SliceReconciler { context, services, slices, nodes, expectations, dealt })
+        .build(SliceReconciler {
+            context,
+            services,
+            slices,
+            nodes,
+            expectations,
+            dealt,
+            pace: Pace::default(),
+        })
 }
 
 /// The service of a slice that this manager makes.
@@ -113,6 +122,7 @@ struct SliceReconciler {
     nodes: Informer<Node>,
     expectations: Arc<Expectations>,
     dealt: Arc<Mutex<Dealt>>,
+    pace: Pace,
 }
 
 /// Endpoints with the same ports, which may share slices.
@@ -130,6 +140,9 @@ impl Reconciler for SliceReconciler {
         let going = service.metadata.deletion_timestamp.is_some();
         if going || !service_pods::is_selecting(&service) || !self.expectations.satisfied(&key) {
             return Ok(Action::Done);
+        }
+        if let Some(wait) = self.pace.wait(&key) {
+            return Ok(Action::RequeueAfter(wait));
         }
         let existing = self.slices.by_index(BY_SERVICE, &key.to_string());
         let families = families(&service);
@@ -150,7 +163,10 @@ impl Reconciler for SliceReconciler {
             existing.iter().filter(|slice| !families.contains(&slice.address_type)).cloned(),
         );
         plan.relabel(&labels(&service));
+        let all = plan.slices().map(|slice| slice.endpoints.as_ref().map_or(0, Vec::len));
+        let count = all.sum();
         writing::carry_out(&self.context, &self.expectations, &key, plan).await?;
+        self.pace.looked(&key, count);
         Ok(Action::Done)
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Source: `k8s.io/kubernetes/pkg/controller/endpoint`.
 
+pub(crate) mod pace;
 pub(crate) mod service_pods;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -19,7 +20,10 @@ use orch_core::{
     informer::{Informer, Informers},
 };
 
-use self::service_pods::{ResolvedPort, ServicePods};
+use self::{
+    pace::Pace,
+    service_pods::{ResolvedPort, ServicePods},
+};
 use crate::{Action, Controller, Reconciler, context::Context, pods, reconciler::Reconciled};
 
 const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
@@ -40,13 +44,14 @@ pub fn endpoints(informers: &Informers) -> Controller {
         .watches_own::<Service>()
         .watches_own::<Endpoints>()
         .watches::<Pod>(move |change| mapping.services_of(change))
-        .build(EndpointsReconciler { context, services, existing })
+        .build(EndpointsReconciler { context, services, existing, pace: Pace::default() })
 }
 
 struct EndpointsReconciler {
     context: Context,
     services: ServicePods,
     existing: Informer<Endpoints>,
+    pace: Pace,
 }
 
 #[async_trait]
@@ -59,8 +64,17 @@ impl Reconciler for EndpointsReconciler {
         if !service_pods::is_selecting(&service) {
             return Ok(Action::Done);
         }
+        if let Some(wait) = self.pace.wait(&key) {
+            return Ok(Action::RequeueAfter(wait));
+        }
         let (subsets, truncated) = self.subsets(&service);
+        let all = |subset: &EndpointSubset| {
+            let both = [&subset.addresses, &subset.not_ready_addresses];
+            both.iter().map(|addresses| addresses.as_ref().map_or(0, Vec::len)).sum::<usize>()
+        };
+        let count = subsets.iter().map(all).sum();
         self.write(&key, &service, subsets, truncated).await?;
+        self.pace.looked(&key, count);
         Ok(Action::Done)
     }
 }

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use orch_core::Key;
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -16,6 +17,9 @@ use crate::Action;
 /// After so long a controller acts even if it has not seen what it did: a watch may have
 /// skipped an object that lived shortly.
 const EXPIRY: Duration = Duration::from_secs(300);
+
+/// For so long an owner of which something is expected is left alone.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Keeps a controller from doing twice what its local copy does not show yet.
 ///
@@ -36,7 +40,19 @@ struct Expected {
     deletions: HashSet<String>,
     /// That the owner itself goes.
     end: bool,
+    /// The resource version at which everything is there that was created.
+    by: By,
     since: Instant,
+}
+
+/// At which resource version a copy of the cluster shows what was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    /// Nothing has been done yet.
+    Nothing,
+    Version(u64),
+    /// Nobody knows.
+    Unknown,
 }
 
 impl Expected {
@@ -119,6 +135,45 @@ impl Expectations {
         }
     }
 
+    /// An object that is expected was created with this resource version: who has seen that
+    /// version has seen the object, or it is gone since. A version that is no number says nothing.
+    pub(crate) fn created_at(&self, owner: &Key, version: Option<&str>) {
+        if let Some(entry) = self.by_owner.lock().get_mut(owner) {
+            let version = version.and_then(|version| version.parse().ok());
+            entry.by = match (entry.by, version) {
+                (By::Unknown, _) | (_, None) => By::Unknown,
+                (By::Nothing, Some(version)) => By::Version(version),
+                (By::Version(before), Some(version)) => By::Version(before.max(version)),
+            };
+        }
+    }
+
+    /// How long to leave an owner alone whose objects are seen through a copy that has reached
+    /// `position`: nothing can be done for it until what is expected is seen, which is looked for
+    /// then, and each look in between would cost as much as the owner is large, and show a part of
+    /// what is about to be there. A copy that is known to be behind is waited for as long as it is;
+    /// otherwise it is a moment. What a copy skips, because it was made and gone while its watch was
+    /// down, is expected no more once the copy has got past it.
+    ///
+    /// `Differs:` upstream looks, and writes the status, at each change in between; it makes what it
+    /// has made again if it does not see it within five minutes.
+    pub(crate) fn pause(&self, owner: &Key, meta: &ObjectMeta, position: u64) -> Option<Duration> {
+        let mut all = self.by_owner.lock();
+        let entry = all.get_mut(owner).filter(|entry| !entry.fulfilled())?;
+        let mut left = PAUSE.saturating_sub(entry.since.elapsed());
+        if let By::Version(version) = entry.by
+            && entry.creations > 0
+        {
+            if position < version {
+                left = PAUSE;
+            } else {
+                entry.creations = 0;
+            }
+        }
+        let waits = !entry.fulfilled() && !left.is_zero() && meta.deletion_timestamp.is_none();
+        waits.then_some(left)
+    }
+
     /// Expects nothing for an owner any more: it is gone.
     pub fn forget(&self, owner: &Key) {
         self.by_owner.lock().remove(owner);
@@ -127,13 +182,63 @@ impl Expectations {
 
 impl Expected {
     fn new() -> Self {
-        Self { creations: 0, deletions: HashSet::new(), end: false, since: Instant::now() }
+        let (deletions, since) = (HashSet::new(), Instant::now());
+        Self { creations: 0, deletions, end: false, by: By::Nothing, since }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_owner_is_left_alone_for_a_moment_while_something_is_expected() {
+        let (expectations, owner) = (Expectations::default(), Key::new("a", "b"));
+        let (meta, millis) = (ObjectMeta::default(), Duration::from_millis);
+        assert_eq!(expectations.pause(&owner, &meta, 9), None);
+        expectations.expect_creations(&owner, 1);
+        tokio::time::advance(millis(300)).await;
+        assert_eq!(expectations.pause(&owner, &meta, 9), Some(millis(700)));
+        let going = ObjectMeta {
+            deletion_timestamp: Some(Time("2026-01-01T00:00:00Z".parse().unwrap())),
+            ..ObjectMeta::default()
+        };
+        assert_eq!(expectations.pause(&owner, &going, 9), None);
+        tokio::time::advance(millis(700)).await;
+        assert_eq!(expectations.pause(&owner, &meta, 9), None);
+        expectations.expect_creations(&owner, 1);
+        expectations.creation_observed(&owner);
+        expectations.creation_observed(&owner);
+        expectations.expect_creations(&owner, 1);
+        assert!(expectations.pause(&owner, &meta, 9).is_some());
+        expectations.creation_observed(&owner);
+        assert_eq!(expectations.pause(&owner, &meta, 9), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_copy_has_got_past_is_not_expected_any_more() {
+        let (expectations, owner) = (Expectations::default(), Key::new("a", "b"));
+        let meta = ObjectMeta::default();
+        expectations.expect_creations(&owner, 2);
+        expectations.created_at(&owner, Some("12"));
+        expectations.created_at(&owner, Some("11"));
+        tokio::time::advance(EXPIRY * 2).await;
+        assert_eq!(expectations.pause(&owner, &meta, 11), Some(PAUSE), "it is known to be behind");
+        assert_eq!(expectations.pause(&owner, &meta, 12), None);
+        assert!(expectations.satisfied(&owner));
+
+        // Of what has no such version it is waited for until it expires.
+        expectations.expect_creations(&owner, 2);
+        expectations.created_at(&owner, Some("15"));
+        expectations.created_at(&owner, Some("x"));
+        tokio::time::advance(PAUSE).await;
+        assert_eq!(expectations.pause(&owner, &meta, 20), None);
+        assert!(!expectations.satisfied(&owner));
+        tokio::time::advance(EXPIRY).await;
+        assert!(expectations.satisfied(&owner));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn an_owner_is_satisfied_once_all_is_seen_or_too_long_ago() {

@@ -7,6 +7,7 @@ mod failure_policy;
 mod indexes;
 mod orphans;
 mod per_index;
+mod settled;
 mod status;
 mod success_policy;
 mod tracking;
@@ -20,9 +21,10 @@ use k8s_openapi::api::{
 };
 use orch_core::{
     ClientError, Key,
-    informer::{Informer, Informers},
+    informer::{Change, Informer, Informers},
 };
 
+use self::settled::{Ends, Settled};
 use crate::{
     Action, Controller, Expectations, Reconciler,
     context::Context,
@@ -43,13 +45,15 @@ pub fn job(informers: &Informers) -> Controller {
     let (jobs, pods) = (context.informer::<Job>(), context.informer::<Pod>());
     ownership::index_by_controller(&pods);
     orphans::index(&pods);
+    settled::index(&pods);
     let expectations = Arc::new(Expectations::default());
     let source = PodSource {
         owners: jobs.clone(),
         expectations: expectations.clone(),
         selects: |job: &Job, labels| selects(job, labels),
     };
-    let forgets = expectations.clone();
+    let settled = Arc::new(Settled::default());
+    let (forgets, ended, settles) = (expectations.clone(), settled.clone(), settled.clone());
     context
         .builder()
         .watches::<Job>(move |change| {
@@ -57,14 +61,18 @@ pub fn job(informers: &Informers) -> Controller {
             if dependents::is_over(change) {
                 forgets.forget(&key);
             }
+            if matches!(change, Change::Deleted(_)) {
+                ended.forget(&key);
+            }
             vec![key]
         })
         .watches::<Pod>(move |change| {
+            settles.notice(change);
             let mut keys = source.keys(change);
             keys.extend(orphans::uncontrolled(change.object()));
             keys
         })
-        .build(JobReconciler { context, jobs, pods, expectations })
+        .build(JobReconciler { context, jobs, pods, expectations, settled })
 }
 
 fn selects(job: &Job, labels: Option<&Labels>) -> bool {
@@ -77,6 +85,7 @@ struct JobReconciler {
     jobs: Informer<Job>,
     pods: Informer<Pod>,
     expectations: Arc<Expectations>,
+    settled: Arc<Settled>,
 }
 
 /// One look at one job.
@@ -90,7 +99,10 @@ struct Run<'a> {
     stored: JobStatus,
     /// The status as it is to become.
     status: JobStatus,
+    /// The pods that the job has to do with still.
     pods: Vec<Arc<Pod>>,
+    /// How the others ended.
+    ends: Ends,
     /// Whether everything that was done before is among them.
     all_seen: bool,
 }
@@ -105,6 +117,9 @@ impl Reconciler for JobReconciler {
         if spec.managed_by.as_deref().is_some_and(|manager| manager != MANAGER) {
             return Ok(Action::Done);
         }
+        if let Some(pause) = self.expectations.pause(&key, &job.metadata, self.pods.position()) {
+            return Ok(Action::RequeueAfter(pause));
+        }
         // Asked before the pods are looked at: what shows up in between is not among them.
         let all_seen = self.expectations.satisfied(&key);
         let claim = Claim {
@@ -115,7 +130,15 @@ impl Reconciler for JobReconciler {
             adopts: pods::is_active,
             finalizer: Some(TRACKING),
         };
-        let pods = claim.run(|pod: &Pod| selects(&job, pod.metadata.labels.as_ref())).await?;
+        let selected = |pod: &Pod| selects(&job, pod.metadata.labels.as_ref());
+        let pods = claim.among(settled::UNSETTLED, selected).await?;
+        let uid = job.metadata.uid.as_deref().unwrap_or_default();
+        let settled = self.settled.take(&key, uid, &self.pods);
+        if let Err(error) = claim.release_others(&settled, selected).await {
+            self.settled.put_back(&key, &settled);
+            return Err(error.into());
+        }
+        let ends = self.settled.ends(&key, uid);
         let stored = job.status.clone().unwrap_or_default();
         let mut run = Run {
             context: &self.context,
@@ -126,6 +149,7 @@ impl Reconciler for JobReconciler {
             stored,
             job: Arc::unwrap_or_clone(job),
             pods,
+            ends,
             all_seen,
         };
         // Boxed: it holds the job twice.

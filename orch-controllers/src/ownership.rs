@@ -53,10 +53,37 @@ impl<O: Watchable, C: Watchable> Claim<'_, O, C> {
         &self,
         selects: impl Fn(&C) -> bool + Send + Sync,
     ) -> Result<Vec<Arc<C>>, ClientError> {
+        self.among(BY_CONTROLLER, selects).await
+    }
+
+    /// Lets go of those of these dependents that the owner selects no more.
+    pub(crate) async fn release_others(
+        &self,
+        dependents: &[Arc<C>],
+        selects: impl Fn(&C) -> bool + Send + Sync,
+    ) -> Result<(), ClientError> {
+        if self.owner.metadata().deletion_timestamp.is_some() {
+            return Ok(());
+        }
+        for object in dependents.iter().filter(|object| !selects(object)) {
+            if is_controlled_by(object.metadata(), text(&self.owner.metadata().uid)) {
+                self.release(object).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The same, where an index has those of the owner's dependents that are to be looked at, by
+    /// its uid.
+    pub(crate) async fn among(
+        &self,
+        index: &str,
+        selects: impl Fn(&C) -> bool + Send + Sync,
+    ) -> Result<Vec<Arc<C>>, ClientError> {
         let meta = self.owner.metadata();
         let (uid, going) = (text(&meta.uid), meta.deletion_timestamp.is_some());
         let mut claimed = Vec::new();
-        for object in self.informer.by_index(BY_CONTROLLER, uid) {
+        for object in self.informer.by_index(index, uid) {
             if selects(&object) {
                 claimed.push(object);
             } else if !going {

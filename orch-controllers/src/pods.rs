@@ -266,6 +266,8 @@ impl<O: Watchable> PodControl<'_, O> {
             match beside(async move { resources.create(&pod).await }).await {
                 Ok(created) => {
                     left.lock().left -= 1;
+                    let version = created.metadata.resource_version.as_deref();
+                    self.expectations.created_at(key, version);
                     let name = created.metadata.name.as_deref().unwrap_or_default();
                     let message = self.voice.done("create", "Created", name, &key.name);
                     self.context.event(self.owner, EventType::Normal, "SuccessfulCreate", message);
@@ -286,7 +288,8 @@ impl<O: Watchable> PodControl<'_, O> {
         })
         .await;
         let any_unknown = left.lock().unknown > 0;
-        if any_unknown && !self.catches_up(resources, (0..count).map(pod)).await {
+        if any_unknown && let Err(version) = self.catches_up(resources, (0..count).map(pod)).await {
+            self.expectations.created_at(key, version.as_deref());
             left.lock().keep_unknown();
         }
         match error {

@@ -126,6 +126,9 @@ impl<K: Replicated> ReplicaReconciler<K> {
     }
 
     async fn sync(&self, key: &Key, owner: &K) -> Reconciled {
+        if let Some(pause) = self.expectations.pause(key, owner.metadata(), self.pods.position()) {
+            return Ok(Action::RequeueAfter(pause));
+        }
         let may_manage = self.expectations.satisfied(key);
         let claim = Claim {
             owners: self.context.resources(&key.namespace),

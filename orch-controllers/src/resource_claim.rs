@@ -75,6 +75,12 @@ fn claim_keys(pod: &Pod) -> Vec<Key> {
     names.map(|claim| Key::new(namespace_of(pod), claim.name)).collect()
 }
 
+/// The claim that a scheduler made for the pod's extended resources.
+fn extended_key(pod: &Pod) -> Option<Key> {
+    let claim = pod.status.as_ref()?.extended_resource_claim_status.as_ref()?;
+    Some(Key::new(namespace_of(pod), claim.resource_claim_name.as_str()))
+}
+
 /// The pod that a claim was made for: name and uid.
 fn owning_pod(claim: &ResourceClaim) -> Option<(&str, &str)> {
     let owner = controller_of(&claim.metadata)?;
@@ -120,9 +126,10 @@ impl Known {
 
 /// The claims that a change of a pod may set free.
 fn freed(change: &Change<Pod>) -> Vec<Key> {
+    let keys = |pod: &Pod| claim_keys(pod).into_iter().chain(extended_key(pod)).collect();
     match change {
-        Change::Deleted(pod) => claim_keys(pod),
-        Change::Added(pod) | Change::Updated { new: pod, .. } if is_done(pod) => claim_keys(pod),
+        Change::Deleted(pod) => keys(pod),
+        Change::Added(pod) | Change::Updated { new: pod, .. } if is_done(pod) => keys(pod),
         _ => Vec::new(),
     }
 }

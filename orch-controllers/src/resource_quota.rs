@@ -13,13 +13,18 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use k8s_openapi::{
-    api::core::v1::{ResourceQuota, ResourceQuotaSpec, ResourceQuotaStatus},
+    api::{
+        core::v1::{Pod, ResourceQuota, ResourceQuotaSpec, ResourceQuotaStatus},
+        resource::v1::{DeviceClass, ResourceClaim},
+    },
     apimachinery::pkg::api::resource::Quantity,
 };
 use orch_core::{
-    ClientError, Key,
+    ClientError, Key, Resources,
+    client::ListOptions,
+    extended_resource::DeviceClasses,
     informer::{Change, Informer, Informers},
-    quota::{self, Amounts, Usage, parsed},
+    quota::{self, Amounts, Extended, Usage, parsed},
 };
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -99,7 +104,7 @@ fn tell(
     for quota in quotas.list_in(namespace) {
         let hard = quota.spec.as_ref().and_then(|spec| spec.hard.as_ref());
         let mut names = hard.into_iter().flat_map(|hard| hard.keys());
-        if !names.any(|name| Counted::by(name).as_ref() == Some(counted)) {
+        if !names.any(|name| Counted::all(name).any(|one| one == *counted)) {
             continue;
         }
         let key = Key::of(&quota.metadata);
@@ -195,7 +200,7 @@ impl QuotaReconciler {
         counting: Counting,
     ) -> Result<Amounts, ClientError> {
         let mut used = Amounts::new();
-        let mut kinds: Vec<Counted> = hard.keys().filter_map(|name| Counted::by(name)).collect();
+        let mut kinds: Vec<Counted> = hard.keys().flat_map(|name| Counted::all(name)).collect();
         kinds.sort_unstable();
         kinds.dedup();
         let now = self.context.now();
@@ -217,6 +222,39 @@ impl QuotaReconciler {
             match counting {
                 Counting::Local => self.ledger.each(&kind, namespace, take),
                 Counting::Latest => self.ledger.each_now(&kind, namespace, take).await?,
+            }
+            let devices = hard.keys().any(|name| quota::is_of_devices(name));
+            if devices && kind == Counted::claims() {
+                for (name, amount) in self.of_devices(namespace, spec).await? {
+                    used.entry(name).and_modify(|sum| *sum += amount);
+                }
+            }
+        }
+        Ok(used)
+    }
+
+    /// What claims for devices use under the names of extended resources. It depends on more than
+    /// the claims, so that all of that is looked at as it is now.
+    async fn of_devices(
+        &self,
+        namespace: &str,
+        spec: &ResourceQuotaSpec,
+    ) -> Result<Amounts, ClientError> {
+        let mut classes = DeviceClasses::default();
+        let known: Resources<DeviceClass> = Resources::all(self.context.client().clone());
+        for class in known.list(ListOptions::default()).await? {
+            classes.set(&class);
+        }
+        let all = ListOptions::default;
+        let claims = self.context.resources::<ResourceClaim>(namespace).list_objects(all()).await?;
+        let pods = self.context.resources::<Pod>(namespace).list_objects(all()).await?;
+        let claims: Vec<_> = claims.items.iter().map(|claim| claim.to_value()).collect();
+        let pods = pods.items.iter().map(|pod| pod.to_value());
+        let extended = Extended::new(classes, pods, &claims);
+        let (mut used, now) = (Amounts::new(), self.context.now());
+        for claim in &claims {
+            if Usage::of("resource.k8s.io", "resourceclaims", claim).is_in_scope(spec) {
+                quota::add(&mut used, &extended.of(claim, now));
             }
         }
         Ok(used)
@@ -249,13 +287,23 @@ impl QuotaReconciler {
         let quotas = self.quotas.list();
         let specs = quotas.iter().filter_map(|quota| quota.spec.as_ref());
         let names = specs.flat_map(|spec| spec.hard.iter().flat_map(|hard| hard.keys()));
-        let used: Vec<Counted> = names.filter_map(|name| Counted::by(name)).collect();
+        let used: Vec<Counted> = names.flat_map(|name| Counted::all(name)).collect();
         self.ledger.retain(|kind| used.contains(kind));
     }
 }
 
 impl Counted {
-    /// The kind whose objects use what a quota limits under this name.
+    fn claims() -> Self {
+        Self { group: "resource.k8s.io".to_owned(), plural: "resourceclaims".to_owned() }
+    }
+
+    /// The kinds whose objects use what a quota limits under this name.
+    fn all(name: &str) -> impl Iterator<Item = Self> + use<> {
+        let devices = quota::is_of_devices(name).then(Self::claims);
+        Self::by(name).into_iter().chain(devices)
+    }
+
+    /// The kind to which a quota's name belongs.
     fn by(name: &str) -> Option<Self> {
         let (group, plural) = quota::counted(name)?;
         quota::is_counted(&group, &plural)

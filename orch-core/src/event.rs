@@ -2,8 +2,9 @@
 //!
 //! Source: `k8s.io/client-go/tools/record`, `k8s.io/client-go/tools/events`.
 
+mod correlation;
+
 use std::{
-    collections::{HashMap, VecDeque},
     fmt,
     sync::{
         Arc,
@@ -26,15 +27,10 @@ use crate::{
     clock::to_seconds,
     environment::Environment,
 };
+use correlation::{Correlator, Observed};
 
 /// Events that wait to be written; past that they are dropped and counted.
 const QUEUE_MAX: usize = 1000;
-/// Distinct events that are remembered for counting repetitions; the oldest are forgotten.
-const REMEMBERED_MAX: usize = 4096;
-/// From so many different messages about one matter within the window on, they are one event.
-const SIMILAR_MAX: usize = 10;
-/// Events that say the same further apart than this are different events.
-const WINDOW: Duration = Duration::from_secs(600);
 const TRIES_MAX: u32 = 12;
 const RETRY_PAUSE: Duration = Duration::from_secs(10);
 /// The API takes no longer messages.
@@ -105,8 +101,9 @@ struct Report {
 
 /// Tells users about objects, without ever delaying the caller.
 ///
-/// Repetitions are counted instead of written again, and many different messages about the same
-/// matter become one event, as client-go's correlator does. When the queue (1000) is full, events
+/// Repetitions are counted instead of written again, many different messages about the same matter
+/// become one event, and of what a controller says of one object 25 events are written at once and
+/// then one in five minutes, as client-go's correlator does. When the queue (1000) is full, events
 /// are dropped and counted. Cheap to clone; the task that writes ends with the last clone, after
 /// it has written what was queued.
 #[derive(Clone)]
@@ -131,7 +128,7 @@ impl EventRecorder {
             environment: environment.clone(),
             reporter,
             correlator: Correlator::default(),
-            written: 0,
+            named: 0,
         };
         tokio::spawn(writer.run(reports));
         Self { queue, environment, dropped: Arc::default() }
@@ -185,106 +182,13 @@ fn truncated(mut message: String) -> String {
     message
 }
 
-/// What makes two reports the same matter.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Matter {
-    namespace: String,
-    name: String,
-    uid: String,
-    kind: String,
-    field_path: String,
-    event_type: EventType,
-    reason: String,
-}
-
-impl Matter {
-    fn of(report: &Report) -> Self {
-        let about = &report.about;
-        Self {
-            namespace: about.namespace.clone().unwrap_or_default(),
-            name: about.name.clone().unwrap_or_default(),
-            uid: about.uid.clone().unwrap_or_default(),
-            kind: about.kind.clone().unwrap_or_default(),
-            field_path: about.field_path.clone().unwrap_or_default(),
-            event_type: report.kind,
-            reason: report.reason.clone(),
-        }
-    }
-}
-
-/// An event that was written, and may be counted up.
-#[derive(Clone, Debug)]
-struct Written {
-    name: String,
-    count: i32,
-    first: Timestamp,
-    last: Timestamp,
-}
-
-#[derive(Default)]
-struct Seen {
-    /// By message.
-    written: HashMap<String, Written>,
-    /// Distinct messages of the current window.
-    distinct: usize,
-    window_start: Option<Timestamp>,
-}
-
-#[derive(Default)]
-struct Correlator {
-    matters: HashMap<Matter, Seen>,
-    order: VecDeque<Matter>,
-}
-
-fn is_recent(then: Timestamp, now: Timestamp) -> bool {
-    now.duration_since(then).unsigned_abs() <= WINDOW
-}
-
-impl Correlator {
-    /// The message to write, and the event that already says so.
-    fn correlate(&mut self, report: &Report) -> (Matter, String, Option<Written>) {
-        let matter = Matter::of(report);
-        if !self.matters.contains_key(&matter) {
-            self.order.push_back(matter.clone());
-            if self.order.len() > REMEMBERED_MAX
-                && let Some(oldest) = self.order.pop_front()
-            {
-                self.matters.remove(&oldest);
-            }
-        }
-        let seen = self.matters.entry(matter.clone()).or_default();
-        if !seen.window_start.is_some_and(|start| is_recent(start, report.at)) {
-            seen.window_start = Some(report.at);
-            seen.distinct = 0;
-            seen.written.retain(|_, written| is_recent(written.last, report.at));
-        }
-        if !seen.written.contains_key(&report.message) {
-            seen.distinct += 1;
-        }
-        if seen.distinct <= SIMILAR_MAX {
-            let known = seen.written.get(&report.message).cloned();
-            return (matter, report.message.clone(), known);
-        }
-        const COMBINED: &str = "(combined from similar events): ";
-        let known = seen.written.get(COMBINED).cloned();
-        (matter, truncated(format!("{COMBINED}{}", report.message)), known)
-    }
-
-    fn remember(&mut self, matter: &Matter, message: &str, written: Written) {
-        const COMBINED: &str = "(combined from similar events): ";
-        let key = if message.starts_with(COMBINED) { COMBINED } else { message };
-        if let Some(seen) = self.matters.get_mut(matter) {
-            seen.written.insert(key.to_owned(), written);
-        }
-    }
-}
-
 struct Writer {
     client: Arc<dyn Client>,
     environment: Environment,
     reporter: Reporter,
     correlator: Correlator,
-    written: u64,
+    /// How many events have got a name.
+    named: u64,
 }
 
 impl Writer {
@@ -295,10 +199,18 @@ impl Writer {
     }
 
     async fn take(&mut self, report: &Report) {
-        let (matter, message, known) = self.correlator.correlate(report);
+        let observed = self.correlator.observe(report, || {
+            self.named += 1;
+            let name = report.about.name.as_deref().unwrap_or_default();
+            format!("{name}.{:x}", report.at.as_nanosecond() + i128::from(self.named))
+        });
+        // Those who write in the newer shape are not held back, as upstream has it.
+        if !self.reporter.series && !self.correlator.may_tell(report) {
+            return;
+        }
         for attempt in 1..=TRIES_MAX {
-            match self.write(report, &message, known.as_ref()).await {
-                Ok(written) => return self.correlator.remember(&matter, &message, written),
+            match self.write(report, &observed).await {
+                Ok(()) => return,
                 Err(error) if error.is_retryable() && attempt < TRIES_MAX => {
                     self.environment.clock.sleep(RETRY_PAUSE).await;
                 }
@@ -310,33 +222,23 @@ impl Writer {
         }
     }
 
-    async fn write(
-        &mut self,
-        report: &Report,
-        message: &str,
-        known: Option<&Written>,
-    ) -> Result<Written, ClientError> {
+    async fn write(&self, report: &Report, observed: &Observed) -> Result<(), ClientError> {
         // Events about objects without a namespace live in the default one.
         let namespace = report.about.namespace.as_deref().filter(|ns| !ns.is_empty());
         let namespace = namespace.unwrap_or("default");
         let events: Resources<Event> = Resources::namespaced(self.client.clone(), namespace);
-        if let Some(known) = known {
-            let more = Written { count: known.count + 1, last: report.at, ..known.clone() };
-            let patch = self.count_patch(&more, message);
-            match events.patch(&known.name, PatchKind::Strategic, patch).await {
-                Ok(_) => return Ok(more),
+        if observed.count > 1 {
+            let patch = self.count_patch(observed);
+            match events.patch(&observed.name, PatchKind::Strategic, patch).await {
+                // Gone since, or held back so far.
                 Err(error) if error.is_not_found() => {}
-                Err(error) => return Err(error),
+                result => return result.map(drop),
             }
         }
-        self.written += 1;
-        let event = self.event(report, namespace, message);
-        let name = event.metadata.name.clone().unwrap_or_default();
-        events.create(&event).await?;
-        Ok(Written { name, count: 1, first: report.at, last: report.at })
+        events.create(&self.event(report, namespace, observed)).await.map(drop)
     }
 
-    fn count_patch(&self, more: &Written, message: &str) -> serde_json::Value {
+    fn count_patch(&self, more: &Observed) -> serde_json::Value {
         if self.reporter.series {
             let series = EventSeries {
                 count: Some(more.count),
@@ -348,23 +250,21 @@ impl Writer {
             "count": more.count,
             "firstTimestamp": Time(to_seconds(more.first)),
             "lastTimestamp": Time(to_seconds(more.last)),
-            "message": message,
+            "message": more.message,
         })
     }
 
-    fn event(&self, report: &Report, namespace: &str, message: &str) -> Event {
-        let name = report.about.name.as_deref().unwrap_or_default();
-        let unique = report.at.as_nanosecond() + i128::from(self.written);
+    fn event(&self, report: &Report, namespace: &str, observed: &Observed) -> Event {
         let Reporter { component, host, series } = &self.reporter;
         let mut event = Event {
             metadata: ObjectMeta {
-                name: Some(format!("{name}.{unique:x}")),
+                name: Some(observed.name.clone()),
                 namespace: Some(namespace.to_owned()),
                 ..ObjectMeta::default()
             },
             involved_object: report.about.clone(),
             reason: Some(report.reason.clone()),
-            message: Some(message.to_owned()),
+            message: Some(observed.message.clone()),
             type_: Some(report.kind.as_str().to_owned()),
             reporting_component: Some(component.clone()),
             reporting_instance: Some(host.clone()),
@@ -376,10 +276,9 @@ impl Writer {
             event.event_time = Some(MicroTime(report.at));
             event.action = Some(report.action.clone());
         } else {
-            let at = Some(Time(to_seconds(report.at)));
-            event.count = Some(1);
-            event.first_timestamp = at.clone();
-            event.last_timestamp = at;
+            event.count = Some(observed.count);
+            event.first_timestamp = Some(Time(to_seconds(observed.first)));
+            event.last_timestamp = Some(Time(to_seconds(observed.last)));
             event.source = Some(EventSource {
                 component: Some(component.clone()),
                 host: (!host.is_empty()).then(|| host.clone()),
@@ -430,13 +329,49 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn many_messages_about_one_matter_become_one_event() {
-        let messages: Vec<String> = (0..30).map(|n| format!("message {n}")).collect();
+        let messages: Vec<String> = (0..25).map(|n| format!("message {n}")).collect();
         let messages: Vec<&str> = messages.iter().map(String::as_str).collect();
         let events = recorded(false, &messages).await;
-        assert_eq!(events.len(), SIMILAR_MAX + 1);
-        let combined = events.iter().find(|e| e.count == Some(20)).expect("one counts the rest");
+        assert_eq!(events.len(), 11);
+        let combined = events.iter().find(|e| e.count == Some(15)).expect("one counts the rest");
         let message = combined.message.as_deref().unwrap();
-        assert_eq!(message, "(combined from similar events): message 29");
+        assert_eq!(message, "(combined from similar events): message 24");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_says_much_of_one_object_is_held_back() {
+        let messages: Vec<String> = (0..100).map(|n| format!("message {n}")).collect();
+        let messages: Vec<&str> = messages.iter().map(String::as_str).collect();
+        let events = recorded(false, &messages).await;
+        let counts: i32 = events.iter().filter_map(|event| event.count).sum();
+        assert_eq!((events.len(), counts), (11, 25), "no more is written");
+        // In the newer shape everything is told.
+        let events = recorded(true, &messages).await;
+        let series = events.iter().filter_map(|event| event.series.as_ref()?.count).max();
+        assert_eq!((events.len(), series), (11, Some(90)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_held_back_is_told_with_its_count_later() {
+        let environment = Environment::seeded(Timestamp::from_second(1_700_000_000).unwrap(), 1);
+        let client: Arc<dyn Client> = Arc::new(MemoryClient::new(environment.clone()));
+        let recorder = EventRecorder::start(client.clone(), environment, Reporter::new("kubelet"));
+        let mut pod = Pod::default();
+        pod.metadata.name = Some("web".into());
+        for reason in (0..25).map(|n| format!("Reason{n}")) {
+            recorder.normal(&reference_to(&pod), &reason, "it happened");
+        }
+        recorder.normal(&reference_to(&pod), "Late", "held back");
+        tokio::time::sleep(Duration::from_secs(299)).await;
+        recorder.normal(&reference_to(&pod), "Late", "held back");
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let events: Resources<Event> = Resources::namespaced(client, "default");
+        assert_eq!(events.list(ListOptions::default()).await.unwrap().len(), 25);
+        recorder.normal(&reference_to(&pod), "Late", "held back");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let events = events.list(ListOptions::default()).await.unwrap();
+        let late = events.iter().find(|event| event.reason.as_deref() == Some("Late"));
+        assert_eq!(late.expect("it is told").count, Some(3));
     }
 
     #[test]

@@ -2,12 +2,17 @@
 //!
 //! Source: `k8s.io/client-go/tools/cache` (`Reflector`, `SharedIndexInformer`).
 
+mod state;
+
 use std::{
     any::{Any, TypeId},
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
     ops::Bound,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -17,6 +22,7 @@ use parking_lot::{Mutex, RwLock};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::task::AbortHandle;
 
+use self::state::{Held, Index, IndexFn, State};
 use crate::{
     awaited::Awaited,
     client::{Client, ClientError, ListOptions, Resources, WatchEvent, WatchOptions},
@@ -90,71 +96,13 @@ pub struct Selection {
 }
 
 type Handler<K> = Box<dyn Fn(&Change<K>) + Send + Sync>;
-type IndexFn<K> = fn(&K) -> Vec<String>;
-
-struct Index<K> {
-    of: IndexFn<K>,
-    keys: HashMap<String, BTreeSet<Key>>,
-}
-
-struct State<K> {
-    objects: BTreeMap<Key, Arc<K>>,
-    indexes: BTreeMap<&'static str, Index<K>>,
-}
-
-impl<K> State<K> {
-    fn insert(&mut self, key: Key, object: Arc<K>) -> Option<Arc<K>> {
-        let Some(known) = self.objects.get_mut(&key) else {
-            for index in self.indexes.values_mut() {
-                index.put((index.of)(&object), &key);
-            }
-            self.objects.insert(key, object);
-            return None;
-        };
-        for index in self.indexes.values_mut() {
-            let (before, after) = ((index.of)(known), (index.of)(&object));
-            // Most changes are of something else.
-            if before != after {
-                index.take(before, &key);
-                index.put(after, &key);
-            }
-        }
-        Some(std::mem::replace(known, object))
-    }
-
-    fn remove(&mut self, key: &Key) -> Option<Arc<K>> {
-        let old = self.objects.remove(key)?;
-        for index in self.indexes.values_mut() {
-            index.take((index.of)(&old), key);
-        }
-        Some(old)
-    }
-}
-
-impl<K> Index<K> {
-    fn put(&mut self, values: Vec<String>, key: &Key) {
-        for value in values {
-            self.keys.entry(value).or_default().insert(key.clone());
-        }
-    }
-
-    fn take(&mut self, values: Vec<String>, key: &Key) {
-        for value in values {
-            if let Some(keys) = self.keys.get_mut(&value) {
-                keys.remove(key);
-                if keys.is_empty() {
-                    self.keys.remove(&value);
-                }
-            }
-        }
-    }
-}
 
 struct Shared<K> {
     state: RwLock<State<K>>,
     /// Held while a change is applied and told, so that a new handler sees every object once.
     handlers: Mutex<Vec<Handler<K>>>,
     synced: Awaited<bool>,
+    position: AtomicU64,
 }
 
 /// What [`Informers`] does with informers of any type.
@@ -214,6 +162,7 @@ impl<K: Watchable> Informer<K> {
             state: RwLock::new(State { objects: BTreeMap::new(), indexes: BTreeMap::new() }),
             handlers: Mutex::new(Vec::new()),
             synced: Awaited::new(false),
+            position: AtomicU64::new(0),
         });
         let reflector = Reflector { client, environment, selection, shared: shared.clone() };
         let task = tokio::spawn(reflector.run());
@@ -226,8 +175,8 @@ impl<K: Watchable> Informer<K> {
     pub fn add_index(&self, name: &'static str, of: IndexFn<K>) {
         let mut state = self.shared.state.write();
         let mut index = Index { of, keys: HashMap::new() };
-        for (key, object) in &state.objects {
-            index.put(of(object), key);
+        for (key, held) in &state.objects {
+            index.put(of(&held.typed), key);
         }
         state.indexes.insert(name, index);
     }
@@ -237,7 +186,7 @@ impl<K: Watchable> Informer<K> {
     /// handlers to the same informer: it puts a key into a queue.
     pub fn on_change(&self, handler: impl Fn(&Change<K>) + Send + Sync + 'static) {
         let mut handlers = self.shared.handlers.lock();
-        let present: Vec<Arc<K>> = self.shared.state.read().objects.values().cloned().collect();
+        let present: Vec<Arc<K>> = self.shared.state.read().typed().cloned().collect();
         for object in present {
             handler(&Change::Added(object));
         }
@@ -254,14 +203,20 @@ impl<K: Watchable> Informer<K> {
         self.shared.synced.wait_for(|synced| synced).await;
     }
 
+    /// The resource version that the copy has reached: it shows every change up to that one, and
+    /// its handlers have been told. 0 before the first list, and where versions are no numbers.
+    pub fn position(&self) -> u64 {
+        self.shared.position.load(Ordering::Acquire)
+    }
+
     /// One object.
     pub fn get(&self, key: &Key) -> Option<Arc<K>> {
-        self.shared.state.read().objects.get(key).cloned()
+        self.shared.state.read().objects.get(key).map(|held| held.typed.clone())
     }
 
     /// All objects, by namespace and name.
     pub fn list(&self) -> Vec<Arc<K>> {
-        self.shared.state.read().objects.values().cloned().collect()
+        self.shared.state.read().typed().cloned().collect()
     }
 
     /// The objects of one namespace, by name.
@@ -272,7 +227,7 @@ impl<K: Watchable> Informer<K> {
             .objects
             .range((from, Bound::Unbounded))
             .take_while(|(key, _)| key.namespace == namespace)
-            .map(|(_, object)| object.clone())
+            .map(|(_, held)| held.typed.clone())
             .collect()
     }
 
@@ -281,7 +236,8 @@ impl<K: Watchable> Informer<K> {
     pub fn by_index(&self, name: &str, value: &str) -> Vec<Arc<K>> {
         let state = self.shared.state.read();
         let keys = state.indexes.get(name).and_then(|index| index.keys.get(value));
-        keys.into_iter().flatten().filter_map(|key| state.objects.get(key).cloned()).collect()
+        let held = keys.into_iter().flatten().filter_map(|key| state.objects.get(key));
+        held.map(|held| held.typed.clone()).collect()
     }
 
     /// How many objects [`Informer::by_index`] finds, without looking at them.
@@ -361,6 +317,7 @@ impl<K: Watchable> Reflector<K> {
         for key in gone {
             self.remove(&key);
         }
+        self.reached(&list.resource_version);
         self.shared.synced.set(true);
         Ok(list.resource_version)
     }
@@ -390,6 +347,7 @@ impl<K: Watchable> Reflector<K> {
                 }
                 WatchEvent::Bookmark { resource_version, .. } => position = resource_version,
             }
+            self.reached(&position);
             seen_any = true;
         }
         if !seen_any {
@@ -399,7 +357,11 @@ impl<K: Watchable> Reflector<K> {
         Ok(position)
     }
 
-    fn upsert(&self, object: &Object) {
+    fn reached(&self, version: &str) {
+        self.shared.position.store(version.parse().unwrap_or(0), Ordering::Release);
+    }
+
+    fn upsert(&self, object: &Arc<Object>) {
         let typed = match object.decode::<K>() {
             Ok(typed) => typed,
             Err(error) => {
@@ -409,13 +371,16 @@ impl<K: Watchable> Reflector<K> {
             }
         };
         let handlers = self.shared.handlers.lock();
-        let old = self.shared.state.write().insert(object.key(), typed.clone());
+        let held = Held { typed: typed.clone(), object: Arc::downgrade(object) };
+        let old = self.shared.state.write().insert(object.key(), held);
         let change = match old {
             None => Change::Added(typed),
-            Some(old) if old.metadata().resource_version == typed.metadata().resource_version => {
+            Some(old)
+                if old.typed.metadata().resource_version == typed.metadata().resource_version =>
+            {
                 return;
             }
-            Some(old) => Change::Updated { old, new: typed },
+            Some(old) => Change::Updated { old: old.replaced(), new: typed },
         };
         handlers.iter().for_each(|handler| handler(&change));
     }
@@ -424,7 +389,7 @@ impl<K: Watchable> Reflector<K> {
         let handlers = self.shared.handlers.lock();
         let old = self.shared.state.write().remove(key);
         if let Some(old) = old {
-            let change = Change::Deleted(old);
+            let change = Change::Deleted(old.replaced());
             handlers.iter().for_each(|handler| handler(&change));
         }
     }

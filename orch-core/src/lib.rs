@@ -12,6 +12,7 @@
 //! | [`quantity`], [`selector`], [`names`] | amounts, label and field queries, legal names |
 //! | [`cron`], [`quota`] | when a schedule is due; what objects use of a namespace's quotas |
 //! | [`device_claim`] | which claims for devices a pod uses |
+//! | [`extended_resource`] | which classes of devices stand behind extended resources |
 //! | [`event`], [`lease`], [`owner`] | events, leader election, owner references |
 //! | [`claim`] | the claims that the volumes of a pod lead to |
 //! | [`environment`], [`clock`], [`random`] | time and randomness as contracts |
@@ -32,6 +33,7 @@ pub mod cron;
 pub mod device_claim;
 pub mod environment;
 pub mod event;
+pub mod extended_resource;
 pub mod informer;
 pub mod lease;
 #[cfg(feature = "metrics")]

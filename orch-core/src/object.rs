@@ -11,6 +11,7 @@ use std::{
 
 use bytes::{BufMut, Bytes, BytesMut};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use parking_lot::Mutex;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -51,7 +52,7 @@ pub struct Object {
 struct Views {
     version: OnceLock<Box<str>>,
     metadata: OnceLock<ObjectMeta>,
-    typed: OnceLock<Arc<dyn Any + Send + Sync>>,
+    typed: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
 }
 
 impl Object {
@@ -292,15 +293,26 @@ impl Object {
     where
         K: DeserializeOwned + Send + Sync + 'static,
     {
-        if let Some(typed) = self.views().typed.get()
-            && let Ok(typed) = Arc::clone(typed).downcast::<K>()
-        {
+        let slot = &self.views().typed;
+        let known = slot.lock().clone();
+        if let Some(Ok(typed)) = known.map(Arc::downcast::<K>) {
             return Ok(typed);
         }
         let typed: Arc<K> =
             Arc::new(serde_json::from_slice(&self.unmanaged_json()).map_err(DecodeError::Shape)?);
-        let _first_type_wins = self.views().typed.set(typed.clone());
+        let mut slot = slot.lock();
+        if slot.is_none() {
+            *slot = Some(typed.clone());
+        }
         Ok(typed)
+    }
+
+    /// Lets go of the typed view, because a newer revision has taken this one's place: whoever uses
+    /// the view still has it, and nobody keeps it beside the bytes for as long as the history lasts.
+    pub fn forget_typed(&self) {
+        let Some(views) = self.views.get() else { return };
+        let forgotten = views.typed.lock().take();
+        drop(forgotten);
     }
 }
 
@@ -401,6 +413,17 @@ mod tests {
         let first = object.decode::<ConfigMap>().unwrap();
         assert!(Arc::ptr_eq(&first, &object.decode::<ConfigMap>().unwrap()));
         assert_eq!(first.metadata.resource_version.as_deref(), Some("42"));
+    }
+
+    #[test]
+    fn a_view_that_was_forgotten_lives_on_with_its_users_and_is_made_again() {
+        let object = stored(r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a"}}"#);
+        let first = object.decode::<ConfigMap>().unwrap();
+        object.forget_typed();
+        assert_eq!(Arc::strong_count(&first), 1, "the object does not hold it");
+        let again = object.decode::<ConfigMap>().unwrap();
+        assert_eq!(first, again);
+        assert!(Arc::ptr_eq(&again, &object.decode::<ConfigMap>().unwrap()));
     }
 
     #[test]

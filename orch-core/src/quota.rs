@@ -3,10 +3,10 @@
 //! Admission charges what is new, a controller counts what is there: both by this.
 //!
 //! Source: `k8s.io/kubernetes/pkg/quota/v1/evaluator/core`, `k8s.io/apiserver/pkg/quota/v1`.
-//! Differs: devices of resource claims are not counted under the names of extended resources, and a
-//! pod whose containers were resized in place is counted by its spec alone.
+//! Differs: a pod whose containers were resized in place is counted by its spec alone.
 
 mod devices;
+mod extended;
 mod names;
 mod pod;
 mod scopes;
@@ -19,6 +19,7 @@ use serde_json::Value;
 
 use self::scopes::Scopes;
 pub use self::{
+    extended::{Extended, is_of_devices},
     names::{counted, is_counted, is_measured},
     pod::{add, amount, amounts, containers, missing_amounts, pod_total, requirement},
 };

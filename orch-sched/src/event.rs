@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::{
     core::v1::{Node, Pod},
-    resource::v1::ResourceClaim,
+    resource::v1::{DeviceClass, ResourceClaim},
     scheduling::v1alpha2::PodGroup,
 };
 
@@ -152,6 +152,13 @@ pub enum ChangedObject {
         old: Option<Arc<ResourceClaim>>,
         /// After.
         new: Option<Arc<ResourceClaim>>,
+    },
+    /// A class of devices; `old` is absent for a new one, `new` for one that is gone.
+    DeviceClass {
+        /// Before.
+        old: Option<Arc<DeviceClass>>,
+        /// After.
+        new: Option<Arc<DeviceClass>>,
     },
     /// Not told.
     Other,

@@ -429,15 +429,18 @@ impl Framework {
         snapshot: &Snapshot,
         diagnosis: &mut Diagnosis,
     ) -> Result<Room, Failure> {
-        let (mut messages, mut freed) = (Vec::new(), Vec::new());
+        let (mut messages, mut freed) = (Vec::new(), Freed::new());
         let mut nomination = Nomination::Keep;
         let trial = self.trial(&diagnosis.skipped, snapshot);
         for enabled in self.at(ExtensionPoint::PostFilter) {
             let Some(post_filter) = enabled.plugin.as_post_filter() else { continue };
             let outcome = post_filter.post_filter(&trial, state, pod, snapshot, diagnosis);
             let outcome = self.awaited("PostFilter", &enabled.name, outcome).await?;
-            let PostFiltered { verdict, nomination: own, victims, freed: own_freed } = outcome;
-            freed.extend(own_freed.into_iter().map(|claim| (enabled.name.clone(), claim)));
+            let PostFiltered { verdict, nomination: own, victims, freed: own_freed, deleted } =
+                outcome;
+            let by = |claim, deleted| (enabled.name.clone(), claim, deleted);
+            freed.extend(own_freed.into_iter().map(|claim| by(claim, false)));
+            freed.extend(deleted.into_iter().map(|claim| by(claim, true)));
             if verdict == Verdict::Success {
                 let plugin = enabled.name.clone();
                 return Ok(Room { plugin, nomination: own, victims, freed });
@@ -465,9 +468,12 @@ pub(crate) struct Room {
     pub(crate) plugin: Arc<str>,
     pub(crate) nomination: Nomination,
     pub(crate) victims: Vec<Arc<PodInfo>>,
-    /// Claims that give their devices back, with the plugins that want them to.
-    pub(crate) freed: Vec<(Arc<str>, Arc<ResourceClaim>)>,
+    pub(crate) freed: Freed,
 }
+
+/// Claims that give their devices back, with the plugins that want them to, and whether they go
+/// themselves.
+pub(crate) type Freed = Vec<(Arc<str>, Arc<ResourceClaim>, bool)>;
 
 fn illegal(point: &str, plugin: &str, verdict: &Verdict) -> Failure {
     let text = format!("the verdict {verdict:?} has no meaning here");

@@ -385,12 +385,15 @@ pub struct PostFiltered {
     /// Claims for devices as they are to be, without their devices: the scheduler writes their
     /// status before it reports the pod. Counts whatever the verdict is.
     pub freed: Vec<Arc<ResourceClaim>>,
+    /// Claims that an earlier attempt left behind: the scheduler deletes them before it reports the
+    /// pod. Counts whatever the verdict is.
+    pub deleted: Vec<Arc<ResourceClaim>>,
 }
 
 impl From<Verdict> for PostFiltered {
     fn from(verdict: Verdict) -> Self {
-        let (victims, freed) = (Vec::new(), Vec::new());
-        Self { verdict, nomination: Nomination::Keep, victims, freed }
+        let (victims, freed, deleted) = (Vec::new(), Vec::new(), Vec::new());
+        Self { verdict, nomination: Nomination::Keep, victims, freed, deleted }
     }
 }
 

@@ -76,6 +76,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// The devices, which are followed from now on.
+    fn follow_devices(&self, informers: &Informers) -> Arc<Devices> {
+        self.devices.get_or_init(|| Devices::follow(informers)).clone()
+    }
+
     /// The devices, if a profile asked for them.
     pub(crate) fn devices(&self) -> Option<Arc<Devices>> {
         self.devices.get().cloned()
@@ -99,7 +104,10 @@ pub(crate) fn built_in(
         "TaintToleration" => Arc::new(TaintToleration),
         "NodeAffinity" => Arc::new(NodeAffinity::adding(arguments.added_affinity)),
         "NodePorts" => Arc::new(NodePorts),
-        "NodeResourcesFit" => Arc::new(NodeResourcesFit::new(arguments.node_resources_fit)),
+        "NodeResourcesFit" => {
+            let fit = NodeResourcesFit::new(arguments.node_resources_fit);
+            Arc::new(fit.backed_by(shared.follow_devices(informers)))
+        }
         "VolumeRestrictions" => Arc::new(VolumeRestrictions::new(informers)),
         "NodeVolumeLimits" => Arc::new(NodeVolumeLimits::new(informers)),
         "VolumeBinding" => {
@@ -114,14 +122,15 @@ pub(crate) fn built_in(
             Arc::new(InterPodAffinity::new(Some(informers.of()), arguments.inter_pod_affinity))
         }
         "DynamicResources" => {
-            let devices = shared.devices.get_or_init(|| Devices::follow(informers)).clone();
+            let devices = shared.follow_devices(informers);
             Arc::new(DynamicResources::new(informers, devices, arguments.dynamic_resources))
         }
         "DefaultPreemption" => {
             Arc::new(DefaultPreemption::new(informers, arguments.default_preemption))
         }
         "NodeResourcesBalancedAllocation" => {
-            Arc::new(NodeResourcesBalancedAllocation::of(arguments.balanced_resources))
+            let balanced = NodeResourcesBalancedAllocation::of(arguments.balanced_resources);
+            Arc::new(balanced.backed_by(shared.follow_devices(informers)))
         }
         "ImageLocality" => Arc::new(ImageLocality),
         "DefaultBinder" => Arc::new(DefaultBinder::new(informers.client().clone())),

@@ -13,6 +13,8 @@ mod configuration;
 mod devices;
 #[path = "scheduler/end_to_end.rs"]
 mod end_to_end;
+#[path = "scheduler/extended_resources.rs"]
+mod extended_resources;
 #[path = "scheduler/extenders.rs"]
 mod extenders;
 #[path = "scheduler/faults.rs"]

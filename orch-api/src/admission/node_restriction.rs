@@ -42,11 +42,31 @@ fn pod(node: &str, request: &AdmissionRequest) -> Result<(), String> {
                 "node \"{node}\" can only {} for pods with spec.nodeName set to itself",
                 if subresource.is_empty() { "delete pods" } else { "update pod status" }
             )),
+            Some(old) if !subresource.is_empty() => {
+                claims(node, &old, request.object.as_ref().unwrap_or(&Value::Null))
+            }
             _ => Ok(()),
         },
         (Operation::Create, "eviction") => Ok(()),
         _ => Err(format!("unexpected operation on pod \"{name}\" by node \"{node}\"")),
     }
+}
+
+/// Which claims a pod has is none of the node's business.
+fn claims(node: &str, old: &Value, new: &Value) -> Result<(), String> {
+    let made = |pod: &Value| -> Vec<(Value, Value)> {
+        let statuses = pod["status"]["resourceClaimStatuses"].as_array();
+        let named = |of: &Value| (of["name"].clone(), of["resourceClaimName"].clone());
+        statuses.into_iter().flatten().map(named).collect()
+    };
+    if made(old) != made(new) {
+        return Err(format!("node \"{node}\" cannot update resource claim statues"));
+    }
+    let extended = |pod: &Value| pod["status"]["extendedResourceClaimStatus"].clone();
+    if extended(old) != extended(new) {
+        return Err(format!("node \"{node}\" cannot update extended resource claim status"));
+    }
+    Ok(())
 }
 
 fn own_node(node: &str, request: &AdmissionRequest) -> Result<(), String> {

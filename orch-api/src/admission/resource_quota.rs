@@ -9,12 +9,16 @@ use std::{
 };
 
 use async_trait::async_trait;
-use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::{
+    core::v1 as core,
+    resource::v1::{DeviceClass, ResourceClaim},
+};
 use orch_core::{
-    ApiError, Client, Environment, Resources, Target,
+    ApiError, Client, Environment, ResourceType, Resources, Target,
     client::{ListOptions, Read, ReadReply},
+    extended_resource::DeviceClasses,
     quantity::Amount,
-    quota::{self, Amounts, Usage, parsed},
+    quota::{self, Amounts, Extended, Usage, parsed},
 };
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -155,40 +159,108 @@ impl ResourceQuota {
         Err(request.refuse(&format!("failed quota: {name}: must specify {}", missing.join("; "))))
     }
 
+    /// The objects of a kind in the request's namespace: those that are stored, and those that were
+    /// admitted and may not be stored yet.
+    async fn objects(
+        &self,
+        request: &AdmissionRequest,
+        resource: ResourceType,
+    ) -> Result<Vec<Value>, ApiError> {
+        // Before the list: what is stored in between is in both.
+        let mut pending = self.pending_of(request, &resource.plural);
+        let collection = Target::collection(resource, Some(request.namespace()));
+        let reply = self.client.read(Read::List(collection, ListOptions::default())).await;
+        let ReadReply::List(list) = reply.map_err(into_api_error)? else {
+            return Err(ApiError::internal("a list was answered with an object"));
+        };
+        let names = list.items.iter().filter_map(|object| object.metadata().name.as_deref());
+        let stored: HashSet<&str> = names.collect();
+        pending.retain(|one| !stored.contains(&*one.name));
+        let stored = list.items.iter().map(|object| object.to_value());
+        Ok(stored.chain(pending.into_iter().map(|one| one.object)).collect())
+    }
+
     /// Counts what is used of the resources of a charge, now.
     async fn count(
         &self,
         request: &AdmissionRequest,
         charge: &Charge,
     ) -> Result<Amounts, ApiError> {
-        let resource = request.target.resource.clone();
-        // Before the list: what is stored in between is in both.
-        let mut pending = self.pending_of(request);
-        let collection = Target::collection(resource, Some(request.namespace()));
-        let reply = self.client.read(Read::List(collection, ListOptions::default())).await;
-        let ReadReply::List(list) = reply.map_err(into_api_error)? else {
-            return Err(ApiError::internal("a list was answered with an object"));
-        };
         let mut total: Amounts =
             charge.delta.keys().map(|name| (name.clone(), Amount::ZERO)).collect();
         let spec = charge.quota.spec.clone().unwrap_or_default();
         let today = self.environment.clock.now();
-        let mut take = |object: &Value| {
-            let usage = Self::usage(request, object);
-            if usage.is_in_scope(&spec) {
-                for (name, amount) in usage.amounts(today) {
-                    if let Some(sum) = total.get_mut(name) {
-                        *sum += amount;
-                    }
+        let mut take = |usage: &Usage, more: &Amounts, own: bool| {
+            let amounts =
+                usage.amounts(today).filter(|(name, _)| own || quota::is_of_devices(name));
+            let more = more.iter().map(|(name, amount)| (name.as_str(), *amount));
+            for (name, amount) in amounts.chain(more).filter(|_| usage.is_in_scope(&spec)) {
+                if let Some(sum) = total.get_mut(name) {
+                    *sum += amount;
                 }
             }
         };
-        list.items.iter().for_each(|object| take(&object.to_value()));
-        let names = list.items.iter().filter_map(|object| object.metadata().name.as_deref());
-        let stored: HashSet<&str> = names.collect();
-        pending.retain(|one| !stored.contains(&*one.name));
-        pending.iter().for_each(|one| take(&one.object));
+        let mut kinds = vec![request.target.resource.clone()];
+        if charge.delta.keys().any(|name| quota::is_of_devices(name)) {
+            kinds = vec![ResourceType::of::<core::Pod>(), ResourceType::of::<ResourceClaim>()];
+        }
+        for kind in kinds {
+            let objects = self.objects(request, kind.clone()).await?;
+            let extended = match &*kind.plural {
+                "resourceclaims" => self.extended(request, charge.delta.keys(), &objects).await?,
+                _ => None,
+            };
+            for object in &objects {
+                let own = kind.plural == request.target.resource.plural;
+                let more = extended.as_ref().map(|extended| extended.of(object, today));
+                let usage = Usage::of(&kind.group, &kind.plural, object);
+                take(&usage, &more.unwrap_or_default(), own);
+            }
+        }
         Ok(total)
+    }
+
+    /// What decides what claims for devices use under the names of extended resources; `None` if
+    /// none of these names is such a one.
+    async fn extended(
+        &self,
+        request: &AdmissionRequest,
+        names: impl IntoIterator<Item = &String>,
+        claims: &[Value],
+    ) -> Result<Option<Extended>, ApiError> {
+        if !names.into_iter().any(|name| quota::is_of_devices(name)) {
+            return Ok(None);
+        }
+        let known: Resources<DeviceClass> = Resources::all(self.client.clone());
+        let mut classes = DeviceClasses::default();
+        for class in known.list(ListOptions::default()).await.map_err(into_api_error)? {
+            classes.set(&class);
+        }
+        let pods = self.objects(request, ResourceType::of::<core::Pod>()).await?;
+        Ok(Some(Extended::new(classes, pods, claims)))
+    }
+
+    /// What a claim for devices uses under the names of extended resources, as far as some quota
+    /// limits any.
+    async fn of_devices(
+        &self,
+        request: &AdmissionRequest,
+        object: &Value,
+    ) -> Result<Amounts, ApiError> {
+        if !request.is_for("resource.k8s.io", "resourceclaims") {
+            return Ok(Amounts::new());
+        }
+        let quotas = self.quotas(request.namespace()).list(ListOptions::default()).await;
+        let quotas = quotas.map_err(into_api_error)?;
+        let names: Vec<String> = quotas.iter().flat_map(|quota| hard(quota).into_keys()).collect();
+        if !names.iter().any(|name| quota::is_of_devices(name)) {
+            return Ok(Amounts::new());
+        }
+        let mut claims = self.objects(request, request.target.resource.clone()).await?;
+        claims.push(object.clone());
+        let extended = self.extended(request, &names, &claims).await?;
+        let now = self.environment.clock.now();
+        Ok(extended.map(|extended| extended.of(object, now)).unwrap_or_default())
     }
 
     /// Checks one quota; counts anew where its status does not say or says that it is full.
@@ -312,13 +384,12 @@ impl ResourceQuota {
         request.hold(UnderWay { pending: self.pending.clone(), namespace, number });
     }
 
-    /// What was admitted of the same kind and may not be stored yet.
-    fn pending_of(&self, request: &AdmissionRequest) -> Vec<Pending> {
-        let plural = &*request.target.resource.plural;
+    /// What was admitted of a kind and may not be stored yet.
+    fn pending_of(&self, request: &AdmissionRequest, plural: &str) -> Vec<Pending> {
         let pending = self.pending.lock();
         let own = pending.by_namespace.get(request.namespace());
         let own = own.into_iter().flat_map(BTreeMap::values);
-        own.filter(|one| one.plural == *plural).cloned().collect()
+        own.filter(|one| one.plural == plural).cloned().collect()
     }
 }
 
@@ -349,6 +420,9 @@ impl Admission for ResourceQuota {
             for (name, amount) in Self::usage(request, &old.to_value()).amounts(now) {
                 *delta.entry(name.to_owned()).or_default() -= amount;
             }
+        } else {
+            // What a claim wants does not change.
+            delta.extend(self.of_devices(request, object).await?);
         }
         delta.retain(|_, amount| *amount > Amount::ZERO);
         if delta.is_empty() {

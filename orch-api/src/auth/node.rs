@@ -60,6 +60,10 @@ fn references(pod: &Pod) -> Vec<String> {
     for claim in pod.status.iter().flat_map(|s| s.resource_claim_statuses.iter().flatten()) {
         claim.resource_claim_name.iter().for_each(|name| add("resourceclaims", name));
     }
+    let extended = pod.status.as_ref().and_then(|s| s.extended_resource_claim_status.as_ref());
+    if let Some(claim) = extended.filter(|claim| !claim.resource_claim_name.is_empty()) {
+        add("resourceclaims", &claim.resource_claim_name);
+    }
     // Secrets and configmaps are named in dozens of places; all of them are objects with a telling
     // field name, so the value is walked instead of the places being listed.
     let value = serde_json::to_value(spec).unwrap_or_default();

@@ -17,6 +17,7 @@ use crate::{
     strategy::{Column, Strategy, carry},
 };
 
+mod extended_claim;
 mod quality;
 mod update;
 mod warnings;
@@ -119,6 +120,7 @@ impl Strategy for Pod {
             let path = format!("status.podIPs[{i}].ip");
             errors.extend(wrong.into_iter().map(|why| FieldError::invalid(&path, text, why)));
         }
+        extended_claim::validate(&status, &Field::root(&new["spec"]), &mut errors);
         errors
     }
 

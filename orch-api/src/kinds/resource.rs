@@ -6,7 +6,7 @@
 
 use async_trait::async_trait;
 use orch_cel::device::{SELECTOR_BYTES_MAX, SELECTOR_COST_MAX, Selector, SelectorError};
-use orch_core::{ApiError, clock::to_seconds, status::FieldError};
+use orch_core::{ApiError, clock::to_seconds, extended_resource::is_extended, status::FieldError};
 use serde_json::{Map, Value};
 
 use super::{
@@ -35,6 +35,11 @@ pub(super) static DEVICE_CLASSES: Plain = Plain {
         let spec = Field::root(object).get("spec");
         selectors(&spec, &mut errors);
         configs(&spec, &mut errors);
+        let resource = spec.raw("extendedResourceName").as_str();
+        if resource.is_some_and(|resource| !is_extended(resource)) {
+            let why = "must be a valid extended resource name";
+            errors.push(spec.invalid("extendedResourceName", why));
+        }
         errors
     },
     generation: true,

@@ -8,6 +8,7 @@ use k8s_openapi::api::{
         LimitRange, Namespace, PersistentVolumeClaim, Pod, ResourceQuota as Quota, ServiceAccount,
     },
     node::v1::RuntimeClass,
+    resource::v1::{DeviceClass, ResourceClaim},
     scheduling::v1::PriorityClass,
     storage::v1::StorageClass,
 };
@@ -235,6 +236,50 @@ async fn quotas_are_charged_and_never_exceeded() {
 }
 
 #[tokio::test]
+async fn pods_and_claims_are_charged_for_the_same_devices() {
+    let setup = setup();
+    setup.seed::<DeviceClass>(json!({
+        "apiVersion": "resource.k8s.io/v1", "kind": "DeviceClass", "metadata": {"name": "gpus"},
+        "spec": {"extendedResourceName": "example.com/gpu"},
+    }));
+    setup.seed::<Quota>(quota(&json!({"requests.example.com/gpu": "3"})));
+    let gpus = |count: &str| json!({"example.com/gpu": count});
+    let gpus = |count: &str| sized(&json!({"requests": gpus(count), "limits": gpus(count)}));
+    let claim = |name: &str, count: u32| {
+        let exactly = json!({"deviceClassName": "gpus", "allocationMode": "ExactCount",
+                             "count": count});
+        json!({"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim",
+               "metadata": {"name": name, "namespace": "a"},
+               "spec": {"devices": {"requests": [{"name": "r", "exactly": exactly}]}}})
+    };
+    let first = setup.create::<ResourceClaim>(claim("one", 2)).await.unwrap();
+    setup.seed::<ResourceClaim>(first);
+    let words = |what: &str, requested: u32, used: u32| {
+        format!(
+            "{what} is forbidden: exceeded quota: q, requested: \
+             requests.example.com/gpu={requested}, used: requests.example.com/gpu={used}, \
+             limited: requests.example.com/gpu=3"
+        )
+    };
+    let refused = setup.refused::<Pod>(pod("web", &gpus("2"))).await;
+    assert_eq!(refused, words("pods \"web\"", 2, 2));
+    let web = setup.create::<Pod>(pod("web", &gpus("1"))).await.unwrap();
+    setup.seed::<Pod>(web);
+    let refused = setup.refused::<ResourceClaim>(claim("two", 1)).await;
+    assert_eq!(refused, words("resourceclaims.resource.k8s.io \"two\"", 1, 3));
+    // The pod is charged for what its own claim is for.
+    let pods: Resources<Pod> = Resources::namespaced(setup.client.clone(), "a");
+    let uid = pods.get("web").await.unwrap().metadata.uid.clone();
+    let mut own = claim("own", 1);
+    own["metadata"]["annotations"] =
+        json!({"resource.kubernetes.io/extended-resource-claim": "true"});
+    own["metadata"]["ownerReferences"] = json!([{
+        "apiVersion": "v1", "kind": "Pod", "name": "web", "uid": uid, "controller": true,
+    }]);
+    assert!(setup.create::<ResourceClaim>(own).await.is_ok());
+}
+
+#[tokio::test]
 async fn who_read_a_quota_before_something_took_a_freed_place_loses_against_it() {
     let setup = setup();
     setup.seed::<Quota>(quota(&json!({"pods": "1"})));
@@ -393,6 +438,20 @@ async fn nodes_write_only_their_own() {
     };
     assert!(setup.admit(status("n1")).await.is_ok());
     assert_eq!(setup.admit(status("n2")).await.unwrap_err().code(), 403);
+    let claims = |claims: Value| {
+        let mut update = status("n1");
+        update.object.as_mut().unwrap()["status"] = claims;
+        update
+    };
+    let refused = async |told: Value, why: &str| {
+        let error = setup.admit(claims(told)).await.unwrap_err();
+        assert!(error.to_string().contains(why), "{error}");
+    };
+    assert!(setup.admit(claims(json!({"phase": "Running"}))).await.is_ok());
+    let made = json!({"resourceClaimStatuses": [{"name": "a", "resourceClaimName": "b"}]});
+    refused(made, "node \"n1\" cannot update resource claim statues").await;
+    let extended = json!({"extendedResourceClaimStatus": {"resourceClaimName": "b"}});
+    refused(extended, "node \"n1\" cannot update extended resource claim status").await;
 }
 
 #[tokio::test]

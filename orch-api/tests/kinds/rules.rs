@@ -335,6 +335,72 @@ fn selectors_of_devices_are_compiled() {
 }
 
 #[test]
+fn classes_name_extended_resources() {
+    let check = |resource: &str, wanted: &[&str]| {
+        let text = format!("spec: {{extendedResourceName: {resource}}}");
+        check("resource.k8s.io", "deviceclasses", &text, wanted);
+    };
+    check("example.com/gpu", &[]);
+    let refused = |resource: &str| {
+        let why = "must be a valid extended resource name";
+        let line = format!("spec.extendedResourceName: Invalid value: \"{resource}\": {why}");
+        check(&format!("'{resource}'"), &[&line]);
+    };
+    refused("");
+    refused("gpu");
+    refused("example.com/a/b");
+    refused("requests.example.com/gpu");
+    refused("deviceclass.resource.kubernetes.io/gpu");
+}
+
+#[test]
+fn pods_tell_of_the_claim_for_their_extended_resources() {
+    let of = strategy("", "pods");
+    let container = "containers: [{name: c, image: i, resources: {limits: {example.com/gpu: 1}}}]";
+    let old = created(of, yaml(&format!("{{metadata: {{name: p}}, spec: {{{container}}}}}")));
+    let check = |claim: Value, wanted: &[&str]| {
+        let mut new = old.clone();
+        new["status"]["extendedResourceClaimStatus"] = claim.clone();
+        assert_eq!(lines(&of.validate_status_update(&new, &old)), wanted.join("\n"), "{claim}");
+    };
+    let mapping = |container: &str, resource: &str, request: &str| json!({"containerName": container, "resourceName": resource, "requestName": request});
+    let good = mapping("c", "example.com/gpu", "container-0-request-0");
+    let claim = |name: &str, mappings: &[&Value]| json!({"resourceClaimName": name, "requestMappings": mappings});
+    check(claim("p-extended-resources-x", &[&good]), &[]);
+    let at = "status.extendedResourceClaimStatus";
+    check(
+        claim("", &[]),
+        &[
+            &format!(
+                "{at}.requestMappings: Required value: at least one request mapping is required"
+            ),
+            &format!("{at}.resourceClaimName: Required value"),
+        ],
+    );
+    check(
+        claim("p", &[&mapping("d", "example.com/gpu", "r"), &mapping("c", "example.com/nic", "r")]),
+        &[
+            &format!(
+                "{at}.requestMappings[0].containerName: Invalid value: \"d\": must match the name of an entry in spec.initContainers.name or spec.containers.name"
+            ),
+            &format!(
+                "{at}.requestMappings[1].resourceName: Invalid value: \"example.com/nic\": must match the extended resource name of an entry in spec.initContainers.resources.requests or spec.containers.resources.requests"
+            ),
+        ],
+    );
+    check(
+        claim("p", &[&good, &good]),
+        &[
+            &format!("{at}.requestMappings[1].containerName: Duplicate value: \"c\""),
+            &format!("{at}.requestMappings[1].resourceName: Duplicate value: \"example.com/gpu\""),
+            &format!(
+                "{at}.requestMappings[1].requestName: Duplicate value: \"container-0-request-0\""
+            ),
+        ],
+    );
+}
+
+#[test]
 fn device_claims_and_slices() {
     let group = "resource.k8s.io";
     let claims = |requests: &str, wanted: &[&str]| {

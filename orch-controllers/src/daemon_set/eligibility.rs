@@ -5,7 +5,7 @@
 
 use k8s_openapi::api::core::v1::{
     Affinity, Node, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod,
-    PodSpec, PodTemplateSpec, Toleration,
+    PodSpec, PodTemplateSpec, Taint, Toleration,
 };
 use orch_core::selector::{Operator, Requirement};
 
@@ -33,7 +33,9 @@ pub(super) enum Verdict {
 
 /// Whether a change of a node changes nothing here.
 pub(super) fn same(old: &Node, new: &Node) -> bool {
-    let taints = |node: &Node| node.spec.as_ref().and_then(|spec| spec.taints.clone());
+    fn taints(node: &Node) -> Option<&[Taint]> {
+        node.spec.as_ref()?.taints.as_deref()
+    }
     old.metadata.labels == new.metadata.labels && taints(old) == taints(new)
 }
 
@@ -55,28 +57,39 @@ fn tolerations(spec: &PodSpec) -> Vec<Toleration> {
     all
 }
 
-pub(super) fn judge(node: &Node, template: &PodTemplateSpec) -> Verdict {
-    let Some(spec) = &template.spec else { return Verdict::Unsuitable };
-    let wanted = spec.node_name.as_ref().filter(|name| !name.is_empty());
-    if wanted.is_some_and(|wanted| node.metadata.name.as_ref() != Some(wanted))
-        || !suits(node, spec)
-    {
-        return Verdict::Unsuitable;
+/// Judges nodes by one template.
+pub(super) struct Judge<'a> {
+    spec: Option<&'a PodSpec>,
+    tolerations: Vec<Toleration>,
+}
+
+impl<'a> Judge<'a> {
+    pub(super) fn of(template: &'a PodTemplateSpec) -> Self {
+        let spec = template.spec.as_ref();
+        Self { spec, tolerations: spec.map(tolerations).unwrap_or_default() }
     }
-    let tolerations = tolerations(spec);
-    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
-    let refused = |effect: &str| {
-        taints
-            .iter()
-            .filter(|taint| taint.effect == effect)
-            .any(|taint| !tolerations.iter().any(|toleration| tolerates(toleration, taint)))
-    };
-    if refused("NoExecute") {
-        Verdict::Unsuitable
-    } else if refused("NoSchedule") {
-        Verdict::Stays
-    } else {
-        Verdict::Runs
+
+    pub(super) fn verdict(&self, node: &Node) -> Verdict {
+        let Some(spec) = self.spec else { return Verdict::Unsuitable };
+        let wanted = spec.node_name.as_ref().filter(|name| !name.is_empty());
+        if wanted.is_some_and(|wanted| node.metadata.name.as_ref() != Some(wanted))
+            || !suits(node, spec)
+        {
+            return Verdict::Unsuitable;
+        }
+        let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
+        let refused = |effect: &str| {
+            taints.iter().filter(|taint| taint.effect == effect).any(|taint| {
+                !self.tolerations.iter().any(|toleration| tolerates(toleration, taint))
+            })
+        };
+        if refused("NoExecute") {
+            Verdict::Unsuitable
+        } else if refused("NoSchedule") {
+            Verdict::Stays
+        } else {
+            Verdict::Runs
+        }
     }
 }
 
@@ -137,12 +150,12 @@ pub(super) fn bind(pod: &mut Pod, node: &str) {
 }
 
 /// The node that a pod is on, or is meant for.
-pub(super) fn node_of(pod: &Pod) -> Option<String> {
+pub(super) fn node_of(pod: &Pod) -> Option<&str> {
     let spec = pod.spec.as_ref()?;
-    if let Some(name) = spec.node_name.as_ref().filter(|name| !name.is_empty()) {
-        return Some(name.clone());
+    if let Some(name) = spec.node_name.as_deref().filter(|name| !name.is_empty()) {
+        return Some(name);
     }
     let fields = required(spec)?.node_selector_terms.iter().flat_map(|t| t.match_fields.iter());
     let name = fields.flatten().find(|field| field.key == "metadata.name")?;
-    name.values.as_ref()?.first().cloned()
+    name.values.as_ref()?.first().map(String::as_str)
 }

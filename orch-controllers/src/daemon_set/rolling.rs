@@ -39,9 +39,9 @@ impl Look<'_> {
     }
 
     /// The nodes that should have a pod.
-    fn wanted(&self) -> Vec<&str> {
+    fn wanted(&self) -> impl Iterator<Item = &str> {
         let wanted = self.nodes.iter().filter(|(_, verdict)| *verdict == Verdict::Runs);
-        wanted.map(|(node, _)| name(node)).collect()
+        wanted.map(|(node, _)| name(node))
     }
 
     /// How many nodes may have a second pod while they are updated.
@@ -53,7 +53,7 @@ impl Look<'_> {
     }
 
     fn share(&self, of: impl Fn(&RollingUpdateDaemonSet) -> Option<&IntOrString>) -> Option<usize> {
-        let total = i32::try_from(self.wanted().len()).unwrap_or(i32::MAX);
+        let total = i32::try_from(self.wanted).unwrap_or(i32::MAX);
         let share = scaled(of(self.rolling()?)?, total, true);
         Some(usize::try_from(share).unwrap_or(0))
     }
@@ -131,6 +131,9 @@ impl Look<'_> {
     /// Of several pods on a node, those that are too many: all but the oldest, and where new ones
     /// start beside old ones, all but the oldest of either.
     pub(super) fn too_many(&self, mut alive: Vec<&Arc<Pod>>) -> Vec<Arc<Pod>> {
+        if alive.len() < 2 {
+            return Vec::new();
+        }
         alive.sort_by_key(|pod| {
             let created = pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
             (!pods::is_ready(pod), created)

@@ -10,7 +10,12 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, ObjectFieldSelector, Pod, PodSpec};
 use orch_core::ClientError;
 
-use super::{Run, TRACKING, indexes, per_index, tracking::Counts};
+use super::{
+    Run, TRACKING,
+    indexes::{self, Indexes},
+    per_index,
+    tracking::Counts,
+};
 use crate::{
     ownership,
     pods::{self, BURST},
@@ -108,7 +113,7 @@ impl Run<'_> {
         &self,
         count: usize,
         counts: &Counts,
-        failed: &BTreeSet<u32>,
+        failed: &Indexes,
         active: &[Arc<Pod>],
     ) -> Vec<u32> {
         let mut taken: BTreeSet<u32> = active.iter().filter_map(|pod| indexes::of(pod)).collect();
@@ -116,11 +121,8 @@ impl Run<'_> {
             let going = self.pods.iter().filter(|pod| pods::is_terminating(pod));
             taken.extend(going.filter_map(|pod| indexes::of(pod)));
         }
-        let all = 0..self.completions().unwrap_or(0);
-        taken.extend(&counts.indexes);
-        taken.extend(failed);
-        let free = all.filter(|i| !taken.contains(i));
-        free.take(count).collect()
+        let free = counts.indexes.missing(self.completions().unwrap_or(0));
+        free.filter(|i| !taken.contains(i) && !failed.contains(*i)).take(count).collect()
     }
 
     fn describe(&self) -> Pod {
@@ -158,19 +160,12 @@ impl Run<'_> {
         add_index_variable(spec);
     }
 
-    /// How long to wait because of failures in a row, judged by the pods that are there: nothing
-    /// has to be remembered over a restart.
+    /// How long to wait because of failures in a row, judged by the pods that are there, and by
+    /// those that were since this controller began: nothing has to be remembered over a restart.
     fn backoff(&self) -> Option<Duration> {
-        let mut ends: Vec<(Timestamp, bool)> = self
-            .pods
-            .iter()
-            .filter(|pod| pods::is_terminal(pod))
-            .filter_map(|pod| Some((ended_at(pod)?, pods::phase(pod) == "Failed")))
-            .collect();
-        ends.sort_unstable();
-        let failures = ends.iter().rev().take_while(|(_, failed)| *failed).count();
-        let (last, _) = ends.last().filter(|_| failures > 0)?;
-        backoff_left(failures, *last, self.context.now())
+        let over = self.pods.iter().filter(|pod| pods::is_terminal(pod));
+        let (failures, last) = self.ends.failures_in_a_row(over.map(|pod| &**pod))?;
+        backoff_left(failures, last, self.context.now())
     }
 }
 

@@ -5,15 +5,15 @@
 //!
 //! Source: `k8s.io/kubernetes/pkg/controller/job/{backoff_utils.go,indexed_job_utils.go}`, KEP-3850.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::Pod;
 
-use super::{Run, creation, failure_policy, indexes, tracking::is_tracked};
+use super::{
+    Run, creation, failure_policy,
+    indexes::{self, Indexes},
+    tracking::is_tracked,
+};
 
 /// How often the index failed before this pod.
 const FAILURES: &str = "batch.kubernetes.io/job-index-failure-count";
@@ -70,24 +70,23 @@ impl Run<'_> {
     }
 
     /// The indexes that failed for good.
-    pub(super) fn failed_indexes(&self, succeeded: &BTreeSet<u32>) -> BTreeSet<u32> {
+    pub(super) fn failed_indexes(&self, succeeded: &Indexes) -> Indexes {
         if !self.is_per_index() {
-            return BTreeSet::new();
+            return Indexes::default();
         }
         let completions = self.completions().unwrap_or(0);
         let text = self.status.failed_indexes.as_deref().unwrap_or_default();
-        let mut failed = indexes::parse(text, completions);
+        let mut failed = Indexes::parse(text, completions);
         let pods = self.pods.iter().filter(|pod| is_tracked(pod) && self.fails_index(pod));
         failed.extend(pods.filter_map(|pod| indexes::of(pod)).filter(|i| *i < completions));
-        failed.retain(|index| !succeeded.contains(index));
-        failed
+        failed.without(succeeded)
     }
 
     /// The failed pods that nothing has replaced yet, by index.
     pub(super) fn to_replace(
         &self,
-        succeeded: &BTreeSet<u32>,
-        failed: &BTreeSet<u32>,
+        succeeded: &Indexes,
+        failed: &Indexes,
     ) -> BTreeMap<u32, Arc<Pod>> {
         let mut newest: BTreeMap<u32, Arc<Pod>> = BTreeMap::new();
         if !self.is_per_index() {
@@ -104,7 +103,7 @@ impl Run<'_> {
             }
         }
         newest.retain(|index, pod| {
-            self.is_failed(pod) && !succeeded.contains(index) && !failed.contains(index)
+            self.is_failed(pod) && !succeeded.contains(*index) && !failed.contains(*index)
         });
         newest
     }

@@ -2,29 +2,23 @@
 //!
 //! Source: `k8s.io/kubernetes/pkg/controller/job/success_policy.go`.
 
-use std::collections::BTreeSet;
-
 use k8s_openapi::api::batch::v1::{SuccessPolicy, SuccessPolicyRule};
 
-use super::indexes;
+use super::indexes::Indexes;
 
 /// What to say of the first rule that is met.
-pub(super) fn met(
-    policy: &SuccessPolicy,
-    completions: u32,
-    succeeded: &BTreeSet<u32>,
-) -> Option<String> {
+pub(super) fn met(policy: &SuccessPolicy, completions: u32, succeeded: &Indexes) -> Option<String> {
     let at = policy.rules.iter().position(|rule| is_met(rule, completions, succeeded))?;
     Some(format!("Matched rules at index {at}"))
 }
 
-fn is_met(rule: &SuccessPolicyRule, completions: u32, succeeded: &BTreeSet<u32>) -> bool {
+fn is_met(rule: &SuccessPolicyRule, completions: u32, succeeded: &Indexes) -> bool {
     let wanted = rule.succeeded_count.map(|count| usize::try_from(count).unwrap_or(0));
     let Some(text) = rule.succeeded_indexes.as_deref() else {
         return wanted.is_some_and(|wanted| succeeded.len() >= wanted);
     };
-    let required = indexes::parse(text, completions);
-    let done = required.intersection(succeeded).count();
+    let required = Indexes::parse(text, completions);
+    let done = required.common(succeeded);
     done >= wanted.unwrap_or(required.len()) && !required.is_empty()
 }
 

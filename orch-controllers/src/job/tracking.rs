@@ -5,13 +5,17 @@
 //!
 //! Source: `trackJobStatusAndRemoveFinalizers` of the job controller, KEP-2307.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
 use orch_core::ClientError;
 
-use super::{Run, TRACKING, indexes, number, orphans, status};
+use super::{
+    Run, TRACKING,
+    indexes::{self, Indexes},
+    number, orphans, status,
+};
 use crate::pods;
 
 /// How many pods are noted at a time, to keep the status small.
@@ -22,7 +26,7 @@ const UNCOUNTED_MAX: usize = 500;
 pub(super) struct Counts {
     pub(super) succeeded: usize,
     pub(super) failed: usize,
-    pub(super) indexes: BTreeSet<u32>,
+    pub(super) indexes: Indexes,
 }
 
 /// Pods that are over.
@@ -46,9 +50,9 @@ impl Run<'_> {
         self.spec.completions.map(|completions| u32::try_from(completions).unwrap_or(0))
     }
 
-    fn counted_indexes(&self) -> BTreeSet<u32> {
+    fn counted_indexes(&self) -> Indexes {
         let text = self.status.completed_indexes.as_deref().unwrap_or_default();
-        indexes::parse(text, self.completions().unwrap_or(0))
+        Indexes::parse(text, self.completions().unwrap_or(0))
     }
 
     /// Everything that ended so far, counted in the status or not.
@@ -143,11 +147,11 @@ impl Run<'_> {
             noted.over.insert(uid);
         }
         if self.is_per_index() {
-            self.status.failed_indexes = Some(indexes::print(&self.failed_indexes(&indexes)));
+            self.status.failed_indexes = Some(self.failed_indexes(&indexes).to_string());
         }
         if indexed {
             self.status.succeeded = number(indexes.len());
-            let text = indexes::print(&indexes);
+            let text = indexes.to_string();
             self.status.completed_indexes = (!text.is_empty()).then_some(text);
         }
         uncounted.succeeded = (!succeeded.is_empty()).then_some(succeeded);

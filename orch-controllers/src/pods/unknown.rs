@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::Pod;
 use orch_core::{
-    ClientError, Object, Resources, client::ListOptions, informer::Watchable, status::Reason,
+    ClientError, Key, Object, Resources, client::ListOptions, informer::Watchable, status::Reason,
 };
 use tokio::time::Instant;
 
@@ -35,13 +35,16 @@ fn common(pods: impl Iterator<Item = Pod>) -> Labels {
 }
 
 impl<O: Watchable> PodControl<'_, O> {
-    /// Waits until the local copy has every pod of the owner that the cluster has: what was created
-    /// without an answer is seen then, or was not created. `false` if that cannot be found out.
+    /// Waits until the local copy has every pod of the owner that the cluster has, or has got past
+    /// that: what was created without an answer is seen then, or was not created, or is gone.
+    ///
+    /// # Errors
+    /// If that takes too long: the version at which it is so, if that could be found out.
     pub(super) async fn catches_up(
         &self,
         resources: &Resources<Pod>,
         created: impl Iterator<Item = Pod>,
-    ) -> bool {
+    ) -> Result<(), Option<String>> {
         let selector: Vec<String> =
             common(created).iter().map(|(key, value)| format!("{key}={value}")).collect();
         let options =
@@ -53,14 +56,17 @@ impl<O: Watchable> PodControl<'_, O> {
             let own = controller_of(meta).is_some_and(|of| Some(of.uid.as_str()) == owner);
             own && known.get(&object.key()).is_none_or(|pod| pod.metadata.uid != meta.uid)
         };
-        let (mut pause, since) = (PAUSE_MIN, Instant::now());
+        let (mut pause, since, mut version) = (PAUSE_MIN, Instant::now(), None);
         loop {
-            let list = resources.list_objects(options.clone()).await;
-            if list.is_ok_and(|list| !list.items.iter().any(is_new)) {
-                return true;
+            if let Ok(list) = resources.list_objects(options.clone()).await {
+                let past = list.resource_version.parse().is_ok_and(|at| known.position() >= at);
+                if past || !list.items.iter().any(is_new) {
+                    return Ok(());
+                }
+                version = Some(list.resource_version);
             }
             if since.elapsed() >= ASKED_MAX {
-                return false;
+                return Err(version);
             }
             self.context.environment().clock.sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
@@ -75,6 +81,9 @@ impl<O: Watchable> PodControl<'_, O> {
         loop {
             if let Ok(live) = resources.get_opt(name).await {
                 let same = live.filter(|live| live.metadata.uid == pod.metadata.uid);
+                if same.is_none() {
+                    self.is_gone(pod);
+                }
                 return Some(same.is_none_or(|live| super::is_terminating(&live)));
             }
             if since.elapsed() >= ASKED_MAX {
@@ -82,6 +91,15 @@ impl<O: Watchable> PodControl<'_, O> {
             }
             self.context.environment().clock.sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// The pod is gone. If it went before anybody waited for that, the copy tells of it no more.
+    fn is_gone(&self, pod: &Pod) {
+        let known = self.context.informer::<Pod>().get(&Key::of(&pod.metadata));
+        if known.is_none_or(|known| known.metadata.uid != pod.metadata.uid) {
+            let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+            self.expectations.deletion_observed(&Key::of(self.owner.metadata()), uid);
         }
     }
 }

@@ -5,6 +5,7 @@
 use k8s_openapi::api::resource::v1::{DeviceClaim, ResourceClaim};
 use orch_core::{
     device_claim::is_allocated,
+    extended_resource::CLAIM_ANNOTATION,
     informer::Change,
     metrics::{Registry, open_metrics},
 };
@@ -49,10 +50,15 @@ fn wants_admin_access(devices: Option<&DeviceClaim>) -> bool {
 fn labels(claim: &ResourceClaim) -> Claims {
     let annotations = claim.metadata.annotations.as_ref();
     let made = annotations.is_some_and(|all| all.contains_key(POD_CLAIM_NAME));
+    let extended = annotations.and_then(|all| all.get(CLAIM_ANNOTATION));
     Claims {
         allocated: word(is_allocated(claim)),
         admin_access: word(wants_admin_access(claim.spec.devices.as_ref())),
-        source: if made { "resource_claim_template" } else { "" },
+        source: match (extended.map(String::as_str), made) {
+            (Some("true"), _) => "extended_resource",
+            (_, true) => "resource_claim_template",
+            _ => "",
+        },
     }
 }
 

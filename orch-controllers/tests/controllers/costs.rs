@@ -9,6 +9,7 @@ use k8s_openapi::api::{
 };
 use orch_controllers::{
     Runnable,
+    daemon_set::daemon_set,
     endpoint_slice::endpoint_slice,
     standard::{StandardOptions, standard},
 };
@@ -181,4 +182,25 @@ async fn no_status_is_written_twice() {
     let job = world.get::<Job>("job").await.expect("it is there");
     assert!(job.status.as_ref().and_then(|status| status.succeeded) >= Some(2), "{job:?}");
     assert_eq!(world.repeated(), Vec::<String>::new(), "written as they were already");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_daemon_set_writes_little_but_its_pods() {
+    const NODES: u64 = 300;
+    // Events about one object are 25 at once, as client-go has it; then there is the revision, and a
+    // status for each burst of pods, whose pods then become ready.
+    const BESIDES: u64 = 25 + 1 + 10;
+    let world = World::start(|informers| vec![daemon_set(informers)]);
+    for at in 0..NODES {
+        world.create_cluster::<Node>(json!({"metadata": {"name": format!("node-{at}")}})).await;
+    }
+    world.create::<DaemonSet>(web("daemon")).await;
+    world
+        .eventually("all are ready", async |world| {
+            let set = world.get::<DaemonSet>("daemon").await?;
+            (set.status.as_ref()?.number_ready == NODES as i32).then_some(())
+        })
+        .await;
+    let writes = world.writes();
+    assert!((NODES..=NODES + BESIDES).contains(&writes), "{writes} writes");
 }

@@ -89,6 +89,59 @@ async fn a_job_completes_after_so_many_successes() {
     assert_eq!(world.writes(), writes, "a finished job causes no writes");
 }
 
+/// A pod that is over and counted is looked at when it changes, and only then.
+#[tokio::test(start_paused = true)]
+async fn a_counted_pod_that_is_selected_no_more_is_let_go() {
+    let world = world();
+    create(&world, json!({"completions": 2, "parallelism": 1})).await;
+    let first = running(&world, 1).await.remove(0);
+    end(&world, &first, "Succeeded", 0).await;
+    let name = first.metadata.name.as_deref().unwrap();
+    let own = async |world: &World| {
+        let pod = world.get::<Pod>(name).await?;
+        let held = pod.metadata.finalizers.as_ref().is_some_and(|held| !held.is_empty());
+        let owned = pod.metadata.owner_references.as_ref().is_some_and(|owners| !owners.is_empty());
+        Some((held, owned))
+    };
+    world
+        .eventually("it is counted", async |world| {
+            (own(world).await == Some((false, true))).then_some(())
+        })
+        .await;
+    world.patch::<Pod>(name, json!({"metadata": {"labels": {"app": "other"}}})).await;
+    world
+        .eventually("it is let go", async |world| {
+            (own(world).await == Some((false, false))).then_some(())
+        })
+        .await;
+    // What it did counts.
+    let second = running(&world, 1).await.remove(0);
+    end(&world, &second, "Succeeded", 0).await;
+    let job = finished(&world, "Complete").await;
+    assert_eq!(job.status.as_ref().unwrap().succeeded, Some(2));
+}
+
+/// The wait grows with failures that are counted and long settled.
+#[tokio::test(start_paused = true)]
+async fn counted_failures_delay_the_next_pod() {
+    let world = world();
+    create(&world, json!({"completions": 1, "backoffLimit": 6})).await;
+    for _ in 0..3 {
+        let pod = running(&world, 1).await.remove(0);
+        end(&world, &pod, "Failed", 1).await;
+        world
+            .eventually("it is counted", async |world| {
+                let pod = world.get::<Pod>(pod.metadata.name.as_deref()?).await?;
+                pod.metadata.finalizers.as_ref().is_none_or(Vec::is_empty).then_some(())
+            })
+            .await;
+    }
+    world.pass(35).await;
+    assert_eq!(world.list::<Pod>().await.len(), 3, "no retry before forty seconds have passed");
+    world.pass(10).await;
+    running(&world, 1).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn failures_are_retried_with_back_off_until_the_limit() {
     let world = world();

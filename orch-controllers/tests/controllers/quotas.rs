@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, ResourceQuota};
+use k8s_openapi::api::{
+    core::v1::{ConfigMap, Pod, ResourceQuota},
+    resource::v1::{DeviceClass, ResourceClaim},
+};
 use orch_controllers::resource_quota::resource_quota;
 use orch_core::{Client, client::PatchKind};
 use serde_json::{Value, json};
@@ -36,6 +39,38 @@ async fn used(world: &World, wanted: Value) {
             (json!(status.used) == wanted && status.hard == hard).then_some(())
         })
         .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn claims_for_devices_count_as_the_extended_resources_that_their_classes_name() {
+    let world = world();
+    let class = json!({"metadata": {"name": "gpus"},
+                       "spec": {"extendedResourceName": "example.com/gpu"}});
+    world.create_cluster::<DeviceClass>(class).await;
+    let mut web = pod("web", "1");
+    web["spec"]["containers"][0]["resources"] = json!({"requests": {"example.com/gpu": "2"}});
+    let web = world.create::<Pod>(web).await;
+    let devices = json!({"devices": {"requests": [{"name": "r", "exactly":
+        {"deviceClassName": "gpus", "allocationMode": "ExactCount", "count": 2}}]}});
+    let claim = |meta: Value| json!({"metadata": meta, "spec": devices});
+    world.create::<ResourceClaim>(claim(json!({"name": "plain"}))).await;
+    let hard = json!({"requests.example.com/gpu": "9", "requests.example.com/nic": "9",
+                      "requests.deviceclass.resource.kubernetes.io/gpus": "9"});
+    create_quota(&world, json!({"hard": hard})).await;
+    let counts = |gpus: &str, implicit: &str| {
+        json!({"requests.example.com/gpu": gpus, "requests.example.com/nic": "0",
+               "requests.deviceclass.resource.kubernetes.io/gpus": implicit})
+    };
+    used(&world, counts("4", "2")).await;
+    // What a claim was made for is counted with the pod already.
+    let owner = json!([{"apiVersion": "v1", "kind": "Pod", "name": "web",
+                        "uid": web.metadata.uid, "controller": true}]);
+    let marked = json!({"resource.kubernetes.io/extended-resource-claim": "true"});
+    let made = json!({"name": "made", "annotations": marked, "ownerReferences": owner});
+    world.create::<ResourceClaim>(claim(made)).await;
+    used(&world, counts("4", "4")).await;
+    world.delete::<ResourceClaim>("plain").await;
+    used(&world, counts("2", "2")).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -187,6 +187,42 @@ async fn a_claim_that_nobody_uses_any_more_gives_its_devices_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_claim_for_extended_resources_is_there_as_long_as_its_pod_needs_it() {
+    let (world, metrics) = world();
+    pod(&world, "job", json!(null)).await;
+    let uid = world.get::<Pod>("job").await.unwrap().metadata.uid.clone();
+    let owner =
+        json!([{"apiVersion": "v1", "kind": "Pod", "name": "job", "uid": uid, "controller": true}]);
+    let marked = json!({"resource.kubernetes.io/extended-resource-claim": "true"});
+    let meta = json!({"name": "made", "annotations": marked, "ownerReferences": owner});
+    world.create::<ResourceClaim>(json!({"metadata": meta, "spec": devices("gpu")})).await;
+    // Its devices are on their way.
+    world.pass(60).await;
+    allocated(&world, "made", &["job"]).await;
+    let mapping = json!({"containerName": "c", "resourceName": "example.com/gpu",
+                         "requestName": "r"});
+    let told = json!({"resourceClaimName": "made", "requestMappings": [mapping]});
+    let pods = world.resources::<Pod>();
+    let status = |status: Value| {
+        let patch = json!({"status": status});
+        pods.patch_status("job", orch_core::client::PatchKind::Merge, patch)
+    };
+    status(json!({"extendedResourceClaimStatus": told})).await.unwrap();
+    world.pass(60).await;
+    assert!(is_allocated(&world.get::<ResourceClaim>("made").await.unwrap()));
+    let there = "resourceclaim_controller_resource_claims{allocated=\"true\",\
+                 admin_access=\"false\",source=\"extended_resource\"} 1";
+    assert!(metrics.encode().contains(there), "{}", metrics.encode());
+    status(json!({"phase": "Succeeded"})).await.unwrap();
+    world
+        .eventually("the claim goes", async |world| {
+            world.get::<ResourceClaim>("made").await.is_none().then_some(())
+        })
+        .await;
+    assert!(world.get::<Pod>("job").await.is_some());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_claim_of_a_pod_that_has_come_to_its_end_goes_before_the_pod() {
     let (world, _) = world();
     template(&world, "t").await;

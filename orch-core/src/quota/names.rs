@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::extended_resource::may_be_devices;
+
 /// Core resources that are counted by their bare name too.
 pub(super) const ALIASES: [&str; 4] =
     ["configmaps", "replicationcontrollers", "resourcequotas", "secrets"];
@@ -65,13 +67,7 @@ pub fn counted(name: &str) -> Option<(Cow<'_, str>, Cow<'_, str>)> {
 fn is_of_pods_by_prefix(name: &str) -> bool {
     let requested = name.strip_prefix("requests.");
     name.starts_with("hugepages-")
-        || requested.is_some_and(|name| name.starts_with("hugepages-") || is_extended(name))
-}
-
-/// A name of a domain that is not Kubernetes' own.
-fn is_extended(name: &str) -> bool {
-    name.split_once('/')
-        .is_some_and(|(domain, _)| domain != "kubernetes.io" && !domain.ends_with(".kubernetes.io"))
+        || requested.is_some_and(|name| name.starts_with("hugepages-") || may_be_devices(name))
 }
 
 /// Whether an update of such an object may change what it uses: of others it only counts that they
@@ -113,6 +109,8 @@ mod tests {
         check("limits.memory", "pods/");
         check("requests.hugepages-2Mi", "pods/");
         check("requests.example.com/gpu", "pods/");
+        check("requests.deviceclass.resource.kubernetes.io/gpu", "pods/");
+        check("requests.kubernetes.io/gpu", "");
         check("example.com/gpu", "");
         check("requests.storage", "persistentvolumeclaims/");
         check("gold.storageclass.storage.k8s.io/requests.storage", "persistentvolumeclaims/");

@@ -7,7 +7,10 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{
     Node, NodeSelectorRequirement, NodeSelectorTerm, Pod, Taint, Toleration,
 };
-use orch_core::selector::{Operator, Requirement};
+use orch_core::{
+    extended_resource::may_be_devices,
+    selector::{Operator, Requirement},
+};
 
 use super::{
     resources::{self, Amounts},
@@ -130,8 +133,10 @@ impl Admitted {
             return Err(out_of("pods", 1, used, pods));
         }
         for (name, wanted) in &taken.requests {
-            // Resources of the cluster, which no node has, are no matter of the node.
-            let is_foreign = is_extended(name) && !allocatable.contains_key(name);
+            // Resources of the cluster, and those that devices stand behind, are no matter of the
+            // node that has none.
+            let has_none = allocatable.get(name).is_none_or(|has| has.is_zero());
+            let is_foreign = may_be_devices(name) && has_none;
             if wanted.is_zero() || is_foreign {
                 continue;
             }
@@ -147,13 +152,6 @@ impl Admitted {
         }
         Ok(())
     }
-}
-
-/// Whether a resource is none of Kubernetes' own.
-fn is_extended(resource: &str) -> bool {
-    resource.contains('/')
-        && !resource.contains("kubernetes.io/")
-        && !resource.starts_with("requests.")
 }
 
 fn out_of(resource: &str, requested: i64, used: i64, capacity: i64) -> Rejection {
@@ -260,7 +258,9 @@ mod tests {
         admitted.release("1");
         assert_eq!(reason(&mut admitted, &pod("2", spec)), "");
         let foreign = json!({ "containers": [
-            { "name": "a", "resources": { "requests": { "example.com/gpu": "1" } } },
+            { "name": "a", "resources": { "requests": {
+                "example.com/gpu": "1", "deviceclass.resource.kubernetes.io/gpu": "1",
+            } } },
         ] });
         assert_eq!(reason(&mut admitted, &pod("3", foreign)), "");
     }

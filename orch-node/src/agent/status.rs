@@ -113,6 +113,7 @@ fn rejected_status(pod: &Pod, (reason, message): &Why, now: Timestamp) -> PodSta
         start_time: old.start_time.clone().or_else(|| time(now)),
         conditions: (!kept.is_empty()).then_some(kept),
         resource_claim_statuses: old.resource_claim_statuses.clone(),
+        extended_resource_claim_status: old.extended_resource_claim_status.clone(),
         observed_generation: pod.metadata.generation,
         ..PodStatus::default()
     }

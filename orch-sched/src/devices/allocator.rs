@@ -67,6 +67,13 @@ impl Allocator {
         Self { devices, inventory, usage, wanted, left: Mutex::default(), patience }
     }
 
+    /// The same for other claims, with the devices as they were.
+    pub(crate) fn for_claims(&self, claims: &[Arc<ResourceClaim>]) -> Self {
+        let now = (self.inventory.clone(), self.usage.clone());
+        let (devices, patience) = (self.devices.clone(), self.patience.clone());
+        Self::new(devices, now, claims, &|name| self.devices.class(name), patience)
+    }
+
     pub(super) fn selectors(&self) -> &Selectors {
         self.devices.selectors()
     }

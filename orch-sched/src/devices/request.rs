@@ -137,7 +137,7 @@ fn ask(
 }
 
 /// Expressions with words for their places, or the place of one that is not there.
-fn expressions(
+pub(super) fn expressions(
     selectors: Option<&[api::DeviceSelector]>,
     of: &str,
 ) -> Result<Vec<(String, Arc<str>)>, usize> {

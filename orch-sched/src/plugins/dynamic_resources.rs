@@ -14,11 +14,15 @@ use k8s_openapi::api::{
 use orch_core::{
     Environment, Key,
     device_claim::{FINALIZER, claim_name, is_allocated, is_for_pod},
+    extended_resource::is_claim_of,
     informer::Informers,
 };
 use parking_lot::Mutex;
 
-use self::binding::Binder;
+use self::{
+    binding::Binder,
+    extended::{Extended, Own, Variant},
+};
 use super::{DynamicResourcesArguments, default_normalize};
 use crate::{
     cycle_state::CycleState,
@@ -37,12 +41,12 @@ use crate::{
 };
 
 mod binding;
+mod extended;
 mod grouping;
 
 /// Source: `pkg/scheduler/framework/plugins/dynamicresources`.
-/// Differs: extended resources of nodes are not backed by device classes
-/// (`DRAExtendedResource`); of claims that could be deallocated the first is, where upstream takes
-/// any.
+/// Differs: of claims that could be deallocated the first is, where upstream takes any; a claim for
+/// extended resources that is deleted wakes who waits for devices.
 pub struct DynamicResources {
     devices: Arc<Devices>,
     binder: Binder,
@@ -59,9 +63,19 @@ impl fmt::Debug for DynamicResources {
 /// What Filter found out, node by node.
 #[derive(Debug, Default)]
 struct Found {
-    solutions: HashMap<Arc<str>, Arc<Solution>>,
+    solutions: HashMap<Arc<str>, Fit>,
     /// Claims that are allocated, but cannot be used on some node, by their places.
     unavailable: BTreeSet<usize>,
+}
+
+/// Devices on one node.
+#[derive(Clone, Debug)]
+struct Fit {
+    solution: Arc<Solution>,
+    /// For all claims that the solution is for.
+    allocator: Arc<Allocator>,
+    /// The claim for extended resources among them, which is the last.
+    variant: Option<Arc<Variant>>,
 }
 
 /// The pod's claims in one cycle. Forks of the cycle share what is found out about nodes: it
@@ -72,7 +86,11 @@ struct PodClaims {
     claims: Arc<Mutex<Vec<Arc<ResourceClaim>>>>,
     /// The places of those without devices.
     open: Vec<usize>,
+    /// For those. There is one with extended resources, too.
     allocator: Option<Arc<Allocator>>,
+    extended: Option<Extended>,
+    /// What Reserve chose for extended resources: its claim is the last.
+    own: Option<Arc<Own>>,
     found: Arc<Mutex<Found>>,
     /// The same for claims that are the same to every node whose devices did not change.
     version: u64,
@@ -84,7 +102,30 @@ impl PodClaims {
     fn all(&self) -> Vec<Arc<ResourceClaim>> {
         self.claims.lock().clone()
     }
+
+    /// For the claims on a node where extended resources are claimed so; `None` if nothing needs
+    /// devices there.
+    fn allocator_with(&self, variant: Option<&Arc<Variant>>) -> Option<Arc<Allocator>> {
+        match variant {
+            Some(variant) => Some(variant.allocator.clone()),
+            None => self.allocator.clone().filter(|_| !self.open.is_empty()),
+        }
+    }
+
+    /// The claim for extended resources is one of the pod's claims from now on.
+    fn take_up(&mut self, own: Option<Arc<Own>>) {
+        let Some(own) = own else { return };
+        let mut claims = self.claims.lock();
+        self.open.push(claims.len());
+        self.allocations.push(None);
+        claims.push(own.claim.clone());
+        drop(claims);
+        self.own = Some(own);
+    }
 }
+
+/// Filter did not find devices on the node.
+const NOT_FOUND: &str = "claim allocation not found for node";
 
 const TIMED_OUT: &str = "timed out trying to allocate devices";
 
@@ -240,11 +281,14 @@ impl PreFilter for DynamicResources {
         snapshot: &Snapshot,
     ) -> Result<PreFiltered, Fault> {
         state.insert(Looked);
-        if !claims_anything(pod.pod()) {
+        let backed = extended::backed(pod, &self.devices);
+        if backed.is_none() && !claims_anything(pod.pod()) {
             return Ok(Verdict::Skip.into());
         }
         let claims = match self.claims_of(pod) {
-            Ok(claims) if claims.is_empty() => return Ok(Verdict::Skip.into()),
+            Ok(claims) if claims.is_empty() && backed.is_none() => {
+                return Ok(Verdict::Skip.into());
+            }
             Ok(claims) => claims,
             Err(words) => return Ok(Verdict::unresolvable(words).into()),
         };
@@ -252,27 +296,48 @@ impl PreFilter for DynamicResources {
         if let Some(words) = open.iter().find_map(|at| self.obstacle(&claims[*at])) {
             return Ok(Verdict::unresolvable(words).into());
         }
+        let wanted: Vec<_> = open.iter().map(|at| claims[*at].clone()).collect();
+        // What a node gives by itself counts for extended resources: they are looked for anew.
         let frozen = snapshot.take_devices();
-        let version = self.version_of(&claims, frozen.as_ref());
-        let allocator = (!open.is_empty()).then(|| {
-            let wanted: Vec<_> = open.iter().map(|at| claims[*at].clone()).collect();
+        let version = self.version_of(&claims, frozen.as_ref().filter(|_| backed.is_none()));
+        let allocator = (!open.is_empty() || backed.is_some()).then(|| {
             let (clock, timeout) = (self.environment.clock.clone(), self.arguments.filter_timeout);
             Arc::new(self.devices.allocator(&wanted, frozen, Patience { clock, timeout }))
         });
+        let extended = backed.zip(allocator.clone()).map(|(backed, allocator)| {
+            let left = self.devices.claim_of_pod(pod.uid());
+            Extended::new(backed, left, allocator, wanted)
+        });
         let allocations = vec![None; claims.len()];
-        let (claims, found) = (Arc::new(Mutex::new(claims)), Arc::default());
-        state.insert(PodClaims { claims, open, allocator, found, version, allocations });
+        let (claims, found, own) = (Arc::new(Mutex::new(claims)), Arc::default(), None);
+        state.insert(PodClaims {
+            claims,
+            open,
+            allocator,
+            extended,
+            own,
+            found,
+            version,
+            allocations,
+        });
         Ok(Verdict::Success.into())
     }
 }
 
 impl Filter for DynamicResources {
-    fn filter(&self, state: &CycleState, _: &PodInfo, node: &NodeInfo) -> Result<Verdict, Fault> {
+    fn filter(&self, state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<Verdict, Fault> {
         let claims = state.get::<PodClaims>().ok_or("PreFilter did not run")?;
-        let solution = match &claims.allocator {
+        let variant = match claims.extended.as_ref().map(|extended| extended.on(pod, node)) {
+            None => None,
+            Some(Ok(variant)) => variant,
+            Some(Err(unfit)) => return Ok(Verdict::unresolvable(unfit.words())),
+        };
+        let solution = match claims.allocator_with(variant.as_ref()) {
             None => None,
             Some(allocator) => match allocator.allocate(node) {
-                Ok(Some(solution)) => Some(solution),
+                Ok(Some(solution)) => {
+                    Some(Fit { solution: Arc::new(solution), allocator, variant })
+                }
                 Ok(None) => return Ok(Verdict::unresolvable("cannot allocate all claims")),
                 Err(Stop::InvalidPools) => {
                     return Ok(Verdict::unresolvable("invalid resource pools were encountered"));
@@ -291,8 +356,8 @@ impl Filter for DynamicResources {
             found.unavailable.extend(unavailable);
             return Ok(Verdict::unresolvable("resourceclaim not available on the node"));
         }
-        if let Some(solution) = solution {
-            found.solutions.insert(node.name().clone(), Arc::new(solution));
+        if let Some(fit) = solution {
+            found.solutions.insert(node.name().clone(), fit);
         }
         Ok(Verdict::Success)
     }
@@ -322,13 +387,18 @@ impl PostFilter for DynamicResources {
         };
         let all = claims.all();
         let unavailable = claims.found.lock().unavailable.clone();
+        let left = claims.extended.as_ref().and_then(|extended| extended.left.clone());
         let is_idle = |claim: &ResourceClaim| {
             let status = claim.status.as_ref();
             let users = status.and_then(|status| status.reserved_for.as_deref());
             users.unwrap_or_default().iter().all(|user| user.uid == **pod.uid())
         };
         let Some(idle) = unavailable.into_iter().map(|at| &all[at]).find(|one| is_idle(one)) else {
-            return Ok(Verdict::unschedulable("still not schedulable").into());
+            let Some(left) = left else {
+                return Ok(Verdict::unschedulable("still not schedulable").into());
+            };
+            let verdict = Verdict::unschedulable("deletion of ResourceClaim completed");
+            return Ok(PostFiltered { deleted: vec![left], ..verdict.into() });
         };
         let mut freed = (**idle).clone();
         freed.status = Some(Default::default());
@@ -357,9 +427,8 @@ impl PreScore for DynamicResources {
 impl Score for DynamicResources {
     fn score(&self, state: &CycleState, _: &PodInfo, node: &NodeInfo) -> Result<i64, Fault> {
         let Some(claims) = state.get::<PodClaims>() else { return Ok(0) };
-        let Some(allocator) = &claims.allocator else { return Ok(0) };
         let found = claims.found.lock();
-        Ok(found.solutions.get(node.name()).map_or(0, |solution| solution.score(allocator)))
+        Ok(found.solutions.get(node.name()).map_or(0, |fit| fit.solution.score(&fit.allocator)))
     }
 
     fn reuse(&self) -> Reuse {
@@ -383,12 +452,21 @@ impl Reserve for DynamicResources {
         self.find_on_chosen(state, pod, node)?;
         let Some(claims) = state.get_mut::<PodClaims>() else { return Ok(Verdict::Success) };
         // Nobody needs it any more, and what it knows of the devices is about to change.
-        let Some(allocator) = claims.allocator.take() else { return Ok(Verdict::Success) };
-        let solution = claims.found.lock().solutions.get(node).cloned();
-        let solution = solution.ok_or("claim allocation not found for node")?;
+        if claims.allocator.take().is_none() {
+            return Ok(Verdict::Success);
+        }
+        claims.extended = None;
+        let fit = std::mem::take(&mut *claims.found.lock()).solutions.remove(node);
+        let Some(Fit { solution, allocator, variant }) = fit else {
+            // The node gives extended resources by itself.
+            let open = claims.open.is_empty();
+            return if open { Ok(Verdict::Success) } else { Err(NOT_FOUND.into()) };
+        };
         let allocations = solution.allocations(&allocator, node, &*self.environment.random);
         let allocations = allocations.map_err(|stop| format!("{stop:?}"))?;
-        drop(allocator);
+        let own = variant.as_ref().map(|variant| variant.own.clone());
+        drop((allocator, variant));
+        claims.take_up(own);
         let all = claims.all();
         for (at, allocation) in claims.open.iter().zip(allocations) {
             let mut claim = (*all[*at]).clone();
@@ -405,7 +483,11 @@ impl Reserve for DynamicResources {
 
     fn unreserve(&self, state: &CycleState, pod: &PodInfo, _: &str) {
         let Some(claims) = state.get::<PodClaims>() else { return };
-        for claim in claims.all() {
+        let mut all = claims.all();
+        if let Some(own) = &claims.own {
+            self.binder.give_up_extended(&own.claim, all.pop());
+        }
+        for claim in all {
             self.binder.give_up(&claim, pod);
         }
     }
@@ -415,10 +497,17 @@ impl Reserve for DynamicResources {
 impl PreBind for DynamicResources {
     async fn pre_bind(&self, state: &CycleState, pod: &PodInfo, _: &str) -> Result<Verdict, Fault> {
         let Some(claims) = state.get::<PodClaims>() else { return Ok(Verdict::Skip) };
-        for (at, claim) in claims.all().into_iter().enumerate() {
-            let bound = self.binder.bind(&claim, claims.allocations[at].as_ref(), pod).await?;
+        let mut all = claims.all();
+        let unwritten = claims.own.as_ref().and_then(|_| all.pop());
+        for (at, claim) in all.iter().enumerate() {
+            let bound = self.binder.bind(claim, claims.allocations[at].as_ref(), pod).await?;
             // Should the pod not be bound after all, this is what is taken back.
             claims.claims.lock()[at] = bound;
+        }
+        if let (Some(own), Some(claim)) = (&claims.own, unwritten) {
+            let set = |claim: Arc<ResourceClaim>| claims.claims.lock()[all.len()] = claim;
+            let allocation = claims.allocations[all.len()].as_ref();
+            self.binder.bind_extended((own, claim), allocation, pod, set).await?;
         }
         self.binder.ready(claims.all()).await?;
         Ok(Verdict::Success)
@@ -431,7 +520,7 @@ impl EventsToRegister for DynamicResources {
         let node = Actions::ADD.or(Actions::UPDATE_LABEL).or(Actions::UPDATE_ALLOCATABLE);
         vec![
             ClusterEvent::new(EventResource::Node, node),
-            ClusterEvent::new(EventResource::ResourceClaim, changed),
+            ClusterEvent::new(EventResource::ResourceClaim, changed.or(Actions::DELETE)),
             ClusterEvent::new(EventResource::PodItself, Actions::UPDATE),
             ClusterEvent::new(EventResource::DeviceClass, changed),
             ClusterEvent::new(EventResource::ResourceSlice, changed),
@@ -440,8 +529,13 @@ impl EventsToRegister for DynamicResources {
 
     /// Of claims, those matter that give devices back, and the pod's own.
     fn hint(&self, pod: &PodInfo, change: &ClusterChange) -> Hint {
-        let ChangedObject::ResourceClaim { old, new: Some(new) } = &change.object else {
-            return Hint::Queue;
+        let (old, new) = match &change.object {
+            ChangedObject::ResourceClaim { old, new: Some(new) } => (old, new),
+            ChangedObject::ResourceClaim { old: Some(old), new: None } => {
+                let helps = is_allocated(old) || is_claim_of(old, pod.uid());
+                return if helps { Hint::Queue } else { Hint::Skip };
+            }
+            _ => return Hint::Queue,
         };
         let Ok(claims) = self.claims_of(pod) else { return Hint::Skip };
         if gives_back(old.as_deref(), new) {

@@ -1,8 +1,11 @@
 //! Nodes whose resources are used evenly are better.
 
-use super::{WeightedResource, cpu_and_memory, node_resources_fit::usage};
+use std::sync::Arc;
+
+use super::{WeightedResource, cpu_and_memory, node_resources_fit::Backing};
 use crate::{
     cycle_state::CycleState,
+    devices::Devices,
     error::Fault,
     node_info::NodeInfo,
     plugin::{Candidates, Plugin, PreScore, Reuse, SCORE_MAX, Score},
@@ -15,19 +18,25 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct NodeResourcesBalancedAllocation {
     resources: Vec<WeightedResource>,
+    backing: Backing,
 }
 
 impl Default for NodeResourcesBalancedAllocation {
     /// CPU and memory.
     fn default() -> Self {
-        Self { resources: cpu_and_memory() }
+        Self::of(cpu_and_memory())
     }
 }
 
 impl NodeResourcesBalancedAllocation {
     /// Balances these resources.
     pub fn of(resources: Vec<WeightedResource>) -> Self {
-        Self { resources }
+        Self { resources, backing: Backing::default() }
+    }
+
+    /// Counts the devices that stand behind extended resources.
+    pub(crate) fn backed_by(self, devices: Arc<Devices>) -> Self {
+        Self { backing: Backing(Some(devices)), ..self }
     }
 }
 
@@ -69,7 +78,7 @@ impl Score for NodeResourcesBalancedAllocation {
     fn score(&self, _: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<i64, Fault> {
         let mut fractions: Vec<f64> = Vec::with_capacity(self.resources.len());
         for resource in &self.resources {
-            let (has, used) = usage(&resource.name, pod, node, false);
+            let (has, used) = self.backing.usage(&resource.name, pod, node, false);
             if has > 0 {
                 fractions.push((used as f64 / has as f64).min(1.0));
             }
@@ -87,6 +96,6 @@ impl Score for NodeResourcesBalancedAllocation {
     }
 
     fn reuse(&self) -> Reuse {
-        Reuse::UntilNodeChanges
+        self.backing.reuse(&self.resources)
     }
 }

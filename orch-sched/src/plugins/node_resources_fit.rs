@@ -1,13 +1,17 @@
 //! A node must have what a pod requests, and the emptier node is the better one.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
+use orch_core::extended_resource::{CLASS_PREFIX, may_be_devices};
+
+use super::WeightedResource;
 use crate::{
     cycle_state::CycleState,
+    devices::Devices,
     error::Fault,
     event::{Actions, ChangedObject, ClusterChange, ClusterEvent, EventResource, Hint},
     node_info::NodeInfo,
-    plugin::{EventsToRegister, Filter, Plugin, Reuse, Score},
+    plugin::{EventsToRegister, Filter, GroupKey, Grouping, Plugin, Reuse, Score},
     plugins::FitArguments,
     pod_info::PodInfo,
     resources::Resources,
@@ -22,12 +26,56 @@ mod strategy;
 #[derive(Clone, Debug, Default)]
 pub struct NodeResourcesFit {
     arguments: FitArguments,
+    backing: Backing,
+}
+
+/// The devices that stand behind extended resources; `None` if nobody follows them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Backing(pub(super) Option<Arc<Devices>>);
+
+impl Backing {
+    /// Whether devices are to give a resource, of which a node has so much by itself.
+    fn gives(&self, name: &str, has: i64) -> bool {
+        let devices = self.0.as_ref().filter(|_| has == 0 && may_be_devices(name));
+        devices.is_some_and(|devices| devices.behind(name).is_some())
+    }
+
+    /// What a node has of a resource, and what would be requested of it with the pod on it.
+    pub(super) fn usage(
+        &self,
+        name: &str,
+        pod: &PodInfo,
+        node: &NodeInfo,
+        non_zero: bool,
+    ) -> (i64, i64) {
+        let wants = pod.requests().scalar(name);
+        let devices = self
+            .0
+            .as_ref()
+            .filter(|_| wants > 0 && node.allocatable().scalar(name) == 0 && may_be_devices(name));
+        let of_devices = devices.and_then(|devices| {
+            let (all, taken) = devices.totals(&*devices.behind(name)?, node);
+            (all > 0).then_some((all, taken.saturating_add(wants)))
+        });
+        of_devices.unwrap_or_else(|| usage(name, pod, node, non_zero))
+    }
+
+    /// How long scores by these resources hold: devices come and go without their node's changing.
+    pub(super) fn reuse(&self, resources: &[WeightedResource]) -> Reuse {
+        let devices = resources.iter().any(|resource| may_be_devices(&resource.name));
+        if self.0.is_some() && devices { Reuse::Never } else { Reuse::UntilNodeChanges }
+    }
 }
 
 impl NodeResourcesFit {
     /// As these arguments have it.
     pub fn new(arguments: FitArguments) -> Self {
-        Self { arguments }
+        Self { arguments, backing: Backing::default() }
+    }
+
+    /// Leaves extended resources to devices, where a class of them stands behind a resource.
+    pub(crate) fn backed_by(self, devices: Arc<Devices>) -> Self {
+        Self { backing: Backing(Some(devices)), ..self }
     }
 
     /// Whether Filter leaves a resource out. Only extended resources can be.
@@ -62,7 +110,9 @@ impl NodeResourcesFit {
         let disk = (pod.ephemeral_storage, has.ephemeral_storage, used.ephemeral_storage);
         check("ephemeral-storage", disk.0, disk.1, disk.2);
         for (name, wants) in pod.scalar.iter().filter(|(name, _)| !self.ignores(name)) {
-            check(name, *wants, has.scalar(name), used.scalar(name));
+            if *wants > 0 && !self.backing.gives(name, has.scalar(name)) {
+                check(name, *wants, has.scalar(name), used.scalar(name));
+            }
         }
         (reasons, never)
     }
@@ -78,6 +128,10 @@ impl Plugin for NodeResourcesFit {
     }
 
     fn as_score(&self) -> Option<&dyn Score> {
+        Some(self)
+    }
+
+    fn as_grouping(&self) -> Option<&dyn Grouping> {
         Some(self)
     }
 
@@ -103,8 +157,18 @@ impl Filter for NodeResourcesFit {
     }
 }
 
-/// What a node has of a resource, and what would be requested of it with the pod on it.
-pub(super) fn usage(name: &str, pod: &PodInfo, node: &NodeInfo, non_zero: bool) -> (i64, i64) {
+impl Grouping for NodeResourcesFit {
+    fn group(&self, _: &CycleState, _: &PodInfo, _: &NodeInfo, _: &mut GroupKey) {}
+
+    /// What is left to devices is known of pods that are alike as long as the same classes stand
+    /// behind the same resources.
+    fn version(&self, _: &CycleState) -> u64 {
+        self.backing.0.as_ref().map_or(0, |devices| devices.mapping())
+    }
+}
+
+/// What a node by itself has of a resource, and what would be requested of it with the pod on it.
+fn usage(name: &str, pod: &PodInfo, node: &NodeInfo, non_zero: bool) -> (i64, i64) {
     let (has, used, wants) = (node.allocatable(), node.requested(), pod.requests());
     match name {
         "cpu" if non_zero => {
@@ -128,11 +192,11 @@ pub(super) fn usage(name: &str, pod: &PodInfo, node: &NodeInfo, non_zero: bool) 
 
 impl Score for NodeResourcesFit {
     fn score(&self, _: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<i64, Fault> {
-        Ok(self.arguments.strategy.score(|name| usage(name, pod, node, true)))
+        Ok(self.arguments.strategy.score(|name| self.backing.usage(name, pod, node, true)))
     }
 
     fn reuse(&self) -> Reuse {
-        Reuse::UntilNodeChanges
+        self.backing.reuse(self.arguments.strategy.resources())
     }
 }
 
@@ -143,10 +207,12 @@ impl EventsToRegister for NodeResourcesFit {
         vec![
             ClusterEvent::new(EventResource::AssignedPod, pod),
             ClusterEvent::new(EventResource::Node, node),
+            ClusterEvent::new(EventResource::DeviceClass, Actions::ADD.or(Actions::UPDATE)),
         ]
     }
 
-    /// A node helps only if it is large enough when empty; a pod only if it gives something back.
+    /// A node helps only if it is large enough when empty; a pod only if it gives something back; a
+    /// class only if it stands behind a resource of the pod from now on.
     fn hint(&self, pod: &PodInfo, change: &ClusterChange) -> Hint {
         let wants = pod.requests();
         let helps = match &change.object {
@@ -156,11 +222,21 @@ impl EventsToRegister for NodeResourcesFit {
                     wants.milli_cpu <= has.milli_cpu
                         && wants.memory <= has.memory
                         && wants.ephemeral_storage <= has.ephemeral_storage
-                        && wants
-                            .scalar
-                            .iter()
-                            .all(|(name, wants)| *wants <= has.scalar(name) || self.ignores(name))
+                        && wants.scalar.iter().all(|(name, wants)| {
+                            let has = has.scalar(name);
+                            *wants <= has || self.ignores(name) || self.backing.gives(name, has)
+                        })
                 })
+            }
+            ChangedObject::DeviceClass { old, new: Some(new) } => {
+                let name = new.spec.extended_resource_name.as_deref();
+                let before = old.as_ref().map(|old| old.spec.extended_resource_name.as_deref());
+                let implicit = || {
+                    let class = new.metadata.name.as_deref().unwrap_or_default();
+                    old.is_none() && wants.scalar.contains_key(&format!("{CLASS_PREFIX}{class}"))
+                };
+                before != Some(name)
+                    && (implicit() || name.is_some_and(|name| wants.scalar.contains_key(name)))
             }
             _ => true,
         };

@@ -13,7 +13,9 @@ use tokio::sync::Semaphore;
 use super::{BINDING_MAX, Shared, binding, eviction::Eviction, extended, failure, group};
 use crate::{
     cycle_state::CycleState,
-    framework::{Failure, Framework, Room, fault},
+    devices,
+    error::Fault,
+    framework::{Failure, Framework, Freed, Room, fault},
     plugin::Nomination,
     plugins::ChosenNode,
     queue::QueuedPod,
@@ -143,13 +145,18 @@ fn place(
 }
 
 /// Takes their devices from claims that nobody uses.
-async fn free(shared: &Shared, freed: Vec<(Arc<str>, Arc<ResourceClaim>)>) -> Result<(), Failure> {
-    for (plugin, claim) in freed {
+async fn free(shared: &Shared, freed: Freed) -> Result<(), Failure> {
+    for (plugin, claim, deleted) in freed {
         let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
         let claims: Resources<ResourceClaim> =
             Resources::namespaced(shared.client.clone(), namespace);
-        let written = claims.update_status(&claim).await;
-        written.map_err(|error| fault("PostFilter", &plugin, &error.into()))?;
+        let done: Result<(), Fault> = if deleted {
+            let removed = devices::remove(&claims, &claim, &shared.environment).await;
+            removed.map_err(Into::into)
+        } else {
+            claims.update_status(&claim).await.map(drop).map_err(Into::into)
+        };
+        done.map_err(|error| fault("PostFilter", &plugin, &error))?;
     }
     Ok(())
 }

@@ -41,10 +41,15 @@ pub(super) fn follow(informers: &Informers, shared: &Arc<Shared>) {
         informers.of::<PodGroup>().on_change(added);
     }
     notice::<ResourceSlice>(informers, weak(), EventResource::ResourceSlice);
-    notice::<DeviceClass>(informers, weak(), EventResource::DeviceClass);
+    let classes = weak();
+    informers.of::<DeviceClass>().on_change(move |change| {
+        let told = |old, new| ChangedObject::DeviceClass { old, new };
+        with(&classes, |shared| tell(shared, EventResource::DeviceClass, change, told));
+    });
     let claims = weak();
     informers.of::<ResourceClaim>().on_change(move |change| {
-        with(&claims, |shared| claim_changed(shared, change));
+        let told = |old, new| ChangedObject::ResourceClaim { old, new };
+        with(&claims, |shared| tell(shared, EventResource::ResourceClaim, change, told));
     });
     // Started here so that affinity terms find namespaces from the first cycle on.
     drop(informers.of::<Namespace>());
@@ -80,18 +85,20 @@ fn touch<K: Watchable>(
     });
 }
 
-fn claim_changed(shared: &Shared, change: &Change<ResourceClaim>) {
+/// Tells of a change with what there was before and after.
+fn tell<K>(
+    shared: &Shared,
+    resource: EventResource,
+    change: &Change<K>,
+    object: impl FnOnce(Option<Arc<K>>, Option<Arc<K>>) -> ChangedObject,
+) {
     let (old, new, actions) = match change {
         Change::Added(new) => (None, Some(new), Actions::ADD),
         Change::Updated { old, new } => (Some(old), Some(new), Actions::UPDATE),
         Change::Deleted(old) => (Some(old), None, Actions::DELETE),
     };
-    let object = ChangedObject::ResourceClaim { old: old.cloned(), new: new.cloned() };
-    shared.queue.changed(&ClusterChange {
-        resource: EventResource::ResourceClaim,
-        actions,
-        object,
-    });
+    let object = object(old.cloned(), new.cloned());
+    shared.queue.changed(&ClusterChange { resource, actions, object });
 }
 
 fn node_changed(shared: &Shared, change: &Change<Node>) {

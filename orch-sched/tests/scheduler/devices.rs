@@ -19,7 +19,7 @@ use crate::cluster::Cluster;
 
 const DRIVER: &str = "dra.example.com";
 
-fn class(cluster: &Cluster, name: &str, spec: Value) {
+pub(crate) fn class(cluster: &Cluster, name: &str, spec: Value) {
     let class = json!({"metadata": {"name": name}, "spec": spec});
     cluster.memory.seed(&ResourceType::of::<DeviceClass>(), class).unwrap();
 }
@@ -35,12 +35,12 @@ fn slice(cluster: &Cluster, name: &str, spec: Value) {
 }
 
 /// Plain devices of a node.
-fn devices(cluster: &Cluster, node: &str, count: usize) {
+pub(crate) fn devices(cluster: &Cluster, node: &str, count: usize) {
     let devices: Vec<Value> = (0..count).map(|n| json!({"name": format!("{node}-{n}")})).collect();
     slice(cluster, node, json!({"nodeName": node, "devices": devices}));
 }
 
-fn claim(cluster: &Cluster, name: &str, devices: Value) {
+pub(crate) fn claim(cluster: &Cluster, name: &str, devices: Value) {
     let claim = json!({
         "metadata": {"name": name, "namespace": "default", "uid": name},
         "spec": {"devices": devices},
@@ -49,7 +49,7 @@ fn claim(cluster: &Cluster, name: &str, devices: Value) {
 }
 
 /// One request of the class `gpu`, with `more` on top.
-fn one(more: Value) -> Value {
+pub(crate) fn one(more: Value) -> Value {
     let mut exactly = json!({"deviceClassName": "gpu", "allocationMode": "ExactCount", "count": 1});
     for (key, value) in more.as_object().into_iter().flatten() {
         exactly[key] = value.clone();
@@ -57,21 +57,21 @@ fn one(more: Value) -> Value {
     json!({"requests": [{"name": "r", "exactly": exactly}]})
 }
 
-fn using(claims: &[&str]) -> Value {
+pub(crate) fn using(claims: &[&str]) -> Value {
     let claims = claims.iter().map(|name| json!({"name": name, "resourceClaimName": name}));
     json!({"spec": {"resourceClaims": claims.collect::<Vec<_>>()}})
 }
 
-fn claims(cluster: &Cluster) -> Resources<ResourceClaim> {
+pub(crate) fn claims(cluster: &Cluster) -> Resources<ResourceClaim> {
     Resources::namespaced(cluster.memory.clone(), "default")
 }
 
-async fn read(cluster: &Cluster, name: &str) -> Value {
+pub(crate) async fn read(cluster: &Cluster, name: &str) -> Value {
     serde_json::to_value(&*claims(cluster).get(name).await.unwrap()).unwrap()
 }
 
 /// The devices of a claim, as `request=device`.
-fn allocated(claim: &Value) -> Vec<String> {
+pub(crate) fn allocated(claim: &Value) -> Vec<String> {
     let results = claim["status"]["allocation"]["devices"]["results"].as_array();
     let shown = |result: &Value| {
         let text = |field: &str| result[field].as_str().unwrap().to_owned();
@@ -81,13 +81,13 @@ fn allocated(claim: &Value) -> Vec<String> {
 }
 
 /// A cluster of two nodes with one class.
-fn cluster() -> Cluster {
+pub(crate) fn cluster() -> Cluster {
     let cluster = Cluster::plain();
     with_nodes(&cluster);
     cluster
 }
 
-fn with_nodes(cluster: &Cluster) {
+pub(crate) fn with_nodes(cluster: &Cluster) {
     for name in ["n1", "n2"] {
         cluster.node(name, json!({}));
     }
@@ -112,7 +112,7 @@ async fn check_refused(cluster: &Cluster, wanted: Value, expected: &str) {
     assert_eq!(cluster.refused("p").await.1, expected);
 }
 
-const NOTHING: &str = "0/2 nodes are available: 2 cannot allocate all claims. still not \
+pub(crate) const NOTHING: &str = "0/2 nodes are available: 2 cannot allocate all claims. still not \
                        schedulable, preemption: 0/2 nodes are available: 2 Preemption is not \
                        helpful for scheduling.";
 
@@ -538,7 +538,7 @@ async fn a_pod_is_bound_once_its_device_is_ready() {
 
 /// Fails once, after claims were written.
 #[derive(Debug, Default)]
-struct Stumbles(AtomicBool);
+pub(crate) struct Stumbles(AtomicBool);
 
 impl Plugin for Stumbles {
     fn name(&self) -> &str {

@@ -1,26 +1,35 @@
 //! Whole clusters, measured: start, memory, requests over TLS, scheduling, large workloads.
 //!
-//! `cargo bench -p orch --features cli --bench cluster [-- PART ...]`, where the parts are `start`,
-//! `up`, `http`, `scheduling`, `workloads`, `large`, `day` and `explore`, runs all or the named
-//! parts, and prints medians over several rounds. Numbers are for comparing runs on one machine.
+//! `cargo bench -p orch --features cli,testing --bench cluster [-- PART[=SIZE] ...]`, where the parts
+//! are `start`, `up`, `http`, `scheduling`, `workloads`, `large`, `roll`, `day` and `explore`, runs
+//! all or the named parts, and prints medians over several rounds. `large` consists of `idle`,
+//! `sets`, `daemons`, `jobs` and `endpoints`, `start` has `fleet` in it, and `workloads` has
+//! `available`; each of these can be named alone. A size is that of the largest thing in the part: deployments, replicas, nodes, completions,
+//! endpoints, clusters, or a day's hours. Numbers are for comparing runs on one machine.
 
 use std::time::Duration;
 
 mod day;
+mod endpoints;
 mod explore;
+mod fleet;
 mod http;
+mod idle;
 mod large;
+mod roll;
 mod scheduling;
 mod start;
 mod up;
 mod workloads;
+mod world;
 
 fn main() {
-    let wanted: Vec<String> =
-        std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let runs = |part: &str| wanted.is_empty() || wanted.iter().any(|name| name == part);
+    // Those that look at memory come first within a part: what others free would hide it.
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     println!("cores: {cores}");
+    if runs("start") || runs("fleet") {
+        in_runtime(fleet::run());
+    }
     if runs("start") {
         start::run();
     }
@@ -33,11 +42,29 @@ fn main() {
     if runs("scheduling") {
         in_runtime(scheduling::run());
     }
+    if runs("workloads") || runs("available") {
+        workloads::small();
+    }
     if runs("workloads") {
         in_runtime(workloads::run());
     }
-    if runs("large") {
+    if runs("large") || runs("idle") {
+        in_runtime(idle::run());
+    }
+    if runs("large") || runs("sets") {
         in_runtime(large::run());
+    }
+    if runs("large") || runs("daemons") {
+        in_runtime(large::daemons());
+    }
+    if runs("large") || runs("jobs") {
+        in_runtime(large::jobs());
+    }
+    if runs("large") || runs("endpoints") {
+        in_runtime(endpoints::run());
+    }
+    if runs("roll") {
+        in_runtime(roll::run());
     }
     if runs("day") {
         day::run();
@@ -45,6 +72,27 @@ fn main() {
     if runs("explore") {
         explore::run();
     }
+}
+
+/// The parts that were asked for, each with its size if that was told.
+fn wanted() -> Vec<(String, Option<usize>)> {
+    let arguments = std::env::args().skip(1).filter(|argument| !argument.starts_with('-'));
+    let part = |argument: String| match argument.split_once('=') {
+        Some((name, size)) => (name.to_owned(), Some(size.parse().expect("a number"))),
+        None => (argument, None),
+    };
+    arguments.map(part).collect()
+}
+
+fn runs(part: &str) -> bool {
+    let wanted = wanted();
+    wanted.is_empty() || wanted.iter().any(|(name, _)| name == part)
+}
+
+/// How large a part is to be.
+fn size(part: &str, default: usize) -> usize {
+    let size = wanted().into_iter().find(|(name, _)| name == part).and_then(|(_, size)| size);
+    size.unwrap_or(default)
 }
 
 /// Runs a part on a runtime of its own, so that no part inherits another's tasks.

@@ -1,4 +1,4 @@
-//! A large Deployment, and the end of the namespace that holds it.
+//! A large Deployment, and the end of the namespace that holds it; a small one until it is Available.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,10 +15,51 @@ use orch::{Cluster, core::informer::Change};
 use serde_json::json;
 use tokio::{sync::Semaphore, time::Instant};
 
-use crate::{median_duration, resident_mib};
+use crate::{
+    median_duration, resident_mib, size,
+    world::{World, deployment},
+};
 
 const REPLICAS: u32 = 5000;
 const ROUNDS: usize = 3;
+const SMALL_ROUNDS: usize = 20;
+const NODES: usize = 3;
+
+/// From the creation of a Deployment until all of its pods are available, on simulated nodes, and
+/// the writes of that.
+async fn available(replicas: usize) -> (Duration, u64) {
+    let world = World::start(&["*"], |builder| builder.simulated_nodes(NODES)).await;
+    world.cluster.nodes_ready().await;
+    let reached = world.count::<Deployment>(move |change| {
+        orch::testing::conditions::is_available(Some(&**change.object()))
+    });
+    let (start, before) = (Instant::now(), world.store.revision());
+    world.create::<Deployment>(deployment("web", replicas)).await;
+    let _permit = reached.acquire().await.expect("it is never closed");
+    let figures = (start.elapsed(), world.store.revision() - before);
+    world.cluster.shutdown().await;
+    figures
+}
+
+/// On a runtime of one thread, which is what tests have, and on one of all threads.
+pub(crate) fn small() {
+    let replicas = size("available", 100);
+    let single = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let multi = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    for (name, runtime) in [("one thread", single), ("all threads", multi)] {
+        let runtime = runtime.expect("a runtime");
+        let round = |_| runtime.block_on(available(replicas));
+        let rounds: Vec<(Duration, u64)> = (0..SMALL_ROUNDS).map(round).collect();
+        let (times, writes): (Vec<_>, Vec<_>) = rounds.into_iter().unzip();
+        println!(
+            "Deployment of {replicas} replicas on {NODES} simulated nodes until Available, {name}: \
+             {:?} (best {:?}), {} writes",
+            median_duration(&times),
+            times.iter().min().expect("there are rounds"),
+            writes.iter().min().expect("there are rounds"),
+        );
+    }
+}
 
 async fn round() -> [Duration; 2] {
     let cluster = Cluster::builder().start().await.expect("it starts");

@@ -1,6 +1,7 @@
 //! Whole clusters in this process: what they run, how they end, and that they repeat themselves.
 
 mod custom;
+mod devices;
 mod exploring;
 mod failures;
 mod lifecycle;

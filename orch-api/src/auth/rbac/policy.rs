@@ -311,6 +311,7 @@ pub(super) const CLUSTER_ROLES: &[RoleData] = &[
             on(READ, "core", "namespaces"),
             on(READ, DRA, "deviceclasses devicetaintrules resourceclaims resourceslices"),
             on("get list patch update watch", DRA, "resourceclaims resourceclaims/status"),
+            on("create delete", DRA, "resourceclaims"),
         ],
     ),
     role(

@@ -3,9 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::{
-    api::resource::v1::{
-        AllocatedDeviceStatus, AllocationResult, DeviceRequestAllocationResult, ResourceClaim,
-        ResourceClaimConsumerReference,
+    api::{
+        core::v1::{Pod, PodExtendedResourceClaimStatus},
+        resource::v1::{
+            AllocatedDeviceStatus, AllocationResult, DeviceRequestAllocationResult, ResourceClaim,
+            ResourceClaimConsumerReference,
+        },
     },
     apimachinery::pkg::apis::meta::v1::Time,
 };
@@ -17,15 +20,17 @@ use orch_core::{
 };
 use serde_json::json;
 
+use super::extended::{Own, is_unwritten};
 use crate::{
-    devices::{Devices, shown},
+    devices::{BETWEEN_TRIES, Devices, TRIES, remove, shown},
     error::Fault,
     pod_info::PodInfo,
 };
 
-/// How often a claim is read again that somebody else wrote at the same time, and how long before.
-const TRIES: u32 = 5;
-const BETWEEN_TRIES: Duration = Duration::from_millis(10);
+/// How long a claim that was written may take to be seen.
+///
+/// Source: `AssumeExtendedResourceTimeoutDefaultSeconds`.
+const SEEN_WITHIN: Duration = Duration::from_secs(120);
 
 /// Writes claims.
 #[derive(Debug)]
@@ -228,6 +233,73 @@ impl Binder {
                 None => self.environment.clock.sleep(Duration::from_secs(1)).await,
             }
         }
+    }
+
+    /// Writes the claim for a pod's extended resources and allocates it, and tells the pod of it.
+    /// What was written is `set`, so that it can be taken back.
+    pub(super) async fn bind_extended(
+        &self,
+        (own, claim): (&Own, Arc<ResourceClaim>),
+        allocation: Option<&AllocationResult>,
+        pod: &PodInfo,
+        set: impl Fn(Arc<ResourceClaim>) + Send + Sync,
+    ) -> Result<(), Fault> {
+        let claim = if is_unwritten(&claim) { self.create(&claim).await? } else { claim };
+        set(claim.clone());
+        let bound = self.bind(&claim, allocation, pod).await?;
+        set(bound.clone());
+        // Until the cluster was seen to have the claim, the devices are promised to the pod.
+        if tokio::time::timeout(SEEN_WITHIN, self.devices.observed(&bound)).await.is_err() {
+            tracing::warn!(claim = shown(&bound.metadata), "claim was written and is not seen");
+        }
+        self.devices.assume(&bound);
+        self.devices.forget_promise(&own.claim);
+        self.tell(pod, &bound, own).await
+    }
+
+    async fn create(&self, claim: &ResourceClaim) -> Result<Arc<ResourceClaim>, Fault> {
+        let mut new = claim.clone();
+        (new.metadata.name, new.metadata.uid, new.status) = (None, None, None);
+        let created = self.claims_in(&new).create(&new).await;
+        let name = shown(&new.metadata);
+        let failed = |error| format!("create claim for extended resources {name}: {error}");
+        Ok(created.map_err(failed)?)
+    }
+
+    /// Writes into the pod's status which claim has its devices, and for whom.
+    async fn tell(&self, pod: &PodInfo, claim: &ResourceClaim, own: &Own) -> Result<(), Fault> {
+        let status = PodExtendedResourceClaimStatus {
+            request_mappings: own.mappings.clone(),
+            resource_claim_name: claim.metadata.name.clone().unwrap_or_default(),
+        };
+        let patch = json!({
+            "metadata": {"uid": pod.pod().metadata.uid},
+            "status": {"extendedResourceClaimStatus": status},
+        });
+        let pods: Resources<Pod> = Resources::namespaced(self.client.clone(), pod.namespace());
+        let patched = pods.patch_status(&pod.key().name, PatchKind::Strategic, patch).await;
+        let failed =
+            |error| format!("update pod {} ExtendedResourceClaimStatus: {error}", pod.key());
+        patched.map_err(failed)?;
+        Ok(())
+    }
+
+    /// A pod does not come after all: the devices for its extended resources are free, and the claim
+    /// for them goes, if it was written.
+    pub(super) fn give_up_extended(
+        &self,
+        promised: &ResourceClaim,
+        written: Option<Arc<ResourceClaim>>,
+    ) {
+        self.devices.forget_promise(promised);
+        let Some(claim) = written.filter(|claim| !is_unwritten(claim)) else { return };
+        let (claims, environment) = (self.claims_in(&claim), self.environment.clone());
+        // Should it fail, the claim is found and deleted when the pod is tried again.
+        tokio::spawn(async move {
+            if let Err(error) = remove(&claims, &claim, &environment).await {
+                tracing::warn!(claim = shown(&claim.metadata), error, "delete");
+            }
+        });
     }
 
     /// A pod does not come after all: what was promised is free, what was written is taken back.
