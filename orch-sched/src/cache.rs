@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::Node;
 use orch_core::random::{Random, SeededRandom};
 
 use crate::{
+    devices::{Devices, Following},
     metrics::CacheSizes,
     node_info::NodeInfo,
     nominations::Nominations,
@@ -24,6 +25,8 @@ use crate::{
 #[derive(Clone, Debug)]
 struct Assigned {
     node: Arc<str>,
+    /// Where the pod is among those of its node.
+    number: u64,
     pod: Arc<PodInfo>,
     /// The cluster does not show the pod on its node yet.
     assumed: bool,
@@ -41,9 +44,16 @@ pub(crate) struct Cache {
     /// Which members of pod groups have nodes.
     groups: PodGroups,
     recorder: Option<Recorder>,
+    /// Devices that nodes offer; nodes are looked at again where they are taken or given back.
+    devices: Option<Following>,
 }
 
 impl Cache {
+    /// Looking at nodes again whose devices are taken or given back, if anybody cares for devices.
+    pub(crate) fn following(self, devices: Option<Arc<Devices>>) -> Self {
+        Self { devices: devices.map(Following::of), ..self }
+    }
+
     /// Tells these groups which of their members have nodes, and a recorder what takes effect.
     pub(crate) fn telling(groups: PodGroups, recorder: Option<Recorder>) -> Self {
         let nominations = Nominations::recorded_by(recorder.clone());
@@ -140,9 +150,9 @@ impl Cache {
         self.nominations.remove(pod.uid());
         self.groups.placed(&pod, assumed);
         let info = self.edit(node);
-        info.add_pod(pod.clone());
+        let number = info.add_pod(pod.clone());
         let node = info.name().clone();
-        self.pods.insert(pod.uid().clone(), Assigned { node, pod, assumed });
+        self.pods.insert(pod.uid().clone(), Assigned { node, number, pod, assumed });
     }
 
     /// Gives back what was assumed for a pod, unless the cluster shows it there.
@@ -162,7 +172,7 @@ impl Cache {
     fn take_out(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
         let gone = self.pods.remove(uid)?;
         self.groups.displaced(&gone.pod);
-        self.edit(&gone.node).remove_pod(uid);
+        self.edit(&gone.node).remove_numbered(gone.number);
         self.drop_if_empty(&gone.node);
         Some(gone.pod)
     }
@@ -177,6 +187,7 @@ impl Cache {
             nominations: self.nominations.fork(),
             groups: PodGroups::default(),
             recorder: None,
+            devices: self.devices.clone(),
         }
     }
 
@@ -188,7 +199,7 @@ impl Cache {
 
     /// The pods that are on a node.
     pub(crate) fn pods_on(&self, node: &str) -> Vec<Arc<PodInfo>> {
-        self.nodes.get(node).map(|node| node.pods().to_vec()).unwrap_or_default()
+        self.nodes.get(node).iter().flat_map(|node| node.pods()).cloned().collect()
     }
 
     /// Whether a pod has its place.
@@ -198,6 +209,14 @@ impl Cache {
 
     /// Brings a snapshot up to date with what changed since this was last called.
     pub(crate) fn refresh(&mut self, snapshot: &mut Snapshot) {
+        if let Some(devices) = &mut self.devices {
+            let (frozen, nodes) = devices.freeze();
+            snapshot.set_devices(frozen);
+            match nodes {
+                Some(nodes) => nodes.iter().for_each(|node| self.touch(node)),
+                None => self.changed.extend(self.nodes.keys().cloned()),
+            }
+        }
         for name in std::mem::take(&mut self.changed) {
             match self.nodes.get(&name).filter(|node| node.node().is_some()) {
                 Some(node) => snapshot.set(node),

@@ -7,6 +7,7 @@ mod allocator;
 mod capacity;
 mod constraint;
 mod counters;
+mod frozen;
 mod inventory;
 mod ledger;
 mod pools;
@@ -21,6 +22,7 @@ mod totals;
 mod usage;
 
 pub(crate) use allocator::{Allocator, Patience, Stop};
+pub(crate) use frozen::{Following, Frozen};
 pub(crate) use ledger::{Devices, UNWRITTEN};
 pub(crate) use removal::{BETWEEN_TRIES, TRIES, remove};
 pub(crate) use request::shown;

@@ -69,7 +69,7 @@ pub use extension_point::ExtensionPoint;
 pub use framework::{
     Diagnosis, Explanation, NodeExplanation, Objection, Rejection, ScoreDetail, Trial,
 };
-pub use node_info::NodeInfo;
+pub use node_info::{NodeInfo, NodePods};
 pub use planner::{PlanError, Planner};
 pub use plugin::{
     Bind, Candidates, EventsToRegister, Filter, GroupKey, Grouping, Nomination, Permit, Plugin,

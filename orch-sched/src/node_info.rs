@@ -12,6 +12,11 @@ use crate::{
     resources::{NonZero, Resources},
 };
 
+mod pods;
+
+pub(crate) use pods::Changed;
+pub use pods::NodePods;
+
 /// A node and the pods on it, with their requests added up. A snapshot: it never changes in a
 /// cycle.
 #[derive(Clone, Debug)]
@@ -21,8 +26,9 @@ pub struct NodeInfo {
     allocatable: Resources,
     requested: Resources,
     non_zero: NonZero,
-    ports: HashMap<HostPort, u32>,
-    pods: Vec<Arc<PodInfo>>,
+    /// Most nodes have few pods with ports, and most changes are no matter of ports.
+    ports: Arc<HashMap<HostPort, u32>>,
+    pods: NodePods,
     images: Arc<HashMap<String, i64>>,
 }
 
@@ -35,8 +41,8 @@ impl NodeInfo {
             allocatable: Resources::default(),
             requested: Resources::default(),
             non_zero: NonZero::default(),
-            ports: HashMap::new(),
-            pods: Vec::new(),
+            ports: Arc::default(),
+            pods: NodePods::default(),
             images: Arc::default(),
         }
     }
@@ -45,7 +51,9 @@ impl NodeInfo {
     pub fn new(node: Arc<Node>, pods: impl IntoIterator<Item = Arc<PodInfo>>) -> Self {
         let mut info = Self::unknown(node.metadata.name.clone().unwrap_or_default().into());
         info.set_node(node);
-        pods.into_iter().for_each(|pod| info.add_pod(pod));
+        for pod in pods {
+            info.add_pod(pod);
+        }
         info
     }
 
@@ -97,7 +105,7 @@ impl NodeInfo {
     }
 
     /// The pods on the node, bound or about to be.
-    pub fn pods(&self) -> &[Arc<PodInfo>] {
+    pub fn pods(&self) -> &NodePods {
         &self.pods
     }
 
@@ -141,49 +149,50 @@ impl NodeInfo {
         self.images = bare.images;
     }
 
-    pub(crate) fn add_pod(&mut self, pod: Arc<PodInfo>) {
+    /// Adds a pod. Gives the number by which [`NodeInfo::remove_numbered`] finds it.
+    pub(crate) fn add_pod(&mut self, pod: Arc<PodInfo>) -> u64 {
         self.requested.add(pod.requests());
         self.requested.pods += 1;
         let non_zero = pod.non_zero();
         self.non_zero.milli_cpu = self.non_zero.milli_cpu.saturating_add(non_zero.milli_cpu);
         self.non_zero.memory = self.non_zero.memory.saturating_add(non_zero.memory);
-        for port in pod.ports() {
-            *self.ports.entry(port.clone()).or_default() += 1;
+        if !pod.ports().is_empty() {
+            let ports = Arc::make_mut(&mut self.ports);
+            for port in pod.ports() {
+                *ports.entry(port.clone()).or_default() += 1;
+            }
         }
-        self.pods.push(pod);
+        self.pods.push(pod)
     }
 
+    /// Takes a pod out. Looks for it among all pods of the node.
     pub(crate) fn remove_pod(&mut self, uid: &str) {
-        let Some(at) = self.pods.iter().position(|pod| **pod.uid() == *uid) else { return };
-        let pod = self.pods.remove(at);
+        if let Some(number) = self.pods.number_of(uid) {
+            self.remove_numbered(number);
+        }
+    }
+
+    /// Takes out the pod that [`NodeInfo::add_pod`] gave this number.
+    pub(crate) fn remove_numbered(&mut self, number: u64) {
+        let Some(pod) = self.pods.remove(number) else { return };
         self.requested.sub(pod.requests());
         self.requested.pods -= 1;
         self.requested.scalar.retain(|_, amount| *amount != 0);
         let non_zero = pod.non_zero();
         self.non_zero.milli_cpu = self.non_zero.milli_cpu.saturating_sub(non_zero.milli_cpu);
         self.non_zero.memory = self.non_zero.memory.saturating_sub(non_zero.memory);
-        for port in pod.ports() {
-            if let Some(count) = self.ports.get_mut(port) {
-                *count -= 1;
-                if *count == 0 {
-                    self.ports.remove(port);
+        if !pod.ports().is_empty() {
+            let ports = Arc::make_mut(&mut self.ports);
+            for port in pod.ports() {
+                if let Some(count) = ports.get_mut(port) {
+                    *count -= 1;
+                    if *count == 0 {
+                        ports.remove(port);
+                    }
                 }
             }
         }
     }
-}
-
-/// Which pods went and which came between two states of a node.
-pub(crate) fn changed_pods<'a>(
-    before: &'a [Arc<PodInfo>],
-    after: &'a [Arc<PodInfo>],
-) -> (&'a [Arc<PodInfo>], &'a [Arc<PodInfo>]) {
-    // Pods keep their order, so that what two states share are a beginning and an end.
-    let same = |(a, b): &(&Arc<PodInfo>, &Arc<PodInfo>)| Arc::ptr_eq(a, b);
-    let start = before.iter().zip(after).take_while(same).count();
-    let (before, after) = (&before[start..], &after[start..]);
-    let end = before.iter().rev().zip(after.iter().rev()).take_while(same).count();
-    (&before[..before.len() - end], &after[..after.len() - end])
 }
 
 /// An image's name as nodes report it: with a tag.

@@ -61,10 +61,11 @@ impl Planner {
     /// # Errors
     /// [`BuildError`] if the profile does not fit together.
     pub fn new(informers: &Informers, profile: &Profile) -> Result<Self, BuildError> {
+        let mut registry = Registry::new(informers.clone());
         Ok(Self {
-            framework: Registry::new(informers.clone()).framework(profile)?,
+            framework: registry.framework(profile)?,
             others: HashMap::new(),
-            cache: Cache::default(),
+            cache: Cache::default().following(registry.devices()),
             snapshot: Snapshot::default(),
             random: informers.environment().random.clone(),
         })

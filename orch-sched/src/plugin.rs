@@ -6,6 +6,7 @@ use std::{cmp::Ordering, collections::BTreeSet, fmt, sync::Arc};
 
 use async_trait::async_trait;
 use k8s_openapi::api::resource::v1::ResourceClaim;
+use orch_core::Key;
 use smallvec::SmallVec;
 
 use crate::{
@@ -523,5 +524,17 @@ pub trait EventsToRegister: Send + Sync {
     /// says that it may.
     fn hint(&self, _pod: &PodInfo, _change: &ClusterChange) -> Hint {
         Hint::Queue
+    }
+
+    /// What a pod that was rejected depends on, so that [`EventsToRegister::about`] can spare it.
+    /// Depends on nothing but the pod.
+    fn depends_on(&self, _pod: &PodInfo) -> Vec<Key> {
+        Vec::new()
+    }
+
+    /// What a change is about: only pods that [depend on it](EventsToRegister::depends_on) are asked
+    /// about, however many others wait. `None`, the default, is for a change that may help any pod.
+    fn about(&self, _change: &ClusterChange) -> Option<Key> {
+        None
     }
 }

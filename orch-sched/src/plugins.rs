@@ -76,8 +76,14 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    fn devices(&self, informers: &Informers) -> Arc<Devices> {
+    /// The devices, which are followed from now on.
+    fn follow_devices(&self, informers: &Informers) -> Arc<Devices> {
         self.devices.get_or_init(|| Devices::follow(informers)).clone()
+    }
+
+    /// The devices, if a profile asked for them.
+    pub(crate) fn devices(&self) -> Option<Arc<Devices>> {
+        self.devices.get().cloned()
     }
 }
 
@@ -100,7 +106,7 @@ pub(crate) fn built_in(
         "NodePorts" => Arc::new(NodePorts),
         "NodeResourcesFit" => {
             let fit = NodeResourcesFit::new(arguments.node_resources_fit);
-            Arc::new(fit.backed_by(shared.devices(informers)))
+            Arc::new(fit.backed_by(shared.follow_devices(informers)))
         }
         "VolumeRestrictions" => Arc::new(VolumeRestrictions::new(informers)),
         "NodeVolumeLimits" => Arc::new(NodeVolumeLimits::new(informers)),
@@ -116,7 +122,7 @@ pub(crate) fn built_in(
             Arc::new(InterPodAffinity::new(Some(informers.of()), arguments.inter_pod_affinity))
         }
         "DynamicResources" => {
-            let devices = shared.devices(informers);
+            let devices = shared.follow_devices(informers);
             Arc::new(DynamicResources::new(informers, devices, arguments.dynamic_resources))
         }
         "DefaultPreemption" => {
@@ -124,7 +130,7 @@ pub(crate) fn built_in(
         }
         "NodeResourcesBalancedAllocation" => {
             let balanced = NodeResourcesBalancedAllocation::of(arguments.balanced_resources);
-            Arc::new(balanced.backed_by(shared.devices(informers)))
+            Arc::new(balanced.backed_by(shared.follow_devices(informers)))
         }
         "ImageLocality" => Arc::new(ImageLocality),
         "DefaultBinder" => Arc::new(DefaultBinder::new(informers.client().clone())),

@@ -9,6 +9,7 @@ use std::{
 use orch_core::informer::Informers;
 
 use crate::{
+    devices::Devices,
     error::BuildError,
     extender::Extender,
     extension_point::ExtensionPoint,
@@ -222,6 +223,11 @@ impl Registry {
     /// With what the scheduler keeps about pods that belong together.
     pub(crate) fn sharing(self, groups: PodGroups, waiting: WaitingPods) -> Self {
         Self { groups, waiting, ..self }
+    }
+
+    /// The devices that plugins made so far care for.
+    pub(crate) fn devices(&self) -> Option<Arc<Devices>> {
+        self.shared.devices()
     }
 
     pub(crate) fn register(&mut self, plugin: Arc<dyn Plugin>) -> Result<(), BuildError> {

@@ -338,11 +338,13 @@ impl Queue {
         let mut state = self.state.lock();
         state.changes.push(change);
         let mut helped: BTreeSet<(u64, Uid)> = BTreeSet::new();
-        for (plugin, uids) in &state.rejected {
+        for (plugin, rejected) in &state.rejected {
             if !self.profiles.listens(plugin, change) {
                 continue;
             }
-            let entries = uids.iter().filter_map(|uid| state.entries.get(uid));
+            let about = self.profiles.about(plugin, change);
+            let uids = rejected.concerned(about.as_ref());
+            let entries = uids.filter_map(|uid| state.entries.get(uid));
             for pod in entries.map(|entry| &entry.pod) {
                 if self.profiles.hint(&pod.info, plugin, change) == Hint::Queue {
                     helped.insert((pod.sequence, pod.info.uid().clone()));

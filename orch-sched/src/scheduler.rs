@@ -167,6 +167,8 @@ impl SchedulerBuilder {
         let extenders: Arc<[Extender]> = self.extenders.into_iter().map(extender).collect();
         let names: Vec<String> = profiles.iter().map(|p| p.scheduler_name.clone()).collect();
         let profiles = Arc::new(registry.build(&profiles, &extenders)?);
+        let cache = Cache::telling(groups.clone(), self.recorder.clone());
+        let cache = cache.following(registry.devices());
         let client = self.informers.client().clone();
         let environment = self.informers.environment().clone();
         let recorder = |name: String| {
@@ -176,7 +178,7 @@ impl SchedulerBuilder {
         let shared = Arc::new(Shared {
             recorders: names.into_iter().map(recorder).collect(),
             queue: Queue::new(profiles.clone(), self.backoff),
-            cache: Mutex::new(Cache::telling(groups.clone(), self.recorder.clone())),
+            cache: Mutex::new(cache),
             groups,
             waiting: self.waiting,
             metrics: Metrics::default(),

@@ -16,7 +16,8 @@ use orch_core::{
 use parking_lot::Mutex;
 
 use crate::{
-    node_info::{NodeInfo, changed_pods},
+    devices::Frozen,
+    node_info::{NodeInfo, NodePods},
     nominations::ByNode,
     pod_info::PodInfo,
 };
@@ -59,6 +60,8 @@ pub struct Snapshot {
     images: HashMap<String, usize>,
     nominated: ByNode,
     changes: Changes,
+    /// For the first who asks: nobody else is to keep them from changing in place.
+    devices: Mutex<Option<Frozen>>,
     /// What plugins keep from cycle to cycle, by type.
     kept: Mutex<HashMap<TypeId, Box<dyn Any + Send>>>,
 }
@@ -228,6 +231,15 @@ impl Snapshot {
         Some(positions.iter().skip(known).copied().collect())
     }
 
+    pub(crate) fn set_devices(&mut self, devices: Frozen) {
+        *self.devices.get_mut() = Some(devices);
+    }
+
+    /// The devices as they were when the nodes were brought up to date, once.
+    pub(crate) fn take_devices(&self) -> Option<Frozen> {
+        self.devices.lock().take()
+    }
+
     /// What a plugin keeps beside the snapshot from cycle to cycle, one value per type. After a panic
     /// it starts anew.
     pub(crate) fn keep<T: Default + Send + 'static, R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
@@ -275,13 +287,14 @@ impl Snapshot {
     }
 
     fn reindex(&mut self, old: Option<&NodeInfo>, new: Option<&Arc<NodeInfo>>) {
-        let before = old.map(NodeInfo::pods).unwrap_or_default();
-        let after = new.map(|node| node.pods()).unwrap_or_default();
-        let (gone, come) = changed_pods(before, after);
+        let none = NodePods::default();
+        let before = old.map_or(&none, NodeInfo::pods);
+        let after = new.map_or(&none, |node| node.pods());
+        let changed = before.changed(after);
         let node_name = old.map(|node| &**node.name()).unwrap_or_default();
-        gone.iter().for_each(|pod| self.unindex(pod, node_name));
+        changed.gone.into_iter().for_each(|pod| self.unindex(pod, node_name));
         if let Some(node) = new {
-            for pod in come {
+            for pod in changed.come {
                 self.index(Placed { pod: pod.clone(), node: node.name().clone() });
             }
         }

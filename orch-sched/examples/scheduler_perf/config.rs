@@ -213,6 +213,7 @@ pub(crate) enum Op {
         #[serde(default)]
         template_paths: Vec<String>,
         interval_milliseconds: Option<u64>,
+        namespace: Option<String>,
     },
     Barrier {
         #[serde(flatten)]
@@ -236,4 +237,25 @@ pub(crate) enum Op {
     AllocResourceClaims {
         namespace: Option<String>,
     },
+}
+
+impl Op {
+    /// What it is called in the files.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::CreateNodes { .. } => "createNodes",
+            Self::CreateNamespaces { .. } => "createNamespaces",
+            Self::CreatePods(_) => "createPods",
+            Self::CreatePodSets { .. } => "createPodSets",
+            Self::CreateAny { .. } => "createAny",
+            Self::UpdateAny { .. } => "updateAny",
+            Self::DeletePods { .. } => "deletePods",
+            Self::Churn { .. } => "churn",
+            Self::Barrier { .. } => "barrier",
+            Self::StartCollectingMetrics { .. } => "startCollectingMetrics",
+            Self::StopCollectingMetrics => "stopCollectingMetrics",
+            Self::CreateResourceDriver { .. } => "createResourceDriver",
+            Self::AllocResourceClaims { .. } => "allocResourceClaims",
+        }
+    }
 }

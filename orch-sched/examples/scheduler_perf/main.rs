@@ -11,6 +11,7 @@
 //!
 //! Source: `test/integration/scheduler_perf`.
 
+mod beside;
 mod config;
 mod devices;
 mod metrics;

@@ -115,17 +115,13 @@ impl Objects {
         name
     }
 
-    fn resource_of(&self, object: &Value) -> Result<&ResourceType, Error> {
+    fn resource_of(&self, object: &Value) -> Result<ResourceType, Error> {
         let text = |field: &str| object[field].as_str().unwrap_or_default();
         let (kind, api_version) = (text("kind"), text("apiVersion"));
-        let found = self.resources.iter().find(|one| {
-            let version = match &*one.group {
-                "" => one.version.to_string(),
-                group => format!("{group}/{}", one.version),
-            };
-            one.kind == kind && version == api_version
-        });
-        found.ok_or_else(|| format!("nothing serves {kind} of {api_version}").into())
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        let found = self.resources.iter().find(|one| one.kind == kind && one.group == group);
+        let found = found.ok_or_else(|| format!("nothing serves {kind} of {api_version}"))?;
+        Ok(ResourceType { version: version.to_owned().into(), ..found.clone() })
     }
 
     async fn create(
@@ -304,7 +300,7 @@ impl Objects {
         namespace: Option<&str>,
         object: Value,
     ) -> Result<Target, Error> {
-        let of = self.resource_of(&object)?.clone();
+        let of = self.resource_of(&object)?;
         let namespace = namespace.filter(|_| of.scope == Scope::Namespaced);
         let status = object["status"].clone();
         let created = self.create(of.clone(), namespace, object).await?;
@@ -316,17 +312,18 @@ impl Objects {
         Ok(target)
     }
 
-    /// Updates the object that a template names.
+    /// Updates the object that a template names, and its status.
     pub(crate) async fn update(
         &self,
         namespace: Option<&str>,
-        object: Value,
+        mut object: Value,
         subresources: &[String],
     ) -> Result<(), Error> {
-        let of = self.resource_of(&object)?.clone();
+        let of = self.resource_of(&object)?;
         let namespace = namespace.filter(|_| of.scope == Scope::Namespaced);
         let name = object["metadata"]["name"].as_str().ok_or("an update needs a name")?;
-        let mut target = Target::object(of, namespace, name);
+        let whole = Target::object(of, namespace, name);
+        let mut target = whole.clone();
         for subresource in subresources {
             target = match subresource.as_str() {
                 "status" => target.subresource("status"),
@@ -334,15 +331,14 @@ impl Objects {
                 other => return Err(format!("{other:?} cannot be updated").into()),
             };
         }
-        let mut status = object["status"].clone();
-        if target.resource.kind == "Node" && status["allocatable"].is_null() {
-            status["allocatable"] = status["capacity"].clone();
+        if target.resource.kind == "Node" && object["status"]["allocatable"].is_null() {
+            object["status"]["allocatable"] = object["status"]["capacity"].clone();
         }
-        let write = Write::Update(target.clone(), object, WriteOptions::default());
-        self.client.write(write).await?;
-        if !status.is_null() && subresources.is_empty() {
-            self.write_status(target, &status).await?;
-        }
+        let update = Write::Update(target, object.clone(), WriteOptions::default());
+        self.client.write(update).await?;
+        // As the template has it, be it nothing.
+        let update = Write::Update(whole.subresource("status"), object, WriteOptions::default());
+        self.client.write(update).await?;
         Ok(())
     }
 }

@@ -1,21 +1,19 @@
 //! The steps of a workload, one after the other.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
+use futures::FutureExt;
 use k8s_openapi::api::core::v1::{Node, Pod};
-use orch_api::{ApiServer, Bootstrap, auth::UserInfo};
-use orch_core::{
-    Environment, ResourceType, Target,
-    client::{DeleteOptions, Write},
-    informer::Informers,
-};
+use orch_api::{ApiServer, ApiVersions, Bootstrap, ServerOptions, auth::UserInfo};
+use orch_core::{Environment, Target, informer::Informers};
 use orch_sched::Scheduler;
 use orch_store::MemoryStore;
-use tokio::time::{Instant, interval};
+use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     Error,
+    beside::{self, Churn, Pace, delete_pods},
     config::{CreatePods, LabelSelection, Op, TestCase, Workload},
     devices,
     metrics::{Pods, throughput},
@@ -37,8 +35,11 @@ struct Run<'a> {
     cancel: CancellationToken,
     /// What is being measured: a name, which pods, and since when.
     measured: Option<(String, LabelSelection, Instant)>,
-    /// How many steps have created pods: each has a namespace of its own.
-    pod_steps: usize,
+    /// Which step runs: pods have its number in their namespace where the file names none.
+    number: usize,
+    /// How many pods of each namespace nobody has waited for yet.
+    awaited: BTreeMap<String, usize>,
+    began: Instant,
     lines: Vec<String>,
 }
 
@@ -48,17 +49,25 @@ pub(crate) async fn workload(
     case: &TestCase,
     workload: &Workload,
 ) -> Result<Vec<String>, Error> {
-    if let Some(path) = &case.scheduler_config_path {
-        return Err(format!("{path}: scheduler configuration files are not read yet").into());
+    let mut options = ServerOptions::default();
+    if case.has_devices() {
+        // Templates of devices are in several versions.
+        options.api_versions = ApiVersions::All;
     }
-    let server = ApiServer::new(Arc::new(MemoryStore::default()));
+    let server = ApiServer::builder(Arc::new(MemoryStore::default())).options(options).build();
     server.bootstrap(&Bootstrap::default()).await?;
     let client = server.client(UserInfo::master("scheduler_perf"));
     let resources = server.newest_resource_types().await?;
     let informers =
         Informers::new(server.client(UserInfo::master("scheduler")), Environment::system());
     let pods = Pods::follow(&informers.of::<Pod>());
-    let scheduler = Scheduler::builder(&informers).build()?;
+    let mut scheduler = Scheduler::builder(&informers);
+    if let Some(path) = &case.scheduler_config_path {
+        let text = std::fs::read_to_string(folder.join(path));
+        let text = text.map_err(|error| format!("{path}: {error}"))?;
+        scheduler = scheduler.configuration(&text.parse()?);
+    }
+    let scheduler = scheduler.build()?;
     let features = workload.params.get("numNodeDeclaredFeatures").and_then(|n| n.as_u64());
     let cancel = CancellationToken::new();
     let running = tokio::spawn(scheduler.run(cancel.clone()));
@@ -77,11 +86,17 @@ pub(crate) async fn workload(
         beside,
         cancel: cancel.clone(),
         measured: None,
-        pod_steps: 0,
+        number: 0,
+        awaited: BTreeMap::new(),
+        began: Instant::now(),
         lines: vec![format!("{}/{}", case.name, workload.name)],
     };
     let mut outcome = Ok(());
-    for op in &case.workload_template {
+    for (number, op) in case.workload_template.iter().enumerate() {
+        // Some workloads take their time, as they say how many objects change in a second.
+        let (at, of) = (run.began.elapsed().as_secs_f64(), case.workload_template.len());
+        eprintln!("{at:8.3} s: step {} of {of}, {}", number + 1, op.code());
+        run.number = number;
         outcome = run.step(op).await;
         if outcome.is_err() {
             break;
@@ -153,16 +168,17 @@ impl Run<'_> {
                     deleting.await?;
                 }
             }
-            Op::Churn { mode, number, template_paths, interval_milliseconds } => {
+            Op::Churn { mode, number, template_paths, interval_milliseconds, namespace } => {
                 let templates: Result<Vec<Template>, Error> =
                     template_paths.iter().map(|path| self.objects.template(path)).collect();
                 let every = interval_milliseconds.unwrap_or(CHURN_INTERVAL_MS);
-                let kept = match (mode.as_str(), number) {
-                    ("create", _) => None,
-                    ("recreate", number) => Some(number.unwrap_or(1)),
-                    (other, _) => return Err(format!("{other:?} is no mode of a churn").into()),
+                let namespace = self.namespace_or_own(namespace.as_deref());
+                let churn = Churn::new(self.objects.clone(), namespace, templates?, every);
+                let churning = match mode.as_str() {
+                    "create" => churn.create(number.unwrap_or(u64::MAX)).left_future(),
+                    "recreate" => churn.recreate(number.unwrap_or(1)).right_future(),
+                    other => return Err(format!("{other:?} is no mode of a churn").into()),
                 };
-                let churning = churn(self.objects.clone(), templates?, kept, every);
                 let cancel = self.cancel.clone();
                 self.beside.spawn(async move {
                     tokio::select! {
@@ -172,8 +188,7 @@ impl Run<'_> {
                 });
             }
             Op::Barrier { pods, stage_requirement } => {
-                let attempted = stage_requirement.as_deref() == Some("Attempted");
-                self.pods.wait(pods, 0, attempted).await;
+                self.barrier(pods, stage_requirement.as_deref() == Some("Attempted")).await?;
             }
             Op::StartCollectingMetrics { name, pods } => {
                 let name = name.clone().unwrap_or_else(|| "pods".to_owned());
@@ -214,35 +229,57 @@ impl Run<'_> {
 
     async fn create_pods(&mut self, step: &CreatePods, set: Option<String>) -> Result<(), Error> {
         let count = step.count.resolve(self.workload, 1)?;
-        self.pod_steps += 1;
-        let namespace = set.or_else(|| step.namespace.clone());
-        let namespace = namespace.unwrap_or_else(|| format!("namespace-{}", self.pod_steps));
+        let namespace = set.unwrap_or_else(|| self.namespace_or_own(step.namespace.as_deref()));
         self.ensure(Some(&namespace)).await?;
-        let only = LabelSelection { namespace: Some(namespace.clone()), ..Default::default() };
         if step.collect_metrics {
-            self.measured = Some((namespace.clone(), only.clone(), Instant::now()));
+            let only = LabelSelection { namespace: Some(namespace.clone()), ..Default::default() };
+            self.measured = Some((namespace.clone(), only, Instant::now()));
         }
-        let before = self.pods.count(&only);
+        let before = self.pods.count(&namespace);
         let default = self.case.default_pod_template_path.as_deref();
         let template = step.pod_template_path.as_deref().or(default);
         let volume = step.persistent_volume_template_path.as_deref();
         let volumes = volume.zip(step.persistent_volume_claim_template_path.as_deref());
         if let Some(duration) = step.steady_for(self.workload)? {
+            let scheduled = self.pods.scheduled(&namespace, count as usize);
             let end = Instant::now() + duration;
-            while Instant::now() < end {
-                let seen = self.pods.count(&only);
-                self.objects.pods(&namespace, count, template, volumes).await?;
-                self.pods.wait(&only, seen + count as usize, false).await;
-                delete_pods(self.objects.clone(), self.selected(&only), None).await?;
-            }
+            self.objects.pods(&namespace, count, template, volumes).await?;
+            let objects = &self.objects;
+            beside::replace_scheduled(objects, &namespace, template, scheduled, end).await?;
         } else {
             self.objects.pods(&namespace, count, template, volumes).await?;
-            if !step.skip_wait_to_completion {
-                self.pods.wait(&only, before + count as usize, false).await;
+            if step.skip_wait_to_completion {
+                *self.awaited.entry(namespace).or_default() += count as usize;
+                return Ok(());
             }
+            let all = before + count as usize;
+            self.pods.wait(&namespace, &BTreeMap::new(), all, false).await;
         }
-        if step.collect_metrics && !step.skip_wait_to_completion {
+        if step.collect_metrics {
             self.stop_measuring();
+        }
+        Ok(())
+    }
+
+    /// The namespace that a step names, or its own.
+    fn namespace_or_own(&self, named: Option<&str>) -> String {
+        named.map_or_else(|| format!("namespace-{}", self.number), str::to_owned)
+    }
+
+    /// Waits for pods of steps that nobody has waited for.
+    async fn barrier(&mut self, pods: &LabelSelection, attempted: bool) -> Result<(), Error> {
+        let named: Vec<&String> = pods.namespaces.iter().chain(&pods.namespace).collect();
+        if let Some(unknown) = named.iter().find(|name| !self.awaited.contains_key(**name)) {
+            return Err(
+                format!("no step before has pods in namespace {unknown} to wait for").into()
+            );
+        }
+        let is_waited_for = |name: &String| named.is_empty() || named.contains(&name);
+        for (namespace, count) in self.awaited.iter().filter(|(name, _)| is_waited_for(name)) {
+            self.pods.wait(namespace, &pods.label_selector, *count, attempted).await;
+        }
+        if !attempted {
+            self.awaited.retain(|name, _| !is_waited_for(name));
         }
         Ok(())
     }
@@ -263,69 +300,13 @@ impl Run<'_> {
             selection.label_selector.iter().all(has)
         });
         let name = |pod: Arc<Pod>| pod.metadata.name.clone().unwrap_or_default();
-        let target = |pod| Target::object(ResourceType::of::<Pod>(), Some(namespace), &name(pod));
-        pods.map(target).collect()
+        pods.map(|pod| beside::pod(namespace, &name(pod))).collect()
     }
-}
-
-async fn delete_pods(
-    objects: Objects,
-    pods: Vec<Target>,
-    per_second: Option<f64>,
-) -> Result<(), Error> {
-    let mut pace = Pace::new(per_second);
-    for target in pods {
-        pace.next().await;
-        let options = DeleteOptions { grace_period_s: Some(0), ..DeleteOptions::default() };
-        objects.client().write(Write::Delete(target, options)).await?;
-    }
-    Ok(())
-}
-
-/// Creates objects again and again; with `kept`, only so many of each are there at a time.
-async fn churn(
-    objects: Objects,
-    templates: Vec<Template>,
-    kept: Option<u64>,
-    every_ms: u64,
-) -> Result<(), Error> {
-    objects.namespace("churn", None).await?;
-    let mut ticks = interval(Duration::from_millis(every_ms));
-    let mut made = Vec::new();
-    for index in 0.. {
-        for template in &templates {
-            ticks.tick().await;
-            made.push(objects.any(Some("churn"), template.render(index, 1)?).await?);
-        }
-        if kept.is_some_and(|kept| index % kept == kept - 1) {
-            for target in made.drain(..) {
-                ticks.tick().await;
-                let options = DeleteOptions { grace_period_s: Some(0), ..DeleteOptions::default() };
-                objects.client().write(Write::Delete(target, options)).await?;
-            }
-        }
-    }
-    Ok(())
 }
 
 /// What goes wrong beside the steps is told, and does not end them.
 async fn report(work: impl Future<Output = Result<(), Error>>) {
     if let Err(error) = work.await {
         eprintln!("beside the workload: {error}");
-    }
-}
-
-/// So many times a second.
-struct Pace(Option<tokio::time::Interval>);
-
-impl Pace {
-    fn new(per_second: Option<f64>) -> Self {
-        Self(per_second.map(|count| interval(Duration::from_secs_f64(1.0 / count))))
-    }
-
-    async fn next(&mut self) {
-        if let Some(interval) = &mut self.0 {
-            interval.tick().await;
-        }
     }
 }

@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use super::slice::Slice;
@@ -15,10 +18,14 @@ pub(super) type PoolId = (Arc<str>, Arc<str>);
 /// have one place, in whichever slices and generations they are.
 #[derive(Debug, Default)]
 pub(super) struct Inventory {
+    /// No two of a process have the same.
+    pub(super) number: u64,
     slices: Vec<Arc<Slice>>,
     /// The places of the devices of each slice.
     places: Vec<Vec<u32>>,
     by_name: HashMap<String, u32>,
+    /// The one node that can reach a place, if there is but one.
+    homes: Vec<Option<Arc<str>>>,
     on_node: HashMap<String, Vec<usize>>,
     shared: Vec<usize>,
     by_pool: HashMap<PoolId, Vec<usize>>,
@@ -31,7 +38,12 @@ fn whole_name(driver: &str, pool: &str, device: &str) -> String {
 
 impl Inventory {
     pub(super) fn of(slices: &BTreeMap<String, Arc<Slice>>) -> Self {
-        let mut inventory = Self { slices: slices.values().cloned().collect(), ..Self::default() };
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let mut inventory = Self {
+            number: NEXT.fetch_add(1, Relaxed),
+            slices: slices.values().cloned().collect(),
+            ..Self::default()
+        };
         for (at, slice) in slices.values().enumerate() {
             match slice.node() {
                 Some(node) => inventory.on_node.entry(node.to_owned()).or_default().push(at),
@@ -47,7 +59,30 @@ impl Inventory {
             let places = places.collect();
             inventory.places.push(places);
         }
+        inventory.find_homes();
         inventory
+    }
+
+    /// A pool whose slices are all about one node is that node's alone. Devices of another pool may
+    /// take of counters that several nodes share.
+    fn find_homes(&mut self) {
+        self.homes = vec![None; self.by_name.len()];
+        for slices in self.by_pool.values() {
+            let mut names = slices.iter().map(|at| self.slices[*at].home());
+            let Some(Some(first)) = names.next() else { continue };
+            if !names.all(|name| name == Some(first)) {
+                continue;
+            }
+            let home: Arc<str> = first.into();
+            for place in slices.iter().flat_map(|at| &self.places[*at]) {
+                self.homes[*place as usize] = Some(home.clone());
+            }
+        }
+    }
+
+    /// The one node that can reach a place; `None` if several may.
+    pub(super) fn home(&self, place: u32) -> Option<&Arc<str>> {
+        self.homes[place as usize].as_ref()
     }
 
     pub(super) fn slice(&self, at: usize) -> &Arc<Slice> {

@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 
 use super::{
     allocator::{Allocator, Patience},
+    frozen::{Frozen, News},
     inventory::Inventory,
     selectors::Selectors,
     slice::Slice,
@@ -57,6 +58,9 @@ impl Known {
     }
 }
 
+/// What drivers offer, and what is taken of it.
+type Now = (Arc<Inventory>, Arc<Usage>);
+
 /// What a claim is called that is not written yet. No object can have such a name.
 pub(crate) const UNWRITTEN: &str = "<extended-resources>";
 
@@ -79,6 +83,7 @@ struct State {
     /// Made when it is asked for, after slices changed.
     inventory: Option<Arc<Inventory>>,
     usage: Arc<Usage>,
+    news: News,
 }
 
 impl State {
@@ -99,6 +104,7 @@ impl State {
         for (allocation, more) in [(before, false), (after, true)] {
             if let Some(allocation) = allocation {
                 usage.count(allocation, inventory, more);
+                self.news.note(allocation, inventory);
             }
         }
     }
@@ -117,7 +123,7 @@ impl State {
         }
     }
 
-    fn inventory(&mut self) -> (Arc<Inventory>, Arc<Usage>) {
+    fn inventory(&mut self) -> Now {
         if let Some(inventory) = &self.inventory {
             return (inventory.clone(), self.usage.clone());
         }
@@ -299,14 +305,23 @@ impl Devices {
         self.state.lock().change(&key, |known| known.assumed = None);
     }
 
-    /// Finds devices for some claims with the cluster as it is now.
+    /// The devices as they are now, and where something changed.
+    pub(super) fn look<T>(&self, look: impl FnOnce(Now, &News) -> T) -> T {
+        let mut state = self.state.lock();
+        let now = state.inventory();
+        look(now, &state.news)
+    }
+
+    /// Finds devices for some claims with the cluster as it was, or as it is now.
     pub(crate) fn allocator(
         self: &Arc<Self>,
         claims: &[Arc<ResourceClaim>],
+        frozen: Option<Frozen>,
         patience: Patience,
     ) -> Allocator {
-        let now = self.state.lock().inventory();
-        Allocator::new(self.clone(), now, claims, &|name| self.class(name), patience)
+        let at = frozen.map(|frozen| (frozen.inventory, frozen.usage));
+        let at = at.unwrap_or_else(|| self.state.lock().inventory());
+        Allocator::new(self.clone(), at, claims, &|name| self.class(name), patience)
     }
 }
 

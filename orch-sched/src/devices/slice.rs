@@ -137,8 +137,12 @@ impl Slice {
 
     /// The one node whose devices these are, if nobody else needs the slice.
     pub(super) fn node(&self) -> Option<&str> {
-        let name = self.spec().node_name.as_deref().filter(|name| !name.is_empty());
-        name.filter(|_| self.counter_sets.is_empty())
+        self.home().filter(|_| self.counter_sets.is_empty())
+    }
+
+    /// The one node that the slice is about.
+    pub(super) fn home(&self) -> Option<&str> {
+        self.spec().node_name.as_deref().filter(|name| !name.is_empty())
     }
 
     fn is_per_device(&self) -> bool {
@@ -147,8 +151,7 @@ impl Slice {
 
     /// Whether a node needs to look at the slice.
     pub(super) fn concerns(&self, node: &NodeInfo) -> bool {
-        let spec = self.spec();
-        let name = spec.node_name.as_deref().filter(|name| !name.is_empty());
+        let (spec, name) = (self.spec(), self.home());
         if !self.counter_sets.is_empty() {
             return true;
         }

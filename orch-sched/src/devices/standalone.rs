@@ -67,7 +67,7 @@ impl DeviceAllocator {
     ) -> Result<Option<Vec<AllocationResult>>, Fault> {
         let environment = self.informers.environment();
         let patience = Patience { clock: environment.clock.clone(), timeout: None };
-        let allocator = self.devices.allocator(claims, patience);
+        let allocator = self.devices.allocator(claims, None, patience);
         let allocated = allocator.allocate(node).and_then(|found| {
             let found =
                 found.map(|one| one.allocations(&allocator, node.name(), &*environment.random));

@@ -2,9 +2,23 @@
 
 use std::collections::HashMap;
 
-use k8s_openapi::api::resource::v1::AllocationResult;
+use k8s_openapi::api::resource::v1::{AllocationResult, DeviceRequestAllocationResult};
 
 use super::{capacity::Amounts, inventory::Inventory, slice::amount};
+
+/// The devices that an allocation takes, and their places. Access for administrators takes nothing
+/// away; a device that no slice has any more does not matter to anybody.
+pub(super) fn taken<'a>(
+    allocation: &'a AllocationResult,
+    inventory: &'a Inventory,
+) -> impl Iterator<Item = (u32, &'a DeviceRequestAllocationResult)> {
+    let results = allocation.devices.iter().flat_map(|devices| devices.results.iter().flatten());
+    let results = results.filter(|result| result.admin_access != Some(true));
+    results.filter_map(|result| {
+        let place = inventory.find(&result.driver, &result.pool, &result.device)?;
+        Some((place, result))
+    })
+}
 
 /// What is taken, by the places of the devices in an inventory.
 #[derive(Clone, Debug, Default)]
@@ -42,19 +56,14 @@ impl Usage {
         self.capacity.contains_key(&place)
     }
 
-    /// Counts an allocation in, or out again. Access for administrators takes nothing away.
+    /// Counts an allocation in, or out again.
     pub(super) fn count(
         &mut self,
         allocation: &AllocationResult,
         inventory: &Inventory,
         more: bool,
     ) {
-        let results =
-            allocation.devices.iter().flat_map(|devices| devices.results.iter().flatten());
-        for result in results.filter(|result| result.admin_access != Some(true)) {
-            // A device that no slice has any more does not matter to anybody.
-            let place = inventory.find(&result.driver, &result.pool, &result.device);
-            let Some(place) = place else { continue };
+        for (place, result) in taken(allocation, inventory) {
             if result.share_id.is_none() {
                 let count = &mut self.whole[place as usize];
                 *count = if more { count.saturating_add(1) } else { count.saturating_sub(1) };

@@ -6,6 +6,8 @@ use std::{
     sync::Arc,
 };
 
+use orch_core::Key;
+
 use super::{Enabled, Framework};
 use crate::{
     event::{ClusterChange, Hint},
@@ -93,6 +95,22 @@ impl Profiles {
         }
         let registered = enabled.plugin.as_events_to_register();
         registered.map_or(Hint::Queue, |registered| registered.hint(pod, change))
+    }
+
+    /// What a pod that a plugin rejected depends on.
+    pub(crate) fn depends_on(&self, pod: &PodInfo, plugin: &str) -> Vec<Key> {
+        let enabled = self.of(pod).and_then(|framework| framework.enabled(plugin));
+        let registered = enabled.and_then(|enabled| enabled.plugin.as_events_to_register());
+        registered.map_or_else(Vec::new, |registered| registered.depends_on(pod))
+    }
+
+    /// What a change is about, in the words of a plugin; `None` if it may help any pod that any
+    /// profile's plugin of this name rejected.
+    pub(crate) fn about(&self, plugin: &str, change: &ClusterChange) -> Option<Key> {
+        let known = self.by_name.values().filter_map(|framework| framework.enabled(plugin));
+        let mut words = known.map(|one| one.plugin.as_events_to_register()?.about(change));
+        let first = words.next()??;
+        words.all(|other| other.as_ref() == Some(&first)).then_some(first)
     }
 
     #[cfg(test)]

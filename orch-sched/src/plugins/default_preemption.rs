@@ -120,10 +120,10 @@ impl DefaultPreemption {
         if !matches!(diagnosis.verdict_on(node), Some(Verdict::Unschedulable(_))) {
             return None;
         }
-        let on_their_way = |other: &&Arc<PodInfo>| {
+        let on_their_way = |other: &Arc<PodInfo>| {
             other.priority() < pod.priority() && is_preempted(&self.newest(other))
         };
-        let waits = snapshot.node(node)?.pods().iter().find(on_their_way).is_some();
+        let waits = snapshot.node(node)?.pods().iter().any(on_their_way);
         waits.then_some(TERMINATING)
     }
 

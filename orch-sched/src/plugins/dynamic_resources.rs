@@ -12,7 +12,7 @@ use k8s_openapi::api::{
     resource::v1::{AllocationResult, DeviceRequest, ResourceClaim},
 };
 use orch_core::{
-    Environment,
+    Environment, Key,
     device_claim::{FINALIZER, claim_name, is_allocated, is_for_pod},
     extended_resource::is_claim_of,
     informer::Informers,
@@ -32,8 +32,8 @@ use crate::{
     framework::{Diagnosis, Trial},
     node_info::NodeInfo,
     plugin::{
-        Candidates, EventsToRegister, Filter, Plugin, PostFilter, PostFiltered, PreBind,
-        PreEnqueue, PreFilter, PreFiltered, PreScore, Reserve, Score,
+        Candidates, EventsToRegister, Filter, Grouping, Plugin, PostFilter, PostFiltered, PreBind,
+        PreEnqueue, PreFilter, PreFiltered, PreScore, Reserve, Reuse, Score,
     },
     pod_info::PodInfo,
     snapshot::Snapshot,
@@ -42,6 +42,7 @@ use crate::{
 
 mod binding;
 mod extended;
+mod grouping;
 
 /// Source: `pkg/scheduler/framework/plugins/dynamicresources`.
 /// Differs: of claims that could be deallocated the first is, where upstream takes any; a claim for
@@ -91,6 +92,8 @@ struct PodClaims {
     /// What Reserve chose for extended resources: its claim is the last.
     own: Option<Arc<Own>>,
     found: Arc<Mutex<Found>>,
+    /// The same for claims that are the same to every node whose devices did not change.
+    version: u64,
     /// What Reserve chose for each claim.
     allocations: Vec<Option<AllocationResult>>,
 }
@@ -123,6 +126,8 @@ impl PodClaims {
 
 /// Filter did not find devices on the node.
 const NOT_FOUND: &str = "claim allocation not found for node";
+
+const TIMED_OUT: &str = "timed out trying to allocate devices";
 
 /// PreFilter ran in this cycle.
 #[derive(Clone, Copy)]
@@ -242,6 +247,10 @@ impl Plugin for DynamicResources {
         Some(self)
     }
 
+    fn as_grouping(&self) -> Option<&dyn Grouping> {
+        Some(self)
+    }
+
     fn as_reserve(&self) -> Option<&dyn Reserve> {
         Some(self)
     }
@@ -269,7 +278,7 @@ impl PreFilter for DynamicResources {
         &self,
         state: &mut CycleState,
         pod: &PodInfo,
-        _: &Snapshot,
+        snapshot: &Snapshot,
     ) -> Result<PreFiltered, Fault> {
         state.insert(Looked);
         let backed = extended::backed(pod, &self.devices);
@@ -288,9 +297,12 @@ impl PreFilter for DynamicResources {
             return Ok(Verdict::unresolvable(words).into());
         }
         let wanted: Vec<_> = open.iter().map(|at| claims[*at].clone()).collect();
+        // What a node gives by itself counts for extended resources: they are looked for anew.
+        let frozen = snapshot.take_devices();
+        let version = self.version_of(&claims, frozen.as_ref().filter(|_| backed.is_none()));
         let allocator = (!open.is_empty() || backed.is_some()).then(|| {
             let (clock, timeout) = (self.environment.clock.clone(), self.arguments.filter_timeout);
-            Arc::new(self.devices.allocator(&wanted, Patience { clock, timeout }))
+            Arc::new(self.devices.allocator(&wanted, frozen, Patience { clock, timeout }))
         });
         let extended = backed.zip(allocator.clone()).map(|(backed, allocator)| {
             let left = self.devices.claim_of_pod(pod.uid());
@@ -298,7 +310,16 @@ impl PreFilter for DynamicResources {
         });
         let allocations = vec![None; claims.len()];
         let (claims, found, own) = (Arc::new(Mutex::new(claims)), Arc::default(), None);
-        state.insert(PodClaims { claims, open, allocator, extended, own, found, allocations });
+        state.insert(PodClaims {
+            claims,
+            open,
+            allocator,
+            extended,
+            own,
+            found,
+            version,
+            allocations,
+        });
         Ok(Verdict::Success.into())
     }
 }
@@ -322,7 +343,7 @@ impl Filter for DynamicResources {
                     return Ok(Verdict::unresolvable("invalid resource pools were encountered"));
                 }
                 Err(Stop::TimedOut) => {
-                    return Ok(Verdict::unresolvable("timed out trying to allocate devices"));
+                    return Ok(Verdict::unresolvable(TIMED_OUT));
                 }
                 Err(Stop::Fault(words)) => return Err(words.into()),
             },
@@ -339,6 +360,10 @@ impl Filter for DynamicResources {
             found.solutions.insert(node.name().clone(), fit);
         }
         Ok(Verdict::Success)
+    }
+
+    fn reuse(&self) -> Reuse {
+        Reuse::Grouped
     }
 }
 
@@ -406,6 +431,10 @@ impl Score for DynamicResources {
         Ok(found.solutions.get(node.name()).map_or(0, |fit| fit.solution.score(&fit.allocator)))
     }
 
+    fn reuse(&self) -> Reuse {
+        Reuse::Grouped
+    }
+
     fn normalize(
         &self,
         _: &CycleState,
@@ -419,7 +448,8 @@ impl Score for DynamicResources {
 }
 
 impl Reserve for DynamicResources {
-    fn reserve(&self, state: &mut CycleState, _: &PodInfo, node: &str) -> Result<Verdict, Fault> {
+    fn reserve(&self, state: &mut CycleState, pod: &PodInfo, node: &str) -> Result<Verdict, Fault> {
+        self.find_on_chosen(state, pod, node)?;
         let Some(claims) = state.get_mut::<PodClaims>() else { return Ok(Verdict::Success) };
         // Nobody needs it any more, and what it knows of the devices is about to change.
         if claims.allocator.take().is_none() {
@@ -508,12 +538,34 @@ impl EventsToRegister for DynamicResources {
             _ => return Hint::Queue,
         };
         let Ok(claims) = self.claims_of(pod) else { return Hint::Skip };
-        let gives_back = |old: &ResourceClaim| is_allocated(old) && !is_allocated(new);
-        if old.as_ref().is_some_and(|old| gives_back(old)) {
+        if gives_back(old.as_deref(), new) {
             return Hint::Queue;
         }
         let is_own = claims.iter().any(|claim| claim.metadata.uid == new.metadata.uid);
         let is_news = old.as_ref().is_none_or(|old| old.status != new.status);
         if is_own && is_news { Hint::Queue } else { Hint::Skip }
     }
+
+    /// The claims that it is known to have.
+    fn depends_on(&self, pod: &PodInfo) -> Vec<Key> {
+        let named = pod.spec().and_then(|spec| spec.resource_claims.as_deref());
+        let names = named.unwrap_or_default().iter();
+        let names = names.filter_map(|one| claim_name(pod.pod(), one).ok()?);
+        names.map(|found| Key::new(pod.namespace(), &found.name)).collect()
+    }
+
+    fn about(&self, change: &ClusterChange) -> Option<Key> {
+        match &change.object {
+            ChangedObject::ResourceClaim { old, new: Some(new) }
+                if !gives_back(old.as_deref(), new) =>
+            {
+                Some(Key::of(&new.metadata))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn gives_back(old: Option<&ResourceClaim>, new: &ResourceClaim) -> bool {
+    old.is_some_and(is_allocated) && !is_allocated(new)
 }

@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use orch_core::Key;
 use tokio::time::Instant;
 
 use super::{
@@ -55,6 +56,43 @@ pub(super) enum Place {
 pub(super) struct Entry {
     pub(super) pod: Arc<QueuedPod>,
     pub(super) place: Place,
+    /// What the pod depends on, for each plugin that rejected it.
+    depends: Vec<(Arc<str>, Vec<Key>)>,
+}
+
+/// The pods that a plugin rejected.
+#[derive(Default)]
+pub(super) struct Rejected {
+    all: HashSet<Uid>,
+    /// Those that depend on something.
+    by_dependency: HashMap<Key, HashSet<Uid>>,
+}
+
+impl Rejected {
+    fn insert(&mut self, uid: &Uid, depends: &[Key]) {
+        self.all.insert(uid.clone());
+        for key in depends {
+            self.by_dependency.entry(key.clone()).or_default().insert(uid.clone());
+        }
+    }
+
+    fn remove(&mut self, uid: &Uid, depends: &[Key]) {
+        self.all.remove(uid);
+        for key in depends {
+            if let Some(uids) = self.by_dependency.get_mut(key) {
+                uids.remove(uid);
+                if uids.is_empty() {
+                    self.by_dependency.remove(key);
+                }
+            }
+        }
+    }
+
+    /// The pods that depend on something; all if that is not said.
+    pub(super) fn concerned(&self, about: Option<&Key>) -> impl Iterator<Item = &Uid> {
+        let uids = about.map_or(Some(&self.all), |key| self.by_dependency.get(key));
+        uids.into_iter().flatten()
+    }
 }
 
 /// A pod whose cycle runs.
@@ -81,7 +119,7 @@ pub(super) struct State {
     pub(super) unschedulable: BTreeSet<(Instant, u64, Uid)>,
     /// Unschedulable and gated pods by the plugins that rejected them, so that a change asks only
     /// those whom it may concern.
-    pub(super) rejected: HashMap<Arc<str>, HashSet<Uid>>,
+    pub(super) rejected: HashMap<Arc<str>, Rejected>,
     pub(super) in_flight: HashMap<Uid, InFlight>,
     pub(super) changes: Changes,
     pub(super) sequence: u64,
@@ -107,19 +145,22 @@ impl State {
             }
             Place::Gated => {}
         }
-        for plugin in pod.waits_for(place) {
-            self.rejected.entry(plugin.clone()).or_default().insert(uid.clone());
-        }
-        self.entries.insert(uid, Entry { pod, place });
+        let depends = pod.waits_for(place).map(|plugin| {
+            let depends = profiles.depends_on(&pod.info, plugin);
+            self.rejected.entry(plugin.clone()).or_default().insert(&uid, &depends);
+            (plugin.clone(), depends)
+        });
+        let depends = depends.collect();
+        self.entries.insert(uid, Entry { pod, place, depends });
     }
 
     pub(super) fn take(&mut self, uid: &str) -> Option<Entry> {
         let (uid, entry) = self.entries.remove_entry(uid)?;
         let pod = &entry.pod;
-        for plugin in pod.waits_for(entry.place) {
-            if let Some(uids) = self.rejected.get_mut(plugin) {
-                uids.remove(&uid);
-                if uids.is_empty() {
+        for (plugin, depends) in &entry.depends {
+            if let Some(rejected) = self.rejected.get_mut(plugin) {
+                rejected.remove(&uid, depends);
+                if rejected.all.is_empty() {
                     self.rejected.remove(plugin);
                 }
             }
@@ -181,5 +222,33 @@ impl State {
         let penalty = self.penalty.first().map(|(at, ..)| *at);
         let flush = self.unschedulable.first().map(|(at, ..)| *at + UNSCHEDULABLE_MAX);
         penalty.into_iter().chain(flush).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_concerns_those_who_depend_on_it() {
+        let [claim, other, unknown] = ["a", "b", "c"].map(|name| Key::new("default", name));
+        let [first, second, third]: [Uid; 3] = ["1", "2", "3"].map(Uid::from);
+        let mut rejected = Rejected::default();
+        let check = |rejected: &Rejected, about: Option<&Key>, expected: &[&Uid]| {
+            let concerned: BTreeSet<&Uid> = rejected.concerned(about).collect();
+            assert_eq!(concerned, expected.iter().copied().collect(), "{about:?}");
+        };
+        rejected.insert(&first, &[claim.clone(), other.clone()]);
+        rejected.insert(&second, std::slice::from_ref(&claim));
+        rejected.insert(&third, &[]);
+        check(&rejected, Some(&claim), &[&first, &second]);
+        check(&rejected, Some(&other), &[&first]);
+        check(&rejected, Some(&unknown), &[]);
+        check(&rejected, None, &[&first, &second, &third]);
+        rejected.remove(&first, &[claim.clone(), other.clone()]);
+        check(&rejected, Some(&claim), &[&second]);
+        rejected.remove(&second, std::slice::from_ref(&claim));
+        check(&rejected, None, &[&third]);
+        assert!(rejected.by_dependency.is_empty());
     }
 }

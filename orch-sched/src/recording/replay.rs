@@ -19,6 +19,7 @@ use super::{Line, VERSION, feed::Feed};
 use crate::{
     cache::Cache,
     cycle_state::CycleState,
+    devices::Devices,
     error::BuildError,
     framework::{Framework, Profiles},
     plugin::Plugin,
@@ -144,7 +145,7 @@ impl Replay {
             profiles.push(Profile::default());
         }
         let profiles = registry.build(&profiles, &Arc::default())?;
-        let mut world = World::new(profiles, feed);
+        let mut world = World::new(profiles, registry.devices(), feed);
         let outcome = world.read(recording).await;
         informers.stop();
         outcome?;
@@ -171,11 +172,11 @@ struct World {
 }
 
 impl World {
-    fn new(profiles: Profiles, feed: Feed) -> Self {
+    fn new(profiles: Profiles, devices: Option<Arc<Devices>>, feed: Feed) -> Self {
         Self {
             profiles,
             feed,
-            cache: Cache::default(),
+            cache: Cache::default().following(devices),
             snapshot: Snapshot::default(),
             cycles: HashMap::new(),
             replayed: Replayed::default(),

@@ -302,6 +302,11 @@ async fn disturb(cluster: &mut Cluster, running: &Running, dice: &Dice, round: u
     }
 }
 
+/// The claims of one pod.
+fn new(dice: &Dice) -> Vec<Value> {
+    (0..1 + u64::from(dice.one_in(4))).map(|_| claim(dice, "c")).collect()
+}
+
 async fn simulate(seed: u64) -> Counts {
     let epoch = Timestamp::from_second(1_700_000_000).unwrap();
     let environment = Environment::seeded(epoch, seed);
@@ -309,10 +314,15 @@ async fn simulate(seed: u64) -> Counts {
     let mut cluster = surroundings(&dice);
     let running = Running::start(&cluster, environment);
     let pods: Resources<Pod> = Resources::namespaced(running.memory.clone(), "default");
-    let mut all = Counts::default();
+    let (mut all, mut kinds) = (Counts::default(), Vec::new());
     for n in 0..PODS {
-        let count = 1 + u64::from(dice.one_in(4));
-        let own: Vec<Value> = (0..count).map(|k| claim(&dice, &format!("c{n}-{k}"))).collect();
+        // What is known of nodes is kept for claims that are the same.
+        let known = dice.one_in(2) && n > 0;
+        let mut own = if known { dice.of::<Vec<Value>>(&kinds).clone() } else { new(&dice) };
+        for (k, one) in own.iter_mut().enumerate() {
+            one["metadata"]["name"] = format!("c{n}-{k}").into();
+        }
+        kinds.push(own.clone());
         for one in &own {
             running.memory.seed(&ResourceType::of::<ResourceClaim>(), one.clone()).unwrap();
         }

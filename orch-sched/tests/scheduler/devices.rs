@@ -154,6 +154,35 @@ async fn devices_are_given_once_and_given_back() {
     assert_eq!(cluster.placed("second").await, "n1");
 }
 
+/// What is known of nodes is kept for pods whose claims are the same: it ends where devices are taken
+/// or given back, on the node that has them or on all that share them.
+#[tokio::test(start_paused = true)]
+async fn nodes_are_looked_at_again_when_their_devices_come_back() {
+    let check = async |place: Value, expected: &[&str]| {
+        let cluster = cluster();
+        let mut place = place;
+        place["devices"] = json!([{"name": "d"}]);
+        slice(&cluster, "s", place);
+        for (n, expected) in expected.iter().enumerate() {
+            let names = [format!("c{n}"), format!("p{n}"), format!("q{n}")];
+            let [own, pod, refused] = names.each_ref().map(String::as_str);
+            claim(&cluster, own, one(json!({})));
+            cluster.pod(pod, using(&[own])).await;
+            assert!(expected.contains(&*cluster.placed(pod).await));
+            claim(&cluster, refused, one(json!({})));
+            cluster.pod(refused, using(&[refused])).await;
+            assert_eq!(cluster.refused(refused).await.1, NOTHING);
+            cluster.pods.delete(refused, DeleteOptions::default()).await.unwrap();
+            // The pod stays: nothing but its claim changes.
+            let mut freed = (*claims(&cluster).get(own).await.unwrap()).clone();
+            freed.status = Some(Default::default());
+            claims(&cluster).update_status(&freed).await.unwrap();
+        }
+    };
+    check(json!({"nodeName": "n2"}), &["n2", "n2", "n2"]).await;
+    check(json!({"allNodes": true}), &["n1 n2", "n1 n2", "n1 n2"]).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn pods_share_a_claim() {
     let cluster = cluster();

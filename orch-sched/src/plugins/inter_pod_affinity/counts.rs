@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::{Terms, relations};
 use crate::{
-    node_info::{NodeInfo, changed_pods},
+    node_info::{Changed, NodeInfo},
     pod_info::PodInfo,
     snapshot::{Cursor, Snapshot},
     standing::are_alike,
@@ -203,14 +203,12 @@ impl Kind {
             (before.and_then(NodeInfo::node), after.and_then(NodeInfo::node)),
             (Some(a), Some(b)) if Arc::ptr_eq(a, b)
         );
-        let pods = |node: Option<&'_ NodeInfo>| node.map_or(&[][..], NodeInfo::pods).to_vec();
-        let (all_before, all_after);
-        let (gone, come) = match (before, after) {
-            (Some(before), Some(after)) if same => changed_pods(before.pods(), after.pods()),
-            _ => {
-                (all_before, all_after) = (pods(before), pods(after));
-                (&all_before[..], &all_after[..])
-            }
+        let Changed { gone, come } = match (before, after) {
+            (Some(before), Some(after)) if same => before.pods().changed(after.pods()),
+            _ => Changed {
+                gone: before.into_iter().flat_map(NodeInfo::pods).collect(),
+                come: after.into_iter().flat_map(NodeInfo::pods).collect(),
+            },
         };
         for (node, pods, times) in [(before, gone, -1), (after, come, 1)] {
             let Some(node) = node else { continue };

@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 use super::{Constraint, Spread, Spreads, constraints, is_counted, is_eligible, on_node};
 use crate::{
     error::Fault,
-    node_info::{NodeInfo, changed_pods},
+    node_info::NodeInfo,
     pod_info::PodInfo,
     snapshot::{Cursor, Snapshot},
     standing::are_alike,
@@ -154,13 +154,13 @@ impl Kind {
         (before, mut pods): (Arc<NodeInfo>, PodsByConstraint),
         after: &Arc<NodeInfo>,
     ) -> (Arc<NodeInfo>, PodsByConstraint) {
-        let (gone, come) = changed_pods(before.pods(), after.pods());
+        let changed = before.pods().changed(after.pods());
         for (spread, pods) in self.spreads.all.iter_mut().zip(&mut pods) {
             let Some(pods) = pods else { continue };
-            let count = |others: &[Arc<PodInfo>]| {
+            let count = |others: &[&Arc<PodInfo>]| {
                 others.iter().filter(|o| is_counted(&spread.constraint, pod, o)).count() as i64
             };
-            let by = count(come) - count(gone);
+            let by = count(&changed.come) - count(&changed.gone);
             if by != 0 {
                 spread.add(after, *pods, by);
                 *pods += by;
