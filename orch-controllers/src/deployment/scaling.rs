@@ -12,10 +12,14 @@ use super::{
 };
 
 impl Rollout<'_> {
+    /// `Differs:` a single set that has the wanted size is told that it is wanted, as one that was
+    /// adopted during a rollout may not be. Upstream leaves it, and takes it for a change of size
+    /// for ever.
     pub(super) async fn scale_all(&self, sets: &mut Sets) -> Result<(), ClientError> {
         let wanted = strategy::replicas(&self.deployment);
         if let Some(single) = active_or_latest(sets) {
-            if size(single) != wanted {
+            let told = replica_sets::desired(single).is_none_or(|desired| desired == wanted);
+            if size(single) != wanted || !told {
                 self.scale(single, wanted).await?;
             }
             return Ok(());

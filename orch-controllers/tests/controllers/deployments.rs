@@ -257,6 +257,48 @@ async fn a_change_of_size_during_a_rollout_is_spread_proportionally() {
     assert_eq!(sizes().await, [7, 11]);
 }
 
+/// A set that a Deployment has left behind in the middle of a rollout.
+fn left_behind(name: &str, pods: i32, desired: &str) -> Value {
+    let mut template = template("web", name);
+    template["metadata"]["labels"]["pod-template-hash"] = json!(name);
+    json!({
+        "metadata": {"name": format!("web-{name}"),
+            "labels": {"app": "web", "pod-template-hash": name},
+            "annotations": {"deployment.kubernetes.io/desired-replicas": desired,
+                "deployment.kubernetes.io/max-replicas": "9",
+                "deployment.kubernetes.io/revision": "1"}},
+        "spec": {"replicas": pods,
+            "selector": {"matchLabels": {"app": "web", "pod-template-hash": name}},
+            "template": template},
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn sets_that_are_adopted_in_the_middle_of_a_rollout_are_replaced() {
+    let rolling = json!({"type": "RollingUpdate",
+        "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 1}});
+    let sets = [
+        (json!({"type": "Recreate"}), vec![("a", 3), ("b", 1)]),
+        (json!({"type": "Recreate"}), vec![("a", 4)]),
+        (rolling, vec![("a", 4)]),
+    ];
+    for (strategy, sets) in sets {
+        let world = World::start(controllers);
+        for (name, pods) in &sets {
+            world.create::<ReplicaSet>(left_behind(name, *pods, "7")).await;
+        }
+        let exist = async |world: &World| (world.list::<Pod>().await.len() == 4).then_some(());
+        world.eventually("the pods", exist).await;
+        let mut value = web(4);
+        value["spec"]["strategy"] = strategy.clone();
+        world.create::<Deployment>(value).await;
+        settle(&world, 4).await;
+        let sizes: Vec<i32> = world.list::<ReplicaSet>().await.iter().map(|s| size(s)).collect();
+        assert_eq!(sizes.len(), sets.len() + 1, "{strategy}");
+        assert_eq!(sizes.iter().filter(|size| **size > 0).count(), 1, "{strategy}");
+    }
+}
+
 /// Whatever fails on the way, a rollout ends with exactly the pods that were asked for.
 #[tokio::test(start_paused = true)]
 async fn rollouts_settle_under_faults() {

@@ -67,9 +67,10 @@ impl OwnersConsent {
                 let blocks = reference.block_owner_deletion == Some(true);
                 reference.uid == *uid && (orphaned || blocks)
             });
-            // What was made since may not have been seen.
+            // What was made lately may not have been seen.
             let old = of.creation_timestamp.as_ref().is_some_and(|created| {
-                since.duration_since(created.0) > jiff::SignedDuration::from_secs(1)
+                let age = since.duration_since(created.0);
+                age.is_positive() && age.unsigned_abs() > self.staleness
             });
             if refers && old && of.deletion_timestamp.is_none() {
                 let (owner, kind, key) = (owner.name(), object.kind(), object.key());
