@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use orch_core::{Object, owner::controller_of};
 use serde_json::Value;
 
-use crate::sim::{Invariant, ObjectChange, Step, View};
+use crate::sim::{Component, Invariant, ObjectChange, Step, View};
 
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
@@ -118,7 +118,10 @@ impl Invariant for OwnersConsent {
                 self.orphaning.insert(uid.clone(), now);
             }
             self.check_released(change, step)?;
-            if let (Some(last), None) = (&change.old, &change.new) {
+            // Who deletes an owner again may let go of what it waits for.
+            if let (Some(last), None) = (&change.old, &change.new)
+                && step.writer == Some(Component::Housekeeping.to_string().as_str())
+            {
                 self.check_gone(last, step.view)?;
             }
         }
