@@ -354,13 +354,7 @@ impl Look<'_> {
         }
         let updated = DaemonSet { status: Some(status), ..self.set.clone() };
         let resources = self.context.resources::<DaemonSet>(&self.key.namespace);
-        match resources.update_status(&updated).await {
-            Err(error) if error.is_not_found() => {
-                self.expectations.expect_end(&self.key);
-                Ok(())
-            }
-            Err(error) => Err(error),
-            Ok(_) => Ok(()),
-        }
+        let answer = resources.update_status(&updated).await;
+        self.expectations.written(&self.key, answer).map(drop)
     }
 }

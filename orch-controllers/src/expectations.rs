@@ -8,7 +8,7 @@ use std::{
 };
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use orch_core::Key;
+use orch_core::{ClientError, Key};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -98,6 +98,22 @@ impl Expectations {
         let entry = all.entry(owner.clone()).or_insert_with(Expected::new);
         entry.renew();
         entry.end = true;
+    }
+
+    /// What became of a write of the owner itself: nothing where the cluster has it no more, whose
+    /// end is expected from now on.
+    pub(crate) fn written<T>(
+        &self,
+        owner: &Key,
+        answer: Result<T, ClientError>,
+    ) -> Result<Option<T>, ClientError> {
+        match answer {
+            Err(error) if error.is_not_found() => {
+                self.expect_end(owner);
+                Ok(None)
+            }
+            answer => answer.map(Some),
+        }
     }
 
     /// An object of the owner showed up, or will never.

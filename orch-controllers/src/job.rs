@@ -255,13 +255,8 @@ impl Run<'_> {
         }
         self.job.status = Some(self.status.clone());
         let resources = self.context.resources::<Job>(&self.key.namespace);
-        let written = match resources.update_status(&self.job).await {
-            Err(error) if error.is_not_found() => {
-                self.expectations.expect_end(&self.key);
-                return Ok(());
-            }
-            written => written?,
-        };
+        let answer = resources.update_status(&self.job).await;
+        let Some(written) = self.expectations.written(&self.key, answer)? else { return Ok(()) };
         self.job.metadata = written.metadata.clone();
         self.stored = self.status.clone();
         Ok(())

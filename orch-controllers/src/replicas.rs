@@ -166,14 +166,8 @@ impl<K: Replicated> ReplicaReconciler<K> {
             return Ok(());
         }
         let updated = owner.with_status(status);
-        match self.context.resources::<K>(&key.namespace).update_status(&updated).await {
-            Ok(_) => Ok(()),
-            Err(error) if error.is_not_found() => {
-                self.expectations.expect_end(key);
-                Ok(())
-            }
-            Err(error) => Err(error),
-        }
+        let answer = self.context.resources::<K>(&key.namespace).update_status(&updated).await;
+        self.expectations.written(key, answer).map(drop)
     }
 
     /// When the next ready pod becomes available: nothing in the cluster changes then.

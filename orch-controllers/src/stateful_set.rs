@@ -143,11 +143,7 @@ impl Look<'_> {
         if self.set.status.as_ref() != Some(&status) {
             let updated = StatefulSet { status: Some(status), ..self.set.clone() };
             let resources = self.context.resources::<StatefulSet>(&self.key.namespace);
-            match resources.update_status(&updated).await {
-                Err(error) if error.is_not_found() => self.expectations.expect_end(&self.key),
-                Err(error) => return Err(error.into()),
-                Ok(_) => {}
-            }
+            self.expectations.written(&self.key, resources.update_status(&updated).await)?;
         }
         result?;
         let (now, seconds) = (self.context.now(), self.min_ready_seconds());

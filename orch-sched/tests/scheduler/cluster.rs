@@ -9,7 +9,7 @@ use orch_core::{
     client::{ListOptions, WatchOptions},
     informer::Informers,
     resource::ResourceType,
-    testing::MemoryClient,
+    testing::{FaultRates, FaultyClient, MemoryClient},
 };
 use orch_sched::{Scheduler, SchedulerBuilder};
 use serde_json::{Value, json};
@@ -31,6 +31,14 @@ impl Drop for Cluster {
 
 pub(crate) fn environment(seed: u64) -> Environment {
     Environment::seeded(Timestamp::from_second(1_700_000_000).unwrap(), seed)
+}
+
+/// Lets calls and watches fail, from a seed.
+pub(crate) fn faulty(
+    seed: u64,
+    rates: FaultRates,
+) -> impl FnOnce(Arc<dyn Client>) -> Arc<dyn Client> {
+    move |client| Arc::new(FaultyClient::seeded(client, environment(seed), rates))
 }
 
 impl Cluster {

@@ -7,10 +7,10 @@ use k8s_openapi::api::{
     resource::v1::{DeviceClass, ResourceClaim},
 };
 use orch_core::{
-    Client, Resources,
+    Resources,
     client::{DeleteOptions, ListOptions, PatchKind, WatchOptions},
     resource::ResourceType,
-    testing::{FaultRates, FaultyClient, rounds},
+    testing::{FaultRates, rounds},
 };
 use orch_sched::{
     Profile, SchedulerBuilder,
@@ -19,7 +19,7 @@ use orch_sched::{
 use serde_json::{Value, json};
 
 use crate::{
-    cluster::{Cluster, environment, pod},
+    cluster::{Cluster, faulty, pod},
     devices::{
         NOTHING, Stumbles, allocated, claim, claims, class, devices, one, read, using, with_nodes,
     },
@@ -343,9 +343,7 @@ async fn with_faults_devices_are_given_once_and_to_all() {
             expired_permille: 20,
             ..FaultRates::default()
         };
-        let wrap = |client: Arc<dyn Client>| -> Arc<dyn Client> {
-            Arc::new(FaultyClient::seeded(client, environment(seed), rates))
-        };
+        let wrap = faulty(seed, rates);
         let cluster = named(Cluster::start(seed, wrap, |builder| builder)).await;
         devices(&cluster, "n1", 3);
         devices(&cluster, "n2", 3);

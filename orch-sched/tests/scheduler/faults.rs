@@ -1,16 +1,16 @@
 //! Nothing leaks and nothing is counted twice, whatever goes wrong between scheduler and cluster.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use k8s_openapi::api::core::v1::Pod;
 use orch_core::{
-    Client, Resources,
+    Resources,
     client::{DeleteOptions, ListOptions},
-    testing::{FaultRates, FaultyClient, rounds},
+    testing::{FaultRates, rounds},
 };
 use serde_json::json;
 
-use crate::cluster::{Cluster, cpu, environment};
+use crate::cluster::{Cluster, cpu, faulty};
 
 /// How many pods are on each node; more than four would be over.
 async fn check_nodes(cluster: &Cluster, seed: u64) -> BTreeMap<String, usize> {
@@ -36,9 +36,7 @@ async fn with_faults_everything_is_placed_in_the_end() {
             expired_permille: 20,
             ..FaultRates::default()
         };
-        let wrap = |client: Arc<dyn Client>| -> Arc<dyn Client> {
-            Arc::new(FaultyClient::seeded(client, environment(seed), rates))
-        };
+        let wrap = faulty(seed, rates);
         let cluster = Cluster::start(seed, wrap, |builder| builder);
         for n in 0..3 {
             cluster.node(&format!("n{n}"), json!({}));

@@ -1,17 +1,16 @@
 //! Less important pods make room.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use k8s_openapi::api::{core::v1::Pod, policy::v1::PodDisruptionBudget};
 use orch_core::{
-    Client,
     client::{DeleteOptions, ListOptions, PatchKind},
     resource::ResourceType,
-    testing::{FaultRates, FaultyClient, rounds},
+    testing::{FaultRates, rounds},
 };
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, environment};
+use crate::cluster::{Cluster, faulty};
 
 /// A pod of this priority that requests so many CPUs.
 fn important(priority: i32, cpu: &str) -> Value {
@@ -208,9 +207,7 @@ async fn with_faults_nothing_leaks_and_nothing_is_counted_twice() {
             expired_permille: 20,
             ..FaultRates::default()
         };
-        let wrap = |client: Arc<dyn Client>| -> Arc<dyn Client> {
-            Arc::new(FaultyClient::seeded(client, environment(seed), rates))
-        };
+        let wrap = faulty(seed, rates);
         let cluster = Cluster::start(seed, wrap, |builder| builder);
         for n in 0..3 {
             cluster.node(&format!("n{n}"), json!({}));

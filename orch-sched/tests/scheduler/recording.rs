@@ -8,16 +8,15 @@ use std::{
 };
 
 use orch_core::{
-    Client,
     client::{DeleteOptions, ListOptions},
     resource::ResourceType,
-    testing::{FaultRates, FaultyClient, rounds},
+    testing::{FaultRates, rounds},
 };
 use orch_sched::{Recorder, Replay, ReplayError, ReplayedPlacement};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, cpu, environment};
+use crate::cluster::{Cluster, cpu, faulty};
 
 /// A file in memory.
 #[derive(Clone, Default)]
@@ -83,9 +82,7 @@ async fn recorded(seed: u64) -> Vec<u8> {
         expired_permille: 20,
         ..FaultRates::default()
     };
-    let wrap = |client: Arc<dyn Client>| -> Arc<dyn Client> {
-        Arc::new(FaultyClient::seeded(client, environment(seed), rates))
-    };
+    let wrap = faulty(seed, rates);
     let file = File::default();
     let recorder = Recorder::to(file.clone());
     let mut cluster = Cluster::start(seed, wrap, |builder| builder.record(recorder.clone()));
