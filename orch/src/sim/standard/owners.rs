@@ -24,12 +24,17 @@ pub struct OwnersConsent {
     staleness: Duration,
     /// Owners that were ever seen with the finalizer, and since when.
     orphaning: BTreeMap<String, Timestamp>,
+    /// Owners whose deletion was seen to begin, and when.
+    going: BTreeMap<String, Timestamp>,
+    /// When an object (by uid) came to refer to which owner (by uid), if that was seen.
+    referring: BTreeMap<String, BTreeMap<String, Timestamp>>,
 }
 
 impl OwnersConsent {
     /// For controllers whose copy of the cluster may be so old.
     pub fn new(staleness: Duration) -> Self {
-        Self { staleness, orphaning: BTreeMap::new() }
+        let (orphaning, going, referring) = Default::default();
+        Self { staleness, orphaning, going, referring }
     }
 
     fn check_released(&self, change: &ObjectChange, step: &Step<'_>) -> Result<(), String> {
@@ -47,6 +52,26 @@ impl OwnersConsent {
         Err(format!("{kind} {key} was taken from {} {}", owner.kind, owner.name))
     }
 
+    /// When deletions began, and when objects came to refer to whom.
+    fn note(&mut self, change: &ObjectChange, now: Timestamp) {
+        let meta = change.object().metadata();
+        let Some(uid) = &meta.uid else { return };
+        if change.new.is_none() {
+            self.referring.remove(uid);
+            return;
+        }
+        if meta.deletion_timestamp.is_some() {
+            self.going.entry(uid.clone()).or_insert(now);
+        }
+        let had = |owner: &str| {
+            let old = change.old.iter().flat_map(|old| old.metadata().owner_references.iter());
+            old.flatten().any(|reference| reference.uid == owner)
+        };
+        for owner in meta.owner_references.iter().flatten().filter(|owner| !had(&owner.uid)) {
+            self.referring.entry(uid.clone()).or_default().insert(owner.uid.clone(), now);
+        }
+    }
+
     /// An owner is gone: those that it had when its deletion began must not refer to it.
     fn check_gone(&self, owner: &Object, view: &View) -> Result<(), String> {
         let meta = owner.metadata();
@@ -55,9 +80,7 @@ impl OwnersConsent {
             meta.finalizers.iter().flatten().map(String::as_str).collect();
         let orphaned = self.orphaning.contains_key(uid);
         let foreground = finalizers.contains(FOREGROUND);
-        let Some(since) = meta.deletion_timestamp.as_ref().map(|time| time.0) else {
-            return Ok(());
-        };
+        let Some(since) = self.going.get(uid) else { return Ok(()) };
         if !orphaned && !foreground {
             return Ok(());
         }
@@ -67,9 +90,10 @@ impl OwnersConsent {
                 let blocks = reference.block_owner_deletion == Some(true);
                 reference.uid == *uid && (orphaned || blocks)
             });
-            // What was made lately may not have been seen.
-            let old = of.creation_timestamp.as_ref().is_some_and(|created| {
-                let age = since.duration_since(created.0);
+            // What was made or adopted lately may not have been seen.
+            let referring = of.uid.as_ref().and_then(|object| self.referring.get(object)?.get(uid));
+            let old = referring.is_none_or(|referring| {
+                let age = since.duration_since(*referring);
                 age.is_positive() && age.unsigned_abs() > self.staleness
             });
             if refers && old && of.deletion_timestamp.is_none() {
@@ -117,12 +141,16 @@ impl Invariant for OwnersConsent {
             {
                 self.orphaning.insert(uid.clone(), now);
             }
+            self.note(change, now);
             self.check_released(change, step)?;
             // Who deletes an owner again may let go of what it waits for.
             if let (Some(last), None) = (&change.old, &change.new)
                 && step.writer == Some(Component::Housekeeping.to_string().as_str())
             {
                 self.check_gone(last, step.view)?;
+            }
+            if let (None, Some(uid)) = (&change.new, &meta.uid) {
+                self.going.remove(uid);
             }
         }
         Ok(())
