@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::StreamExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use orch_core::{
     Client, ClientError, Environment, Key, Object, ResourceType, Target,
     awaited::Awaited,
@@ -17,7 +18,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// What is told of the objects of a kind, one at a time.
 pub(crate) trait Follow: Send + 'static {
     /// The object is there, like this.
-    fn seen(&mut self, object: &Object);
+    fn seen(&mut self, object: &Object, meta: &ObjectMeta);
     /// The object of this name and uid is gone.
     fn gone(&mut self, key: &Key, uid: &str);
 }
@@ -80,7 +81,7 @@ impl<F: Follow> Follower<F> {
         for object in &list.items {
             let key = object.key();
             if let Some(uid) = before.remove(&key)
-                && object.metadata().uid.as_ref() != Some(&uid)
+                && object.glance_metadata().uid.as_ref() != Some(&uid)
             {
                 self.follow.gone(&key, &uid);
             }
@@ -109,11 +110,11 @@ impl<F: Follow> Follower<F> {
             while let Some(event) = stream.next().await {
                 match event {
                     Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) => {
-                        position = object.resource_version().to_owned();
+                        position = object.to_resource_version();
                         self.seen(&object);
                     }
                     Ok(WatchEvent::Deleted(object)) => {
-                        position = object.resource_version().to_owned();
+                        position = object.to_resource_version();
                         self.gone(&object);
                     }
                     Ok(WatchEvent::Bookmark { resource_version, .. }) => {
@@ -132,10 +133,11 @@ impl<F: Follow> Follower<F> {
     }
 
     fn seen(&mut self, object: &Object) {
-        if let Some(uid) = object.metadata().uid.clone() {
+        let meta = object.glance_metadata();
+        if let Some(uid) = meta.uid.clone() {
             self.known.lock().insert(object.key(), uid);
         }
-        self.follow.seen(object);
+        self.follow.seen(object, &meta);
     }
 
     fn gone(&mut self, object: &Object) {

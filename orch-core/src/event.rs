@@ -229,13 +229,13 @@ impl Writer {
         let events: Resources<Event> = Resources::namespaced(self.client.clone(), namespace);
         if observed.count > 1 {
             let patch = self.count_patch(observed);
-            match events.patch(&observed.name, PatchKind::Strategic, patch).await {
+            match events.patch_object(&observed.name, PatchKind::Strategic, patch).await {
                 // Gone since, or held back so far.
                 Err(error) if error.is_not_found() => {}
                 result => return result.map(drop),
             }
         }
-        events.create(&self.event(report, namespace, observed)).await.map(drop)
+        events.create_object(&self.event(report, namespace, observed)).await.map(drop)
     }
 
     fn count_patch(&self, more: &Observed) -> serde_json::Value {

@@ -6,7 +6,7 @@ mod state;
 
 use std::{
     any::{Any, TypeId},
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     fmt,
     ops::Bound,
     sync::{
@@ -22,7 +22,7 @@ use parking_lot::{Mutex, RwLock};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::task::AbortHandle;
 
-use self::state::{Held, Index, IndexFn, State};
+use self::state::{Index, IndexFn, State};
 use crate::{
     awaited::Awaited,
     client::{Client, ClientError, ListOptions, Resources, WatchEvent, WatchOptions},
@@ -138,6 +138,10 @@ impl Drop for AbortOnDrop {
 /// survives disconnections: it resumes its watch where it stopped, and lists again (telling the
 /// difference to the handlers) when that is too long ago. Cheap to clone; the task that follows
 /// the cluster ends when the last clone is dropped.
+///
+/// Objects are held in their encoding, and in their typed form while somebody asks for them: a
+/// typed form that was not used between two bookmarks of the watch (a minute) is let go, and made
+/// again for whoever asks next.
 pub struct Informer<K> {
     shared: Arc<Shared<K>>,
     task: Arc<AbortOnDrop>,
@@ -159,7 +163,7 @@ impl<K: Watchable> Informer<K> {
     /// Starts to follow a collection. Call it inside a tokio runtime.
     pub fn start(client: Arc<dyn Client>, environment: Environment, selection: Selection) -> Self {
         let shared = Arc::new(Shared {
-            state: RwLock::new(State { objects: BTreeMap::new(), indexes: BTreeMap::new() }),
+            state: RwLock::new(State::default()),
             handlers: Mutex::new(Vec::new()),
             synced: Awaited::new(false),
             position: AtomicU64::new(0),
@@ -176,8 +180,11 @@ impl<K: Watchable> Informer<K> {
         let mut state = self.shared.state.write();
         let mut index = Index { of, keys: HashMap::new() };
         for (key, held) in &state.objects {
-            index.put(of(&held.typed), key);
+            if let Some(typed) = held.typed() {
+                index.put(of(&typed), key);
+            }
         }
+        state.touch();
         state.indexes.insert(name, index);
     }
 
@@ -186,7 +193,7 @@ impl<K: Watchable> Informer<K> {
     /// handlers to the same informer: it puts a key into a queue.
     pub fn on_change(&self, handler: impl Fn(&Change<K>) + Send + Sync + 'static) {
         let mut handlers = self.shared.handlers.lock();
-        let present: Vec<Arc<K>> = self.shared.state.read().typed().cloned().collect();
+        let present: Vec<Arc<K>> = self.shared.state.read().typed().collect();
         for object in present {
             handler(&Change::Added(object));
         }
@@ -211,33 +218,31 @@ impl<K: Watchable> Informer<K> {
 
     /// One object.
     pub fn get(&self, key: &Key) -> Option<Arc<K>> {
-        self.shared.state.read().objects.get(key).map(|held| held.typed.clone())
+        self.shared.state.read().get(key)
     }
 
     /// All objects, by namespace and name.
     pub fn list(&self) -> Vec<Arc<K>> {
-        self.shared.state.read().typed().cloned().collect()
+        self.shared.state.read().typed().collect()
     }
 
     /// The objects of one namespace, by name.
     pub fn list_in(&self, namespace: &str) -> Vec<Arc<K>> {
         let state = self.shared.state.read();
         let from = Bound::Included(Key::new(namespace, ""));
+        state.touch();
         state
             .objects
             .range((from, Bound::Unbounded))
             .take_while(|(key, _)| key.namespace == namespace)
-            .map(|(_, held)| held.typed.clone())
+            .filter_map(|(_, held)| held.typed())
             .collect()
     }
 
     /// The objects under a value of an index, by namespace and name. An index that was never
     /// added finds nothing.
     pub fn by_index(&self, name: &str, value: &str) -> Vec<Arc<K>> {
-        let state = self.shared.state.read();
-        let keys = state.indexes.get(name).and_then(|index| index.keys.get(value));
-        let held = keys.into_iter().flatten().filter_map(|key| state.objects.get(key));
-        held.map(|held| held.typed.clone()).collect()
+        self.shared.state.read().by_index(name, value).collect()
     }
 
     /// How many objects [`Informer::by_index`] finds, without looking at them.
@@ -338,14 +343,17 @@ impl<K: Watchable> Reflector<K> {
         while let Some(event) = stream.next().await {
             match event.map_err(|e| (Some(position.clone()), e))? {
                 WatchEvent::Added(object) | WatchEvent::Modified(object) => {
-                    position = object.resource_version().to_owned();
+                    position = object.to_resource_version();
                     self.upsert(&object);
                 }
                 WatchEvent::Deleted(object) => {
-                    position = object.resource_version().to_owned();
+                    position = object.to_resource_version();
                     self.remove(&object.key());
                 }
-                WatchEvent::Bookmark { resource_version, .. } => position = resource_version,
+                WatchEvent::Bookmark { resource_version, .. } => {
+                    position = resource_version;
+                    self.shared.state.read().cool();
+                }
             }
             self.reached(&position);
             seen_any = true;
@@ -362,25 +370,23 @@ impl<K: Watchable> Reflector<K> {
     }
 
     fn upsert(&self, object: &Arc<Object>) {
+        let key = object.key();
+        if self.shared.state.read().holds(&key, object) {
+            return;
+        }
         let typed = match object.decode::<K>() {
             Ok(typed) => typed,
             Err(error) => {
                 // The copy keeps the last state that could be read rather than none.
-                tracing::warn!(kind = K::KIND, key = %object.key(), %error, "cannot be decoded");
+                tracing::warn!(kind = K::KIND, %key, %error, "cannot be decoded");
                 return;
             }
         };
         let handlers = self.shared.handlers.lock();
-        let held = Held { typed: typed.clone(), object: Arc::downgrade(object) };
-        let old = self.shared.state.write().insert(object.key(), held);
+        let old = self.shared.state.write().insert(key, object.clone(), &typed);
         let change = match old {
             None => Change::Added(typed),
-            Some(old)
-                if old.typed.metadata().resource_version == typed.metadata().resource_version =>
-            {
-                return;
-            }
-            Some(old) => Change::Updated { old: old.replaced(), new: typed },
+            Some(old) => Change::Updated { old, new: typed },
         };
         handlers.iter().for_each(|handler| handler(&change));
     }
@@ -389,7 +395,7 @@ impl<K: Watchable> Reflector<K> {
         let handlers = self.shared.handlers.lock();
         let old = self.shared.state.write().remove(key);
         if let Some(old) = old {
-            let change = Change::Deleted(old.replaced());
+            let change = Change::Deleted(old);
             handlers.iter().for_each(|handler| handler(&change));
         }
     }
@@ -451,6 +457,8 @@ impl Informers {
 
 #[cfg(test)]
 mod tests {
+    use std::{collections::BTreeMap, sync::Weak};
+
     use jiff::Timestamp;
     use k8s_openapi::api::core::v1::ConfigMap;
     use serde_json::json;
@@ -531,5 +539,58 @@ mod tests {
             (0..3).map(|n| informer.by_index("owner", &format!("o{n}")).len()).sum();
         let labelled = informer.list().iter().filter(|m| m.metadata.labels.is_some()).count();
         assert_eq!(indexed, labelled);
+    }
+
+    /// What nobody looks at is held in its encoding alone, and is the same for whoever looks again.
+    #[tokio::test(start_paused = true)]
+    async fn a_typed_form_that_nobody_uses_is_let_go() {
+        let environment = Environment::seeded(Timestamp::from_second(1_700_000_000).unwrap(), 5);
+        let cluster = Arc::new(MemoryClient::new(environment.clone()));
+        let map = |name: &str, owner: &str| {
+            let labels = json!({"owner": owner});
+            json!({"metadata": {"name": name, "namespace": "d", "labels": labels}})
+        };
+        let resource = ResourceType::of::<ConfigMap>();
+        for name in ["asked", "left", "noise"] {
+            cluster.seed(&resource, map(name, "before")).unwrap();
+        }
+        let informer: Informer<ConfigMap> =
+            Informer::start(cluster.clone(), environment, Selection::default());
+        informer.add_index("owner", |map| {
+            let labels = map.metadata.labels.as_ref();
+            labels.and_then(|labels| labels.get("owner")).into_iter().cloned().collect()
+        });
+        let told: Arc<Mutex<Vec<Change<ConfigMap>>>> = Arc::default();
+        let account = told.clone();
+        informer.on_change(move |change| {
+            if change.object().metadata.name.as_deref() == Some("left") {
+                account.lock().push(change.clone());
+            }
+        });
+        informer.synced().await;
+        let weak = |name: &str| Arc::downgrade(&informer.get(&Key::new("d", name)).unwrap());
+        let (asked, left): (Weak<ConfigMap>, Weak<ConfigMap>) = (weak("asked"), weak("left"));
+        told.lock().clear();
+        let maps: Resources<ConfigMap> = Resources::namespaced(cluster.clone(), "d");
+        for minute in 0..3 {
+            // Without a change, a bookmark has nothing to tell.
+            let change = json!({"data": {"minute": minute.to_string()}});
+            maps.patch("noise", PatchKind::Merge, change).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(61)).await;
+            assert_eq!(informer.get(&Key::new("d", "asked")).as_ref(), asked.upgrade().as_ref());
+        }
+        assert!(asked.upgrade().is_some());
+        assert!(left.upgrade().is_none());
+        assert_eq!(informer.by_index("owner", "before").len(), 3);
+
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        maps.patch("left", PatchKind::Merge, map("left", "after")).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(informer.by_index("owner", "before").len(), 2);
+        assert_eq!(informer.by_index("owner", "after").len(), 1);
+        let told = told.lock().pop().unwrap();
+        let Change::Updated { old, new } = told else { panic!("{told:?}") };
+        assert_eq!(old.metadata.labels.as_ref().unwrap()["owner"], "before");
+        assert_eq!(new.metadata.labels.as_ref().unwrap()["owner"], "after");
     }
 }

@@ -5,6 +5,7 @@ mod head;
 
 use std::{
     any::Any,
+    borrow::Cow,
     fmt,
     sync::{Arc, OnceLock},
 };
@@ -51,7 +52,7 @@ pub struct Object {
 #[derive(Default)]
 struct Views {
     version: OnceLock<Box<str>>,
-    metadata: OnceLock<ObjectMeta>,
+    metadata: OnceLock<Box<ObjectMeta>>,
     typed: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
 }
 
@@ -103,7 +104,7 @@ impl Object {
     pub fn from_json(json: Bytes) -> Result<Self, DecodeError> {
         let meta: Meta = serde_json::from_slice(&json).map_err(DecodeError::Shape)?;
         let head = Head::of_any(&json).map_err(DecodeError::Shape)?;
-        let views = Views { metadata: OnceLock::from(meta.metadata), ..Views::default() };
+        let views = Views { metadata: OnceLock::from(Box::new(meta.metadata)), ..Views::default() };
         Ok(Self { json, head, revision: 0, views: OnceLock::from(Box::new(views)) })
     }
 
@@ -155,23 +156,45 @@ impl Object {
     }
 
     /// The metadata, with its resource version and without `managedFields`. Decoded on the first
-    /// call.
+    /// call and kept.
     pub fn metadata(&self) -> &ObjectMeta {
-        self.views().metadata.get_or_init(|| {
-            let decoded = serde_json::from_slice::<Meta>(&self.json);
-            let mut meta = decoded.map(|head| head.metadata).unwrap_or_else(|error| {
-                tracing::error!(object = ?self, %error, "metadata that was checked is malformed");
-                ObjectMeta {
-                    name: Some(self.name().to_owned()),
-                    namespace: Some(self.namespace().to_owned()),
-                    ..ObjectMeta::default()
-                }
-            });
-            if let Some(revision) = self.revision() {
-                meta.resource_version = Some(revision.to_string());
+        self.views().metadata.get_or_init(|| Box::new(self.decode_metadata()))
+    }
+
+    /// The metadata as by [`Object::metadata`], for those who look at it once: what has to be
+    /// decoded for them is not kept.
+    pub fn glance_metadata(&self) -> Cow<'_, ObjectMeta> {
+        match self.views.get().and_then(|views| views.metadata.get()) {
+            Some(meta) => Cow::Borrowed(meta),
+            None => Cow::Owned(self.decode_metadata()),
+        }
+    }
+
+    fn decode_metadata(&self) -> ObjectMeta {
+        let decoded = self.metadata_json().and_then(|json| serde_json::from_slice(&json).ok());
+        let mut meta: ObjectMeta = decoded.unwrap_or_else(|| {
+            tracing::error!(object = ?self, "metadata that was checked is malformed");
+            ObjectMeta {
+                name: Some(self.name().to_owned()),
+                namespace: Some(self.namespace().to_owned()),
+                ..ObjectMeta::default()
             }
-            meta
-        })
+        });
+        if let Some(revision) = self.revision() {
+            meta.resource_version = Some(revision.to_string());
+        }
+        meta
+    }
+
+    /// The bytes of the metadata, `managedFields` left out; `None` if there is no metadata.
+    fn metadata_json(&self) -> Option<Vec<u8>> {
+        let start = self.head.metadata as usize;
+        let end = head::value_end(&self.json, start.checked_sub(1)?)?;
+        let mut json = self.json.get(start - 1..end)?.to_vec();
+        if let Some(managed) = head::field(&json, 1, b"managedFields") {
+            json.drain(managed);
+        }
+        Some(json)
     }
 
     fn views(&self) -> &Views {
@@ -191,6 +214,26 @@ impl Object {
             }
             None => self.metadata().resource_version.as_deref().unwrap_or_default(),
         }
+    }
+
+    /// Whether this is the same revision as `other`, of what is the same object.
+    pub fn is_revision_of(&self, other: &Self) -> bool {
+        match (self.revision(), other.revision()) {
+            (Some(own), Some(other)) => own == other,
+            _ => {
+                let own = self.resource_version();
+                own == other.resource_version() && !own.is_empty()
+            }
+        }
+    }
+
+    /// The resource version for those who keep it for longer than the object, empty if there is
+    /// none.
+    pub fn to_resource_version(&self) -> String {
+        self.revision().map_or_else(
+            || self.metadata().resource_version.clone().unwrap_or_default(),
+            |revision| revision.to_string(),
+        )
     }
 
     /// The store's revision of this object, where it came from a store.
@@ -405,6 +448,23 @@ mod tests {
     #[test]
     fn an_object_that_nobody_asks_costs_little_besides_its_bytes() {
         assert!(size_of::<Object>() <= 96, "{}", size_of::<Object>());
+    }
+
+    #[test]
+    fn a_glance_at_the_metadata_sees_all_of_it_and_keeps_nothing() {
+        for body in [
+            r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a","managedFields":[{"manager":"{"}],"labels":{"x":"}"}},"spec":{}}"#,
+            r#"{"metadata" : {"name":"a", "labels":{"x":"}"} } , "kind":"Pod"}"#,
+        ] {
+            let object = stored(body);
+            let glance = object.glance_metadata().into_owned();
+            assert!(object.views.get().is_none());
+            assert_eq!(&glance, object.metadata());
+            assert_eq!(glance.labels.as_ref().unwrap()["x"], "}");
+            assert_eq!(glance.resource_version.as_deref(), Some("42"));
+            assert_eq!(glance.managed_fields, None);
+            assert!(matches!(object.glance_metadata(), Cow::Borrowed(_)));
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use orch_core::{Key, Object, ResourceType};
 use tokio::task::JoinHandle;
 
@@ -23,8 +24,8 @@ struct Monitor {
 }
 
 impl Follow for Monitor {
-    fn seen(&mut self, object: &Object) {
-        self.shared.change(|graph| graph.seen(&self.resource, object.metadata()));
+    fn seen(&mut self, _object: &Object, meta: &ObjectMeta) {
+        self.shared.change(|graph| graph.seen(&self.resource, meta));
     }
 
     fn gone(&mut self, _key: &Key, uid: &str) {

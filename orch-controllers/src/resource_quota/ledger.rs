@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use orch_core::{
     ClientError, Key, Object, ResourceType, Scope, Target,
     awaited::Awaited,
@@ -165,7 +166,7 @@ struct Booking {
 }
 
 impl Follow for Booking {
-    fn seen(&mut self, object: &Object) {
+    fn seen(&mut self, object: &Object, _meta: &ObjectMeta) {
         let Key { namespace, name } = object.key();
         let usage = Usage::of(&self.kind.group, &self.kind.plural, &object.to_value());
         let before = {

@@ -132,10 +132,17 @@ where
     /// # Errors
     /// [`ClientError`].
     pub async fn create(&self, object: &K) -> Result<Arc<K>, ClientError> {
+        Ok(self.create_object(object).await?.decode()?)
+    }
+
+    /// [`Resources::create`] for those who do not look at what was created: it is not decoded.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn create_object(&self, object: &K) -> Result<Arc<Object>, ClientError> {
         let namespace = object.metadata().namespace.as_deref().or(self.namespace.as_deref());
         let target = Target::collection(self.resource.clone(), namespace);
-        let write = Write::Create(target, encode(object)?, WriteOptions::default());
-        Ok(self.client.write(write).await?.decode()?)
+        self.client.write(Write::Create(target, encode(object)?, WriteOptions::default())).await
     }
 
     fn own_target(&self, object: &K) -> Target {
@@ -174,8 +181,22 @@ where
         kind: PatchKind,
         patch: Value,
     ) -> Result<Arc<K>, ClientError> {
+        Ok(self.patch_object(name, kind, patch).await?.decode()?)
+    }
+
+    /// [`Resources::patch`] for those who do not look at what became of the object: it is not
+    /// decoded.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn patch_object(
+        &self,
+        name: &str,
+        kind: PatchKind,
+        patch: Value,
+    ) -> Result<Arc<Object>, ClientError> {
         let write = Write::Patch(self.object(name), kind, patch, WriteOptions::default());
-        Ok(self.client.write(write).await?.decode()?)
+        self.client.write(write).await
     }
 
     /// Patches an object's status.

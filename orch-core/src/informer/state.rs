@@ -2,8 +2,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Arc, Weak},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
+
+use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
 
 use crate::{object::Object, resource::Key};
 
@@ -33,57 +39,146 @@ impl<K> Index<K> {
     }
 }
 
-/// What is here of an object: its typed view, and what that was made from.
-pub(super) struct Held<K> {
-    pub(super) typed: Arc<K>,
-    /// Weak: without others that hold it, nobody needs the bytes.
-    pub(super) object: Weak<Object>,
+/// An object's typed view, while it is used: it takes several times what the bytes take.
+struct View<K> {
+    typed: Option<Arc<K>>,
+    /// Since the last [`State::cool`].
+    used: bool,
 }
 
-impl<K> Held<K> {
-    /// Another revision has taken its place.
-    pub(super) fn replaced(self) -> Arc<K> {
-        if let Some(object) = self.object.upgrade() {
-            object.forget_typed();
+/// One object that is here.
+pub(super) struct Held<K> {
+    object: Arc<Object>,
+    view: Mutex<View<K>>,
+}
+
+impl<K: DeserializeOwned + Send + Sync + 'static> Held<K> {
+    /// An object and its typed view.
+    pub(super) fn new(object: Arc<Object>, typed: Arc<K>) -> Self {
+        Self { object, view: Mutex::new(View { typed: Some(typed), used: true }) }
+    }
+
+    /// The typed view, made again if it was let go.
+    pub(super) fn typed(&self) -> Option<Arc<K>> {
+        let mut view = self.view.lock();
+        view.used = true;
+        if view.typed.is_none() {
+            let made = self.object.decode::<K>();
+            view.typed = made
+                .inspect_err(|error| {
+                    tracing::error!(object = ?self.object, %error, "was decoded before, and cannot");
+                })
+                .ok();
         }
-        self.typed
+        view.typed.clone()
+    }
+
+    /// Another revision has taken its place.
+    pub(super) fn replaced(self) -> Option<Arc<K>> {
+        let typed = self.typed();
+        self.object.forget_typed();
+        typed
+    }
+
+    /// Lets go of a view that was not used for a while; gives whether there still is one.
+    fn cool(&self) -> bool {
+        let mut view = self.view.lock();
+        if !std::mem::take(&mut view.used) && view.typed.take().is_some() {
+            self.object.forget_typed();
+        }
+        view.typed.is_some()
     }
 }
 
 pub(super) struct State<K> {
     pub(super) objects: BTreeMap<Key, Held<K>>,
     pub(super) indexes: BTreeMap<&'static str, Index<K>>,
+    /// Some object may have a view.
+    warm: AtomicBool,
 }
 
-impl<K> State<K> {
-    pub(super) fn insert(&mut self, key: Key, held: Held<K>) -> Option<Held<K>> {
+impl<K> Default for State<K> {
+    fn default() -> Self {
+        let (objects, indexes, warm) = Default::default();
+        Self { objects, indexes, warm }
+    }
+}
+
+impl<K: DeserializeOwned + Send + Sync + 'static> State<K> {
+    /// Puts an object in the place of its last revision, which is given back.
+    pub(super) fn insert(
+        &mut self,
+        key: Key,
+        object: Arc<Object>,
+        typed: &Arc<K>,
+    ) -> Option<Arc<K>> {
+        self.touch();
+        let held = Held::new(object, typed.clone());
         let Some(known) = self.objects.get_mut(&key) else {
             for index in self.indexes.values_mut() {
-                index.put((index.of)(&held.typed), &key);
+                index.put((index.of)(typed), &key);
             }
             self.objects.insert(key, held);
             return None;
         };
+        let old = std::mem::replace(known, held).replaced()?;
         for index in self.indexes.values_mut() {
-            let (before, after) = ((index.of)(&known.typed), (index.of)(&held.typed));
+            let (before, after) = ((index.of)(&old), (index.of)(typed));
             // Most changes are of something else.
             if before != after {
                 index.take(before, &key);
                 index.put(after, &key);
             }
         }
-        Some(std::mem::replace(known, held))
+        Some(old)
     }
 
-    pub(super) fn remove(&mut self, key: &Key) -> Option<Held<K>> {
-        let old = self.objects.remove(key)?;
+    /// Takes an object out, and gives its last revision.
+    pub(super) fn remove(&mut self, key: &Key) -> Option<Arc<K>> {
+        let old = self.objects.remove(key)?.replaced()?;
         for index in self.indexes.values_mut() {
-            index.take((index.of)(&old.typed), key);
+            index.take((index.of)(&old), key);
         }
         Some(old)
     }
 
-    pub(super) fn typed(&self) -> impl Iterator<Item = &Arc<K>> {
-        self.objects.values().map(|held| &held.typed)
+    /// Whether this very revision is here already.
+    pub(super) fn holds(&self, key: &Key, object: &Object) -> bool {
+        self.objects.get(key).is_some_and(|held| held.object.is_revision_of(object))
+    }
+
+    pub(super) fn get(&self, key: &Key) -> Option<Arc<K>> {
+        self.touch();
+        self.objects.get(key)?.typed()
+    }
+
+    pub(super) fn typed(&self) -> impl Iterator<Item = Arc<K>> {
+        self.touch();
+        self.objects.values().filter_map(Held::typed)
+    }
+
+    /// The objects under a value of an index.
+    pub(super) fn by_index(&self, name: &str, value: &str) -> impl Iterator<Item = Arc<K>> {
+        let keys = self.indexes.get(name).and_then(|index| index.keys.get(value));
+        keys.into_iter().flatten().filter_map(|key| self.get(key))
+    }
+
+    /// Notes that a view is used. Read first: all readers would write to one place.
+    pub(super) fn touch(&self) {
+        if !self.warm.load(Ordering::Relaxed) {
+            self.warm.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Lets go of the views that were not used since the last time. Costs nothing once there is
+    /// none.
+    pub(super) fn cool(&self) {
+        if !self.warm.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        let warm = self.objects.values().filter(|held| held.cool()).count();
+        if warm > 0 {
+            self.touch();
+        }
     }
 }

@@ -195,7 +195,7 @@ fn skip_space(json: &[u8], at: usize) -> usize {
 }
 
 /// Behind the value that starts at `start`.
-fn value_end(json: &[u8], start: usize) -> Option<usize> {
+pub(super) fn value_end(json: &[u8], start: usize) -> Option<usize> {
     let (mut depth, mut at) = (0usize, start);
     loop {
         match json.get(at)? {
