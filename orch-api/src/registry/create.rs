@@ -267,7 +267,7 @@ impl Inner {
         let context = self.write_context(caller, options.dry_run);
         let answer = match (answering, action) {
             (Some(answering), _) => answering.create(&context, &at.target, body).await?,
-            (None, Some(action)) => self.act(caller, at, action, &body, options).await?,
+            (None, Some(action)) => self.act(at, action, &body, options).await?,
             (None, None) => return Err(method_not_allowed()),
         };
         let object = orch_core::Object::from_value(&answer).map_err(ApiError::internal)?;
@@ -276,10 +276,13 @@ impl Inner {
 }
 
 impl Inner {
-    /// Changes an object through a POST to one of its subresources.
+    /// Changes an object through a POST to one of its subresources. Nobody comes to manage a field
+    /// by that.
+    ///
+    /// Source: `pkg/registry/core/pod/storage/storage.go`, whose binding changes what is stored
+    /// without a field manager.
     async fn act(
         &self,
-        caller: &Caller,
         at: &Addressed,
         action: &dyn Action,
         body: &Value,
@@ -289,10 +292,8 @@ impl Inner {
         let of = self.address(target, "get").await?;
         for _ in 0..ACTION_TRIES {
             let old = self.get_stored(&of).await?.ok_or_else(|| of.not_found())?;
-            let value = old.to_value();
-            let mut new = value.clone();
+            let mut new = old.to_value();
             action.apply(body, &mut new, self.environment.clock.now())?;
-            self.manage(caller, at, &mut new, Some(&value), options);
             let bytes = super::stored::encode(&mut new)?;
             let precondition = Precondition::ModRevision(old.revision().unwrap_or_default());
             if options.dry_run {

@@ -163,7 +163,7 @@ impl Run<'_> {
                 let deleting =
                     delete_pods(self.objects.clone(), self.selected(pods), *delete_pods_per_second);
                 if *skip_wait_to_completion {
-                    self.beside.spawn(report(deleting));
+                    self.go_beside(deleting);
                 } else {
                     deleting.await?;
                 }
@@ -179,13 +179,7 @@ impl Run<'_> {
                     "recreate" => churn.recreate(number.unwrap_or(1)).right_future(),
                     other => return Err(format!("{other:?} is no mode of a churn").into()),
                 };
-                let cancel = self.cancel.clone();
-                self.beside.spawn(async move {
-                    tokio::select! {
-                        () = cancel.cancelled() => {}
-                        () = report(churning) => {}
-                    }
-                });
+                self.go_beside(churning);
             }
             Op::Barrier { pods, stage_requirement } => {
                 self.barrier(pods, stage_requirement.as_deref() == Some("Attempted")).await?;
@@ -218,6 +212,17 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Goes on beside the steps until the last of them has ended. What goes wrong is told, and does
+    /// not end them.
+    fn go_beside(&self, work: impl Future<Output = Result<(), Error>> + Send + 'static) {
+        let cancel = self.cancel.clone();
+        self.beside.spawn(async move {
+            if let Some(Err(error)) = cancel.run_until_cancelled(work).await {
+                eprintln!("beside the workload: {error}");
+            }
+        });
     }
 
     async fn ensure(&self, namespace: Option<&str>) -> Result<(), Error> {
@@ -301,12 +306,5 @@ impl Run<'_> {
         });
         let name = |pod: Arc<Pod>| pod.metadata.name.clone().unwrap_or_default();
         pods.map(|pod| beside::pod(namespace, &name(pod))).collect()
-    }
-}
-
-/// What goes wrong beside the steps is told, and does not end them.
-async fn report(work: impl Future<Output = Result<(), Error>>) {
-    if let Err(error) = work.await {
-        eprintln!("beside the workload: {error}");
     }
 }

@@ -23,6 +23,10 @@ mod up;
 mod workloads;
 mod world;
 
+/// As the `orch` command has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     // Those that look at memory come first within a part: what others free would hide it.
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
