@@ -3,7 +3,7 @@
 //! Source: `k8s.io/kubernetes/pkg/controller/podgc`.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::Duration,
 };
@@ -21,7 +21,27 @@ use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::{context::Context, manager::Runnable, pods};
+use crate::{
+    context::Context,
+    manager::Runnable,
+    node_lifecycle::{BY_NODE, index_by_node},
+    pods,
+};
+
+/// Pods by what may make garbage of them: that they are over, or that they are to go and were never
+/// assigned. A look at all pods would cost every period what the cluster is large.
+const BY_GARBAGE: &str = "garbage";
+const OVER: &str = "over";
+const UNASSIGNED: &str = "unassigned";
+
+fn index_by_garbage(pods: &Informer<Pod>) {
+    pods.add_index(BY_GARBAGE, |pod| {
+        let going = pods::is_terminating(pod);
+        let over = (pods::is_terminal(pod) && !going).then(|| OVER.to_owned());
+        let unassigned = (going && node(pod).is_none()).then(|| UNASSIGNED.to_owned());
+        over.into_iter().chain(unassigned).collect()
+    });
+}
 
 /// When pods are removed.
 #[derive(Clone, Copy, Debug)]
@@ -48,10 +68,13 @@ impl Default for PodGcOptions {
 /// deleted before they were assigned to one.
 pub fn pod_garbage_collector(informers: &Informers, options: PodGcOptions) -> Runnable {
     let context = Context::new(informers, "pod-garbage-collector-controller");
+    let pods: Informer<Pod> = context.informer();
+    index_by_node(&pods);
+    index_by_garbage(&pods);
     let collector = Collector {
-        pods: context.informer(),
+        pods,
         nodes: context.informer(),
-        gone_since: HashMap::new(),
+        gone_since: BTreeMap::new(),
         context,
         options,
     };
@@ -64,7 +87,7 @@ struct Collector {
     pods: Informer<Pod>,
     nodes: Informer<Node>,
     /// Since when nodes that pods name are missed.
-    gone_since: HashMap<String, Instant>,
+    gone_since: BTreeMap<String, Instant>,
 }
 
 fn node(pod: &Pod) -> Option<&str> {
@@ -88,47 +111,43 @@ impl Collector {
     }
 
     async fn collect(&mut self) {
-        let pods = self.pods.list();
-        for pod in self.excess(&pods) {
+        for pod in self.excess() {
             self.remove(&pod, None).await;
         }
-        for pod in self.orphaned(&pods) {
+        for pod in self.orphaned() {
             self.remove(&pod, Some("PodGC: node no longer exists")).await;
         }
-        let unassigned = pods.iter().filter(|p| pods::is_terminating(p) && node(p).is_none());
-        for pod in unassigned {
-            self.remove(pod, None).await;
+        for pod in self.pods.by_index(BY_GARBAGE, UNASSIGNED) {
+            self.remove(&pod, None).await;
         }
     }
 
     /// The oldest of the pods that are over, as far as they are too many.
-    fn excess(&self, pods: &[Arc<Pod>]) -> Vec<Arc<Pod>> {
+    fn excess(&self) -> Vec<Arc<Pod>> {
         let Some(max) = self.options.terminated_max else { return Vec::new() };
-        let over = |pod: &&Arc<Pod>| pods::is_terminal(pod) && !pods::is_terminating(pod);
-        let mut over: Vec<Arc<Pod>> = pods.iter().filter(over).cloned().collect();
-        let excess = over.len().saturating_sub(max);
+        let excess = self.pods.count_by_index(BY_GARBAGE, OVER).saturating_sub(max);
+        if excess == 0 {
+            return Vec::new();
+        }
+        let mut over = self.pods.by_index(BY_GARBAGE, OVER);
         over.sort_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0));
         over.truncate(excess);
         over
     }
 
     /// The pods of nodes that have been gone for long enough.
-    fn orphaned(&mut self, pods: &[Arc<Pod>]) -> Vec<Arc<Pod>> {
-        let gone: BTreeSet<&str> = pods
-            .iter()
-            .filter_map(|pod| node(pod))
-            .filter(|name| self.nodes.get(&Key::cluster(*name)).is_none())
-            .collect();
-        self.gone_since.retain(|name, _| gone.contains(name.as_str()));
+    fn orphaned(&mut self) -> Vec<Arc<Pod>> {
+        let mut named = self.pods.index_values(BY_NODE);
+        named.retain(|name| !self.nodes.holds(&Key::cluster(name.as_str())));
+        let gone: BTreeSet<String> = named.into_iter().collect();
+        self.gone_since.retain(|name, _| gone.contains(name));
         let now = Instant::now();
         for name in gone {
-            self.gone_since.entry(name.to_owned()).or_insert(now);
+            self.gone_since.entry(name).or_insert(now);
         }
-        let long_gone = |name: &str| {
-            let since = self.gone_since.get(name);
-            since.is_some_and(|since| now.duration_since(*since) >= self.options.quarantine)
-        };
-        pods.iter().filter(|pod| node(pod).is_some_and(long_gone)).cloned().collect()
+        let long_gone = |since: &Instant| now.duration_since(*since) >= self.options.quarantine;
+        let names = self.gone_since.iter().filter(|(_, since)| long_gone(since));
+        names.flat_map(|(name, _)| self.pods.by_index(BY_NODE, name)).collect()
     }
 
     /// Removes a pod for good: nobody is there who would stop it first.

@@ -178,10 +178,10 @@ impl<K: Watchable> Informer<K> {
     /// indexes after what they hold, so that whoever comes second adds the same one.
     pub fn add_index(&self, name: &'static str, of: IndexFn<K>) {
         let mut state = self.shared.state.write();
-        let mut index = Index { of, keys: HashMap::new() };
+        let mut index = Index::new(of);
         for (key, held) in &state.objects {
             if let Some(typed) = held.typed() {
-                index.put(of(&typed), key);
+                index.add(&typed, key);
             }
         }
         state.touch();
@@ -247,9 +247,19 @@ impl<K: Watchable> Informer<K> {
 
     /// How many objects [`Informer::by_index`] finds, without looking at them.
     pub fn count_by_index(&self, name: &str, value: &str) -> usize {
+        self.shared.state.read().indexes.get(name).map_or(0, |index| index.count(value))
+    }
+
+    /// The values of an index under which there are objects, in no order.
+    pub fn index_values(&self, name: &str) -> Vec<String> {
         let state = self.shared.state.read();
-        let keys = state.indexes.get(name).and_then(|index| index.keys.get(value));
-        keys.map_or(0, BTreeSet::len)
+        let index = state.indexes.get(name);
+        index.map(|index| index.values().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Whether an object is here, without looking at it.
+    pub fn holds(&self, key: &Key) -> bool {
+        self.shared.state.read().objects.contains_key(key)
     }
 
     /// How many objects are here.

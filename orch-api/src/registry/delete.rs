@@ -137,7 +137,7 @@ impl Inner {
         let revision = old.revision().unwrap_or_default();
         let Some(removed) = self.remove(at.key(), revision).await? else { return Ok(None) };
         self.after_delete(caller, at, &old).await;
-        Ok(Some(Arc::new(Object::from_stored(last, removed).map_err(ApiError::internal)?)))
+        Ok(Some(Arc::new(Object::from_encoded(last, removed).map_err(ApiError::internal)?)))
     }
 
     fn step(

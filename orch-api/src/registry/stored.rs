@@ -61,7 +61,7 @@ impl Inner {
             }
             // The cache reads what was stored; this is what the client wrote.
             WriteOutcome::Committed { revision, .. } => {
-                let object = Object::from_stored(bytes, revision).map_err(ApiError::internal)?;
+                let object = Object::from_encoded(bytes, revision).map_err(ApiError::internal)?;
                 Ok(Put::Done(Arc::new(object)))
             }
             WriteOutcome::PreconditionFailed { .. } => Ok(Put::Lost),

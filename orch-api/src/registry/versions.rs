@@ -195,7 +195,7 @@ impl Inner {
             objects[at] = Arc::new(match revision {
                 Some(revision) => {
                     let bytes = super::stored::encode(&mut value)?;
-                    Object::from_stored(bytes, revision).map_err(ApiError::internal)?
+                    Object::from_encoded(bytes, revision).map_err(ApiError::internal)?
                 }
                 None => Object::from_value(&value).map_err(ApiError::internal)?,
             });

@@ -10,7 +10,7 @@ use k8s_openapi::api::{
 use orch_api::{ApiServer, auth::UserInfo};
 use orch_core::{
     Client, ResourceType, Target,
-    client::{DeleteOptions, Write, WriteOptions},
+    client::{DeleteOptions, Read, ReadReply, Write, WriteOptions},
 };
 use orch_store::MemoryStore;
 use serde_json::{Value, json};
@@ -108,6 +108,13 @@ async fn pods_are_bound_once_and_evicted_within_the_budget() {
     assert_eq!(cluster.create(bind(), body).await.unwrap()["status"], "Success");
     let again = cluster.create(bind(), body).await.unwrap_err();
     assert!(again.ends_with("pod p is already assigned to node \"n1\""), "{again}");
+    let bound = match cluster.0.read(Read::Get(one(pods(), "p"))).await.unwrap() {
+        ReadReply::Object(object) => object.to_value(),
+        other => panic!("{other:?}"),
+    };
+    let managers = &bound["metadata"]["managedFields"];
+    assert_eq!(managers.as_array().unwrap().len(), 1, "only who made it: {managers}");
+    assert_eq!(*managers, made["metadata"]["managedFields"]);
 
     made["metadata"].as_object_mut().unwrap().remove("resourceVersion");
     made["status"] =

@@ -1,7 +1,7 @@
 //! What an informer holds, and what it is found by.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -15,27 +15,87 @@ use crate::{object::Object, resource::Key};
 
 pub(super) type IndexFn<K> = fn(&K) -> Vec<String>;
 
+/// The objects under one value. Most values have one, for which a tree would be a waste.
+enum Keys {
+    One(Key),
+    Many(BTreeSet<Key>),
+}
+
+impl Keys {
+    fn insert(&mut self, key: &Key) {
+        match self {
+            Self::One(only) if only == key => {}
+            Self::One(first) => {
+                *self = Self::Many(BTreeSet::from([std::mem::take(first), key.clone()]));
+            }
+            Self::Many(keys) => drop(keys.insert(key.clone())),
+        }
+    }
+
+    /// Gives whether there is none left.
+    fn remove(&mut self, key: &Key) -> bool {
+        match self {
+            Self::One(only) => only == key,
+            Self::Many(keys) => {
+                keys.remove(key);
+                keys.is_empty()
+            }
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::One(_) => 1,
+            Self::Many(keys) => keys.len(),
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Key> {
+        let (one, many) = match self {
+            Self::One(key) => (Some(key), None),
+            Self::Many(keys) => (None, Some(keys)),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
+    }
+}
+
 pub(super) struct Index<K> {
-    pub(super) of: IndexFn<K>,
-    pub(super) keys: HashMap<String, BTreeSet<Key>>,
+    of: IndexFn<K>,
+    keys: HashMap<String, Keys>,
 }
 
 impl<K> Index<K> {
-    pub(super) fn put(&mut self, values: Vec<String>, key: &Key) {
+    pub(super) fn new(of: IndexFn<K>) -> Self {
+        Self { of, keys: HashMap::new() }
+    }
+
+    fn put(&mut self, values: Vec<String>, key: &Key) {
         for value in values {
-            self.keys.entry(value).or_default().insert(key.clone());
+            match self.keys.entry(value) {
+                Entry::Occupied(mut keys) => keys.get_mut().insert(key),
+                Entry::Vacant(place) => drop(place.insert(Keys::One(key.clone()))),
+            }
         }
+    }
+
+    pub(super) fn add(&mut self, object: &K, key: &Key) {
+        self.put((self.of)(object), key);
     }
 
     fn take(&mut self, values: Vec<String>, key: &Key) {
         for value in values {
-            if let Some(keys) = self.keys.get_mut(&value) {
-                keys.remove(key);
-                if keys.is_empty() {
-                    self.keys.remove(&value);
-                }
+            if self.keys.get_mut(&value).is_some_and(|keys| keys.remove(key)) {
+                self.keys.remove(&value);
             }
         }
+    }
+
+    pub(super) fn count(&self, value: &str) -> usize {
+        self.keys.get(value).map_or(0, Keys::len)
+    }
+
+    pub(super) fn values(&self) -> impl Iterator<Item = &String> {
+        self.keys.keys()
     }
 }
 
@@ -116,7 +176,7 @@ impl<K: DeserializeOwned + Send + Sync + 'static> State<K> {
         let held = Held::new(object, typed.clone());
         let Some(known) = self.objects.get_mut(&key) else {
             for index in self.indexes.values_mut() {
-                index.put((index.of)(typed), &key);
+                index.add(typed, &key);
             }
             self.objects.insert(key, held);
             return None;
@@ -160,7 +220,7 @@ impl<K: DeserializeOwned + Send + Sync + 'static> State<K> {
     /// The objects under a value of an index.
     pub(super) fn by_index(&self, name: &str, value: &str) -> impl Iterator<Item = Arc<K>> {
         let keys = self.indexes.get(name).and_then(|index| index.keys.get(value));
-        keys.into_iter().flatten().filter_map(|key| self.get(key))
+        keys.into_iter().flat_map(Keys::iter).filter_map(|key| self.get(key))
     }
 
     /// Notes that a view is used. Read first: all readers would write to one place.

@@ -27,7 +27,7 @@ fn is<K: Resource>(object: &Object) -> bool {
 
 /// The object that lies in an entry; `None` if it is none: a store keeps other things too.
 fn stored(entry: &Entry, revision: u64) -> Option<Object> {
-    let object = Object::from_stored(entry.value.clone(), revision).ok()?;
+    let object = Object::from_encoded(entry.value.clone(), revision).ok()?;
     (!object.kind().is_empty()).then_some(object)
 }
 
