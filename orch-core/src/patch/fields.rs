@@ -93,6 +93,15 @@ impl FieldSet {
         })
     }
 
+    /// Whether all of its paths are in a set that is written as `fieldsV1`.
+    pub(super) fn is_within(&self, fields: &Map<String, Value>) -> bool {
+        self.entries.iter().all(|(element, entry)| {
+            let Some(Value::Object(below)) = fields.get(element) else { return false };
+            let member = below.is_empty() || below.contains_key(".");
+            (member || !entry.member) && entry.children.is_within(below)
+        })
+    }
+
     /// Whether no path is in the set.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
@@ -297,6 +306,22 @@ mod tests {
         assert_eq!(a.intersection(&b).to_fields_v1(), json!({"f:x": {}}));
         assert_eq!(a.union(&b).paths(), [".w", ".x", ".x.y", ".z"]);
         assert!(a.difference(&a).is_empty());
+    }
+
+    #[test]
+    fn sets_are_held_against_what_is_written() {
+        let written = json!({"f:x": {".": {}, "f:y": {}}, "f:z": {"f:w": {}}});
+        let check = |fields: Value, within: bool, meets: bool| {
+            let written = written.as_object().unwrap();
+            assert_eq!(set(&fields).is_within(written), within, "{fields}");
+            assert_eq!(set(&fields).meets(written), meets, "{fields}");
+        };
+        check(json!({}), true, false);
+        check(json!({"f:x": {}}), true, true);
+        check(json!({"f:x": {".": {}, "f:y": {}}, "f:z": {"f:w": {}}}), true, true);
+        check(json!({"f:x": {"f:y": {}, "f:z": {}}}), false, true);
+        check(json!({"f:z": {}}), false, false);
+        check(json!({"f:x": {"f:y": {"f:a": {}}}}), false, false);
     }
 
     #[test]

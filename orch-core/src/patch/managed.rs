@@ -116,13 +116,19 @@ impl Manager {
         })
     }
 
-    /// Reads an entry that this module wrote. Its fields are decoded only if a write that touches
-    /// what they name needs them.
+    /// Reads an entry that this module wrote. Its fields are decoded only if a write changes which
+    /// they are: not if a writer writes what it has written before, and not if it touches nothing
+    /// of another's.
     fn of_entry(entry: Value, writer: &Self, change: &Comparison) -> Option<Self> {
         let head = Self::head(&entry)?;
-        let parts = [&change.modified, &change.added, &change.removed];
-        let touched = |fields| parts.iter().any(|part| part.meets(fields));
-        if head.is(writer) || touched(entry.get("fieldsV1")?.as_object()?) {
+        let fields = entry.get("fieldsV1")?.as_object()?;
+        let (written, removed) = ([&change.modified, &change.added], &change.removed);
+        let stays = if head.is(writer) {
+            written.iter().all(|part| part.is_within(fields))
+        } else {
+            !written.iter().any(|part| part.meets(fields))
+        };
+        if !stays || removed.meets(fields) {
             return Self::decode(&entry);
         }
         Some(Self { kept: Some(entry), ..head })
@@ -151,15 +157,19 @@ impl Manager {
         put("apiVersion", self.api_version.into());
         put("fieldsType", "FieldsV1".into());
         put("fieldsV1", self.fields.into_fields_v1());
-        if let Some(time) = self.time.and_then(|time| Timestamp::from_second(time.as_second()).ok())
-        {
-            put("time", time.to_string().into());
+        if let Some(time) = self.time.and_then(written_time) {
+            put("time", time);
         }
         if !self.subresource.is_empty() {
             put("subresource", self.subresource.into());
         }
         Value::Object(entry)
     }
+}
+
+/// A time as entries have it, to the second.
+fn written_time(time: Timestamp) -> Option<Value> {
+    Timestamp::from_second(time.as_second()).ok().map(|time| time.to_string().into())
 }
 
 /// The managers of an object; none if it has no managed fields or they cannot be read.
@@ -349,8 +359,14 @@ fn own_changes(managers: &mut Vec<Manager>, mut own: Manager, change: Comparison
         own.time = Some(time);
         match managers.iter_mut().find(|manager| manager.is(&own)) {
             Some(known) => {
-                known.fields.extend(own.fields);
                 known.time = own.time;
+                match known.kept.as_mut().and_then(Value::as_object_mut) {
+                    // It has these fields.
+                    Some(entry) => {
+                        entry.extend(written_time(time).map(|time| ("time".to_owned(), time)));
+                    }
+                    None => known.fields.extend(own.fields),
+                }
             }
             None => managers.push(own),
         }
