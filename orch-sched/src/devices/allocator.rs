@@ -10,9 +10,9 @@ use parking_lot::Mutex;
 
 use super::{
     counters::Left,
-    inventory::{Inventory, PoolId},
+    inventory::{Inventory, PoolId, View},
     ledger::Devices,
-    pools::{self, State, counter_sets},
+    pools::{State, counter_sets},
     request::{FindClass, Wanted},
     results::Solution,
     search::Search,
@@ -52,6 +52,8 @@ pub(crate) struct Allocator {
     wanted: Result<Vec<Wanted>, String>,
     /// What is left of the counters of pools, as far as somebody asked.
     left: Mutex<HashMap<PoolId, Left>>,
+    /// What was found on nodes that reach the same devices.
+    found: Mutex<HashMap<View, Option<Solution>>>,
     pub(super) patience: Patience,
 }
 
@@ -64,7 +66,8 @@ impl Allocator {
         patience: Patience,
     ) -> Self {
         let wanted = claims.iter().map(|claim| Wanted::read(claim, find)).collect();
-        Self { devices, inventory, usage, wanted, left: Mutex::default(), patience }
+        let (left, found) = Default::default();
+        Self { devices, inventory, usage, wanted, left, found, patience }
     }
 
     /// The same for other claims, with the devices as they were.
@@ -87,13 +90,21 @@ impl Allocator {
     /// same cluster gives the same devices.
     pub(crate) fn allocate(&self, node: &NodeInfo) -> Result<Option<Solution>, Stop> {
         let wanted = self.wanted()?;
-        let pools = pools::gather(&self.inventory, node);
+        let view = self.inventory.view(node);
+        let known = view.as_ref().and_then(|view| self.found.lock().get(view).cloned());
+        if let Some(found) = known {
+            return Ok(found);
+        }
+        let pools = self.inventory.pools(node, view.as_ref());
         let is_invalid = pools.iter().any(|pool| pool.state == State::Invalid);
         let found = Search::new(self, wanted, node, pools)?.run()?;
-        match found {
-            None if is_invalid => Err(Stop::InvalidPools),
-            found => Ok(found),
+        if found.is_none() && is_invalid {
+            return Err(Stop::InvalidPools);
         }
+        if let Some(view) = view {
+            self.found.lock().insert(view, found.clone());
+        }
+        Ok(found)
     }
 
     /// What is left of a pool's counters before the search.

@@ -8,7 +8,12 @@ use std::{
     },
 };
 
-use super::slice::Slice;
+use parking_lot::Mutex;
+
+use super::{
+    pools::{self, Pool},
+    slice::Slice,
+};
 use crate::node_info::NodeInfo;
 
 /// A pool by its driver and its name.
@@ -27,9 +32,18 @@ pub(super) struct Inventory {
     /// The one node that can reach a place, if there is but one.
     homes: Vec<Option<Arc<str>>>,
     on_node: HashMap<String, Vec<usize>>,
-    shared: Vec<usize>,
+    /// Slices that several nodes may need, together with those that the same nodes need.
+    shared: Vec<Vec<usize>>,
+    /// Whether a node may need a part of a slice.
+    in_parts: bool,
     by_pool: HashMap<PoolId, Vec<usize>>,
+    /// The pools of nodes that need the same slices.
+    gathered: Mutex<HashMap<View, Arc<[Pool]>>>,
 }
+
+/// Which of the shared slices a node needs: whether each group of them. Nodes without slices of
+/// their own that have the same view reach the same devices.
+pub(super) type View = Vec<bool>;
 
 /// A device's name among all.
 fn whole_name(driver: &str, pool: &str, device: &str) -> String {
@@ -44,11 +58,13 @@ impl Inventory {
             slices: slices.values().cloned().collect(),
             ..Self::default()
         };
+        let mut shared: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for (at, slice) in slices.values().enumerate() {
             match slice.node() {
                 Some(node) => inventory.on_node.entry(node.to_owned()).or_default().push(at),
-                None => inventory.shared.push(at),
+                None => shared.entry(slice.reach()).or_default().push(at),
             }
+            inventory.in_parts |= slice.is_per_device();
             let id = (slice.driver.clone(), slice.pool.clone());
             inventory.by_pool.entry(id).or_default().push(at);
             let places = slice.devices.iter().map(|device| {
@@ -59,6 +75,7 @@ impl Inventory {
             let places = places.collect();
             inventory.places.push(places);
         }
+        inventory.shared = shared.into_values().collect();
         inventory.find_homes();
         inventory
     }
@@ -89,11 +106,34 @@ impl Inventory {
         &self.slices[at]
     }
 
-    /// The slices that a node needs to look at.
-    pub(super) fn concerning<'s>(&'s self, node: &'s NodeInfo) -> impl Iterator<Item = usize> + 's {
+    fn concerns(&self, group: &[usize], node: &NodeInfo) -> bool {
+        group.first().is_some_and(|first| self.slices[*first].concerns(node))
+    }
+
+    /// The slices that a node needs to look at: its own, then shared ones by name.
+    pub(super) fn concerning(&self, node: &NodeInfo) -> Vec<usize> {
+        let groups = self.shared.iter().filter(|group| self.concerns(group, node));
+        let mut shared: Vec<usize> = groups.flatten().copied().collect();
+        shared.sort_unstable();
         let own = self.on_node.get(&**node.name()).into_iter().flatten();
-        let shared = self.shared.iter().filter(|at| self.slices[**at].concerns(node));
-        own.chain(shared).copied()
+        own.copied().chain(shared).collect()
+    }
+
+    /// What a node has in common with others; `None` if it has devices of its own.
+    pub(super) fn view(&self, node: &NodeInfo) -> Option<View> {
+        let alone = self.in_parts || self.on_node.contains_key(&**node.name());
+        (!alone).then(|| self.shared.iter().map(|group| self.concerns(group, node)).collect())
+    }
+
+    /// The pools that a node can reach, as by [`pools::gather`].
+    pub(super) fn pools(&self, node: &NodeInfo, view: Option<&View>) -> Arc<[Pool]> {
+        let Some(view) = view else { return pools::gather(self, node).into() };
+        let known = self.gathered.lock().get(view).cloned();
+        known.unwrap_or_else(|| {
+            let pools: Arc<[Pool]> = pools::gather(self, node).into();
+            self.gathered.lock().insert(view.clone(), pools.clone());
+            pools
+        })
     }
 
     /// All slices of a pool.

@@ -3,7 +3,7 @@
 //!
 //! Source: `structured/internal/incubating/allocator_incubating.go`, `allocateOne`.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use jiff::Timestamp;
 use orch_core::device_claim::tolerates;
@@ -63,7 +63,7 @@ pub(super) struct Search<'a> {
     allocator: &'a Allocator,
     wanted: &'a [Wanted],
     node: &'a NodeInfo,
-    pools: Vec<Pool>,
+    pools: Arc<[Pool]>,
     /// All devices of requests for all.
     all: HashMap<(usize, usize, usize), Vec<Place>>,
     constraints: Vec<Vec<Constraint>>,
@@ -89,7 +89,7 @@ impl<'a> Search<'a> {
         allocator: &'a Allocator,
         wanted: &'a [Wanted],
         node: &'a NodeInfo,
-        pools: Vec<Pool>,
+        pools: Arc<[Pool]>,
     ) -> Result<Self, Stop> {
         let patience = &allocator.patience;
         let deadline =
@@ -162,7 +162,8 @@ impl<'a> Search<'a> {
             return Ok(count);
         }
         let mut found = Vec::new();
-        for (pool, of) in self.pools.iter().enumerate() {
+        let pools = self.pools.clone();
+        for (pool, of) in pools.iter().enumerate() {
             let asks = "asks for all devices, but resource pool";
             let (driver, name) = &of.id;
             match of.state {
@@ -370,23 +371,29 @@ impl<'a> Search<'a> {
         let shared = device.multiple
             && (self.allocator.usage.has_capacity(number) || self.capacity.contains_key(&number));
         let counted = !shared && !device.counters.is_empty();
-        if counted && !self.left_of(place.pool).take(&device.counters) {
+        let (holds, names) = (self.holds(at, place), self.names(at));
+        // Constraints are quicker to look at; who must have the device is told of counters first.
+        if !holds && !must {
             return Ok(false);
         }
-        if self.holds(at, place) {
+        if counted && !self.left_of(place.pool).take(&device.counters) {
+            if holds {
+                let constraints = &mut self.constraints[at.claim];
+                constraints.iter_mut().for_each(|constraint| constraint.remove(names));
+            }
+            return Ok(false);
+        }
+        if holds {
             self.give(at, place, counted);
             return Ok(true);
         }
         if counted {
             self.left_of(place.pool).give_back(&device.counters);
         }
-        if must {
-            let (driver, pool) = &self.pools[place.pool].id;
-            let words = "because a claim constraint would not be satisfied";
-            let words = format!("cannot add device {driver}/{pool}/{} {words}", device.name);
-            return Err(Dead::Stop(self.complaint(at, &words)));
-        }
-        Ok(false)
+        let (driver, pool) = &self.pools[place.pool].id;
+        let words = "because a claim constraint would not be satisfied";
+        let words = format!("cannot add device {driver}/{pool}/{} {words}", device.name);
+        Err(Dead::Stop(self.complaint(at, &words)))
     }
 
     fn give(&mut self, at: At, place: Place, counted: bool) {

@@ -145,7 +145,21 @@ impl Slice {
         self.spec().node_name.as_deref().filter(|name| !name.is_empty())
     }
 
-    fn is_per_device(&self) -> bool {
+    /// Equal for slices that concern the same nodes.
+    pub(super) fn reach(&self) -> String {
+        let spec = self.spec();
+        if !self.counter_sets.is_empty() {
+            return String::new();
+        }
+        if self.is_per_device() {
+            return format!("parts {}", self.name);
+        }
+        let selector = spec.node_selector.as_ref().map(serde_json::to_string);
+        let selector = selector.and_then(Result::ok).unwrap_or_default();
+        format!("{:?} {:?} {selector}", self.home(), spec.all_nodes)
+    }
+
+    pub(super) fn is_per_device(&self) -> bool {
         self.spec().per_device_node_selection == Some(true)
     }
 
