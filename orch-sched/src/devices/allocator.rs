@@ -90,18 +90,19 @@ impl Allocator {
     /// same cluster gives the same devices.
     pub(crate) fn allocate(&self, node: &NodeInfo) -> Result<Option<Solution>, Stop> {
         let wanted = self.wanted()?;
-        let view = self.inventory.view(node);
-        let known = view.as_ref().and_then(|view| self.found.lock().get(view).cloned());
+        let (view, is_like_others) =
+            (self.inventory.view(node), self.inventory.is_like_others(node));
+        let known = is_like_others.then(|| self.found.lock().get(&view).cloned()).flatten();
         if let Some(found) = known {
             return Ok(found);
         }
-        let pools = self.inventory.pools(node, view.as_ref());
+        let pools = self.inventory.pools(node, &view);
         let is_invalid = pools.iter().any(|pool| pool.state == State::Invalid);
         let found = Search::new(self, wanted, node, pools)?.run()?;
         if found.is_none() && is_invalid {
             return Err(Stop::InvalidPools);
         }
-        if let Some(view) = view {
+        if is_like_others {
             self.found.lock().insert(view, found.clone());
         }
         Ok(found)

@@ -37,13 +37,16 @@ pub(super) struct Inventory {
     /// Whether a node may need a part of a slice.
     in_parts: bool,
     by_pool: HashMap<PoolId, Vec<usize>>,
-    /// The pools of nodes that need the same slices.
-    gathered: Mutex<HashMap<View, Arc<[Pool]>>>,
+    /// The pools of the shared slices that a node needs.
+    gathered: Mutex<HashMap<View, Pools>>,
 }
 
 /// Which of the shared slices a node needs: whether each group of them. Nodes without slices of
 /// their own that have the same view reach the same devices.
 pub(super) type View = Vec<bool>;
+
+/// The pools that a node can reach, in the order of [`Pool::place`].
+pub(super) type Pools = Arc<[Arc<Pool>]>;
 
 /// A device's name among all.
 fn whole_name(driver: &str, pool: &str, device: &str) -> String {
@@ -110,29 +113,61 @@ impl Inventory {
         group.first().is_some_and(|first| self.slices[*first].concerns(node))
     }
 
+    /// The slices that only this node needs.
+    fn own(&self, node: &NodeInfo) -> &[usize] {
+        self.on_node.get(&**node.name()).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// What a node sees of shared slices.
+    pub(super) fn view(&self, node: &NodeInfo) -> View {
+        self.shared.iter().map(|group| self.concerns(group, node)).collect()
+    }
+
+    /// Whether a node reaches what all nodes with its view do, and nothing else.
+    pub(super) fn is_like_others(&self, node: &NodeInfo) -> bool {
+        !self.in_parts && self.own(node).is_empty()
+    }
+
+    /// The shared slices in a view, by name.
+    fn in_view(&self, view: &View) -> Vec<usize> {
+        let groups = self.shared.iter().zip(view).filter(|(_, needed)| **needed);
+        let mut slices: Vec<usize> = groups.flat_map(|(group, _)| group).copied().collect();
+        slices.sort_unstable();
+        slices
+    }
+
     /// The slices that a node needs to look at: its own, then shared ones by name.
-    pub(super) fn concerning(&self, node: &NodeInfo) -> Vec<usize> {
-        let groups = self.shared.iter().filter(|group| self.concerns(group, node));
-        let mut shared: Vec<usize> = groups.flatten().copied().collect();
-        shared.sort_unstable();
-        let own = self.on_node.get(&**node.name()).into_iter().flatten();
-        own.copied().chain(shared).collect()
+    pub(super) fn concerning(&self, node: &NodeInfo) -> impl Iterator<Item = usize> + '_ {
+        self.own(node).iter().copied().chain(self.in_view(&self.view(node)))
     }
 
-    /// What a node has in common with others; `None` if it has devices of its own.
-    pub(super) fn view(&self, node: &NodeInfo) -> Option<View> {
-        let alone = self.in_parts || self.on_node.contains_key(&**node.name());
-        (!alone).then(|| self.shared.iter().map(|group| self.concerns(group, node)).collect())
-    }
-
-    /// The pools that a node can reach, as by [`pools::gather`].
-    pub(super) fn pools(&self, node: &NodeInfo, view: Option<&View>) -> Arc<[Pool]> {
-        let Some(view) = view else { return pools::gather(self, node).into() };
+    /// The pools that a node can reach.
+    pub(super) fn pools(&self, node: &NodeInfo, view: &View) -> Pools {
+        let own = self.own(node);
+        if self.is_split(own) {
+            return pools::gather(self, self.concerning(node)).into();
+        }
         let known = self.gathered.lock().get(view).cloned();
-        known.unwrap_or_else(|| {
-            let pools: Arc<[Pool]> = pools::gather(self, node).into();
+        let shared = known.unwrap_or_else(|| {
+            let pools: Pools = pools::gather(self, self.in_view(view)).into();
             self.gathered.lock().insert(view.clone(), pools.clone());
             pools
+        });
+        if own.is_empty() {
+            return shared;
+        }
+        let mut pools = pools::gather(self, own.iter().copied());
+        pools.extend(shared.iter().cloned());
+        pools.sort_by(|a, b| a.place().cmp(&b.place()));
+        pools.into()
+    }
+
+    /// Whether a pool of these slices of one node has others that are not that node's.
+    fn is_split(&self, own: &[usize]) -> bool {
+        own.iter().any(|at| {
+            let slice = &self.slices[*at];
+            let pool = self.by_pool.get(&(slice.driver.clone(), slice.pool.clone()));
+            pool.into_iter().flatten().any(|at| self.slices[*at].node() != slice.node())
         })
     }
 
@@ -153,5 +188,70 @@ impl Inventory {
     /// The place of a device, if any slice has it.
     pub(super) fn find(&self, driver: &str, pool: &str, device: &str) -> Option<u32> {
         self.by_name.get(&whole_name(driver, pool, device)).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn slice(name: &str, pool: &str, place: &serde_json::Value, late: bool) -> Arc<Slice> {
+        let device = json!({"name": name, "bindingConditions": late.then_some(["ready"])});
+        let mut slice = json!({
+            "metadata": {"name": name},
+            "spec": {"driver": "d", "pool": {"name": pool, "generation": 1,
+                     "resourceSliceCount": 1 + usize::from(pool == "split")}, "devices": [device]},
+        });
+        slice["spec"].as_object_mut().unwrap().extend(place.as_object().unwrap().clone());
+        Arc::new(Slice::read(Arc::new(serde_json::from_value(slice).unwrap())))
+    }
+
+    /// What nodes have in common is gathered once, and gives each of them what it would get alone.
+    #[test]
+    fn pools_are_those_of_all_slices_that_concern_the_node() {
+        let term = json!({"matchExpressions": [{"key": "fast", "operator": "Exists"}]});
+        let fast = json!({"nodeSelector": {"nodeSelectorTerms": [term]}});
+        let (own, all) = (json!({"nodeName": "n1"}), json!({"allNodes": true}));
+        let slices = [
+            slice("a", "z-own", &own, false),
+            slice("b", "a-own-late", &own, true),
+            slice("c", "m-all", &all, false),
+            slice("d", "b-all-late", &all, true),
+            slice("e", "c-fast", &fast, false),
+            slice("f", "split", &own, false),
+            slice("g", "split", &all, false),
+            slice("h", "y-other", &json!({"nodeName": "n2"}), false),
+        ];
+        let node = |name: &str, labels: serde_json::Value| {
+            let node = json!({"metadata": {"name": name, "labels": labels}});
+            NodeInfo::new(Arc::new(serde_json::from_value(node).unwrap()), [])
+        };
+        let check = |slices: &[Arc<Slice>], node: &NodeInfo, pools: &[&str]| {
+            let slices = slices.iter().map(|slice| (slice.name.clone(), slice.clone())).collect();
+            let inventory = Inventory::of(&slices);
+            let names = |pools: &[Arc<Pool>]| {
+                pools.iter().map(|pool| pool.id.1.to_string()).collect::<Vec<_>>()
+            };
+            let alone = pools::gather(&inventory, inventory.concerning(node));
+            let view = inventory.view(node);
+            for _ in 0..2 {
+                let found = inventory.pools(node, &view);
+                assert_eq!(names(&found), names(&alone));
+                assert_eq!(names(&found), pools);
+                let of = |pools: &[Arc<Pool>]| -> Vec<_> {
+                    pools.iter().map(|pool| (pool.state, pool.slices.clone())).collect()
+                };
+                assert_eq!(of(&found), of(&alone));
+            }
+        };
+        let (first, fast) = (node("n1", json!({})), node("n3", json!({"fast": ""})));
+        let whole: Vec<_> =
+            slices.iter().filter(|slice| &*slice.pool != "split").cloned().collect();
+        check(&whole, &first, &["m-all", "z-own", "a-own-late", "b-all-late"]);
+        check(&whole, &fast, &["c-fast", "m-all", "b-all-late"]);
+        check(&slices, &first, &["m-all", "split", "z-own", "a-own-late", "b-all-late"]);
+        check(&slices, &fast, &["c-fast", "m-all", "split", "b-all-late"]);
     }
 }

@@ -2,14 +2,16 @@
 //!
 //! Source: `structured/internal/incubating/pools_incubating.go`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{
     counters::Sets,
     inventory::{Inventory, PoolId},
     slice::Slice,
 };
-use crate::node_info::NodeInfo;
 
 /// A pool, as far as a node is concerned.
 #[derive(Debug)]
@@ -18,6 +20,16 @@ pub(super) struct Pool {
     pub(super) state: State,
     /// The slices with devices for the node, by name.
     pub(super) slices: Vec<usize>,
+    /// Whether some of its devices have to be made ready first.
+    late: bool,
+}
+
+impl Pool {
+    /// Where it stands among others: by driver and name, and those whose devices have to be made
+    /// ready first come last.
+    pub(super) fn place(&self) -> (bool, &PoolId) {
+        (self.late, &self.id)
+    }
 }
 
 /// Whether devices of a pool can be had.
@@ -31,11 +43,13 @@ pub(super) enum State {
     Invalid,
 }
 
-/// The pools that a node can reach, by driver and name; those whose devices have to be made ready
-/// first come last.
-pub(super) fn gather(inventory: &Inventory, node: &NodeInfo) -> Vec<Pool> {
+/// The pools of some slices, in the order of [`Pool::place`].
+pub(super) fn gather(
+    inventory: &Inventory,
+    slices: impl IntoIterator<Item = usize>,
+) -> Vec<Arc<Pool>> {
     let mut found: BTreeMap<PoolId, Vec<usize>> = BTreeMap::new();
-    for at in inventory.concerning(node) {
+    for at in slices {
         let slice = inventory.slice(at);
         let own = found.entry((slice.driver.clone(), slice.pool.clone())).or_default();
         let newest = own.first().map(|first| inventory.slice(*first).generation);
@@ -45,17 +59,9 @@ pub(super) fn gather(inventory: &Inventory, node: &NodeInfo) -> Vec<Pool> {
             _ => own.push(at),
         }
     }
-    let (mut pools, mut last) = (Vec::new(), Vec::new());
-    for (id, slices) in found {
-        let Some(pool) = read(inventory, id, slices) else { continue };
-        let mut own = pool.slices.iter();
-        if own.any(|at| inventory.slice(*at).has_binding_conditions) {
-            last.push(pool);
-        } else {
-            pools.push(pool);
-        }
-    }
-    pools.append(&mut last);
+    let pools = found.into_iter().filter_map(|(id, slices)| read(inventory, id, slices));
+    let mut pools: Vec<Arc<Pool>> = pools.map(Arc::new).collect();
+    pools.sort_by_key(|pool| pool.late);
     pools
 }
 
@@ -72,7 +78,7 @@ fn read(inventory: &Inventory, id: PoolId, mut slices: Vec<usize>) -> Option<Poo
         }
         all = others.filter(|at| generation(at) == first.generation).copied().collect();
         if !is_whole(&all) {
-            return Some(Pool { id, state: State::Incomplete, slices: Vec::new() });
+            return Some(Pool { id, state: State::Incomplete, slices: Vec::new(), late: false });
         }
     }
     slices.retain(|at| inventory.slice(*at).counter_sets.is_empty());
@@ -80,9 +86,10 @@ fn read(inventory: &Inventory, id: PoolId, mut slices: Vec<usize>) -> Option<Poo
     let own: Vec<&Slice> = slices.iter().map(|at| &**inventory.slice(*at)).collect();
     let whole: Vec<&Slice> = all.iter().map(|at| &**inventory.slice(*at)).collect();
     if is_valid(&own, &whole) {
-        Some(Pool { id, state: State::Usable, slices })
+        let late = own.iter().any(|slice| slice.has_binding_conditions);
+        Some(Pool { id, state: State::Usable, slices, late })
     } else {
-        Some(Pool { id, state: State::Invalid, slices: Vec::new() })
+        Some(Pool { id, state: State::Invalid, slices: Vec::new(), late: false })
     }
 }
 

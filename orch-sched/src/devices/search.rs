@@ -3,7 +3,7 @@
 //!
 //! Source: `structured/internal/incubating/allocator_incubating.go`, `allocateOne`.
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
 use jiff::Timestamp;
 use orch_core::device_claim::tolerates;
@@ -14,7 +14,8 @@ use super::{
     capacity::{Amounts, is_enough, taken},
     constraint::Constraint,
     counters::Left,
-    pools::{Pool, State},
+    inventory::Pools,
+    pools::State,
     request::{Ask, Wanted, shown},
     results::{Chosen, Solution},
     slice::Device,
@@ -63,7 +64,7 @@ pub(super) struct Search<'a> {
     allocator: &'a Allocator,
     wanted: &'a [Wanted],
     node: &'a NodeInfo,
-    pools: Arc<[Pool]>,
+    pools: Pools,
     /// All devices of requests for all.
     all: HashMap<(usize, usize, usize), Vec<Place>>,
     constraints: Vec<Vec<Constraint>>,
@@ -89,7 +90,7 @@ impl<'a> Search<'a> {
         allocator: &'a Allocator,
         wanted: &'a [Wanted],
         node: &'a NodeInfo,
-        pools: Arc<[Pool]>,
+        pools: Pools,
     ) -> Result<Self, Stop> {
         let patience = &allocator.patience;
         let deadline =
