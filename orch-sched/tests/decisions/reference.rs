@@ -53,9 +53,15 @@ pub(crate) fn evaluate(world: &World, pod: &Value) -> BTreeMap<String, i64> {
 
 /// A node must be right with those that wait for room there and go first, and without them.
 pub(crate) fn status(world: &World, pod: &Value, node: &Value) -> Status {
+    status_since(world, world, pod, node)
+}
+
+/// The same in a world that has become another one since the pod's cycle began: what did not matter
+/// to the pod then is not looked at for those that wait either.
+pub(crate) fn status_since(began: &World, world: &World, pod: &Value, node: &Value) -> Status {
     let mut later = world.clone();
-    later.without_affinity |= !reference_pods::affinity_matters(world, pod);
-    later.without_disks |= !reference_volumes::disks_matter(world, pod);
+    later.without_affinity |= !reference_pods::affinity_matters(began, pod);
+    later.without_disks |= !reference_volumes::disks_matter(began, pod);
     for (key, other) in &world.nominated {
         let here = other["status"]["nominatedNodeName"] == name(node);
         if here && priority(other) >= priority(pod) && name(other) != name(pod) {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::{
-    reference::{Status, label, list, name, priority, status},
+    reference::{Status, label, list, name, priority, status, status_since},
     world::World,
 };
 
@@ -54,11 +54,12 @@ fn started(pod: &Value) -> i64 {
 /// Everybody less important goes; then as many as can stay beside the pod come back, those first
 /// whom a budget protects, and of these the most important.
 fn victims(world: &World, pod: &Value, node: &Value) -> Option<Victims> {
+    let began = world;
     let mut world = world.clone();
     let lower = world.pods_on(name(node)).filter(|other| priority(other) < priority(pod));
     let mut lower: Vec<Value> = lower.cloned().collect();
     lower.iter().for_each(|other| drop(world.pods.remove(name(other))));
-    if lower.is_empty() || status(&world, pod, node) != Status::Fits {
+    if lower.is_empty() || status_since(began, &world, pod, node) != Status::Fits {
         return None;
     }
     lower.sort_by_key(|other| (-priority(other), started(other)));
@@ -73,7 +74,7 @@ fn victims(world: &World, pod: &Value, node: &Value) -> Option<Victims> {
     let mut world = World { budgets: Vec::new(), ..world.clone() };
     for (at, other) in budgets_and_pods {
         world.pods.insert(name(&other).to_owned(), other.clone());
-        if status(&world, pod, node) != Status::Fits {
+        if status_since(began, &world, pod, node) != Status::Fits {
             world.pods.remove(name(&other));
             violations += i64::from(at < protected_len);
             gone.push(other);
