@@ -362,7 +362,7 @@ impl<K: Watchable> Reflector<K> {
                 }
                 WatchEvent::Bookmark { resource_version, .. } => {
                     position = resource_version;
-                    self.shared.state.read().cool();
+                    self.shared.state.write().cool();
                 }
             }
             self.reached(&position);

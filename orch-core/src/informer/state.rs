@@ -141,8 +141,8 @@ impl<K: DeserializeOwned + Send + Sync + 'static> Held<K> {
     }
 
     /// Lets go of a view that was not used for a while; gives whether there still is one.
-    fn cool(&self) -> bool {
-        let mut view = self.view.lock();
+    fn cool(&mut self) -> bool {
+        let view = self.view.get_mut();
         if !std::mem::take(&mut view.used) && view.typed.take().is_some() {
             self.object.forget_typed();
         }
@@ -232,13 +232,11 @@ impl<K: DeserializeOwned + Send + Sync + 'static> State<K> {
 
     /// Lets go of the views that were not used since the last time. Costs nothing once there is
     /// none.
-    pub(super) fn cool(&self) {
-        if !self.warm.swap(false, Ordering::Relaxed) {
-            return;
-        }
-        let warm = self.objects.values().filter(|held| held.cool()).count();
-        if warm > 0 {
-            self.touch();
+    pub(super) fn cool(&mut self) {
+        if std::mem::take(self.warm.get_mut()) {
+            let left =
+                self.objects.values_mut().filter_map(|held| held.cool().then_some(())).count();
+            *self.warm.get_mut() = left > 0;
         }
     }
 }
