@@ -234,8 +234,7 @@ impl<K: DeserializeOwned + Send + Sync + 'static> State<K> {
     /// none.
     pub(super) fn cool(&mut self) {
         if std::mem::take(self.warm.get_mut()) {
-            let left =
-                self.objects.values_mut().filter_map(|held| held.cool().then_some(())).count();
+            let left = self.objects.values_mut().map(Held::cool).filter(|warm| *warm).count();
             *self.warm.get_mut() = left > 0;
         }
     }
