@@ -90,19 +90,19 @@ impl Allocator {
     /// same cluster gives the same devices.
     pub(crate) fn allocate(&self, node: &NodeInfo) -> Result<Option<Solution>, Stop> {
         let wanted = self.wanted()?;
-        let (view, is_like_others) =
-            (self.inventory.view(node), self.inventory.is_like_others(node));
-        let known = is_like_others.then(|| self.found.lock().get(&view).cloned()).flatten();
+        let view = self.inventory.view(node);
+        let alike = view.filter(|_| self.inventory.is_like_others(node));
+        let known = alike.and_then(|view| self.found.lock().get(&view).cloned());
         if let Some(found) = known {
             return Ok(found);
         }
-        let pools = self.inventory.pools(node, &view);
+        let pools = self.inventory.pools(node, view);
         let is_invalid = pools.iter().any(|pool| pool.state == State::Invalid);
         let found = Search::new(self, wanted, node, pools)?.run()?;
         if found.is_none() && is_invalid {
             return Err(Stop::InvalidPools);
         }
-        if is_like_others {
+        if let Some(view) = alike {
             self.found.lock().insert(view, found.clone());
         }
         Ok(found)

@@ -41,12 +41,22 @@ pub(super) struct Inventory {
     gathered: Mutex<HashMap<View, Pools>>,
 }
 
-/// Which of the shared slices a node needs: whether each group of them. Nodes without slices of
+/// Which of the shared slices a node needs: a bit for each group of them. Nodes without slices of
 /// their own that have the same view reach the same devices.
-pub(super) type View = Vec<bool>;
+pub(super) type View = u64;
+
+/// For how many views the pools are remembered.
+const VIEWS_MAX: usize = 1024;
 
 /// The pools that a node can reach, in the order of [`Pool::place`].
 pub(super) type Pools = Arc<[Arc<Pool>]>;
+
+/// The slices of some groups, which are numbered by their names.
+fn by_name<'g>(groups: impl Iterator<Item = &'g Vec<usize>>) -> Vec<usize> {
+    let mut slices: Vec<usize> = groups.flatten().copied().collect();
+    slices.sort_unstable();
+    slices
+}
 
 /// A device's name among all.
 fn whole_name(driver: &str, pool: &str, device: &str) -> String {
@@ -118,39 +128,43 @@ impl Inventory {
         self.on_node.get(&**node.name()).map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// What a node sees of shared slices.
-    pub(super) fn view(&self, node: &NodeInfo) -> View {
-        self.shared.iter().map(|group| self.concerns(group, node)).collect()
+    /// What a node has in common with others; `None` where it takes as long to tell as to look.
+    pub(super) fn view(&self, node: &NodeInfo) -> Option<View> {
+        if self.in_parts || self.shared.len() > View::BITS as usize {
+            return None;
+        }
+        let groups = self.shared.iter().enumerate();
+        let needed = groups.filter(|(_, group)| self.concerns(group, node));
+        Some(needed.fold(0, |view, (at, _)| view | 1 << at))
     }
 
     /// Whether a node reaches what all nodes with its view do, and nothing else.
     pub(super) fn is_like_others(&self, node: &NodeInfo) -> bool {
-        !self.in_parts && self.own(node).is_empty()
-    }
-
-    /// The shared slices in a view, by name.
-    fn in_view(&self, view: &View) -> Vec<usize> {
-        let groups = self.shared.iter().zip(view).filter(|(_, needed)| **needed);
-        let mut slices: Vec<usize> = groups.flat_map(|(group, _)| group).copied().collect();
-        slices.sort_unstable();
-        slices
+        self.own(node).is_empty()
     }
 
     /// The slices that a node needs to look at: its own, then shared ones by name.
     pub(super) fn concerning(&self, node: &NodeInfo) -> impl Iterator<Item = usize> + '_ {
-        self.own(node).iter().copied().chain(self.in_view(&self.view(node)))
+        let groups = self.shared.iter().filter(|group| self.concerns(group, node));
+        self.own(node).iter().copied().chain(by_name(groups))
     }
 
     /// The pools that a node can reach.
-    pub(super) fn pools(&self, node: &NodeInfo, view: &View) -> Pools {
+    pub(super) fn pools(&self, node: &NodeInfo, view: Option<View>) -> Pools {
         let own = self.own(node);
-        if self.is_split(own) {
+        let Some(view) = view.filter(|_| !self.is_split(own)) else {
             return pools::gather(self, self.concerning(node)).into();
-        }
-        let known = self.gathered.lock().get(view).cloned();
+        };
+        let known = self.gathered.lock().get(&view).cloned();
         let shared = known.unwrap_or_else(|| {
-            let pools: Pools = pools::gather(self, self.in_view(view)).into();
-            self.gathered.lock().insert(view.clone(), pools.clone());
+            let groups = self.shared.iter().enumerate().filter(|(at, _)| view & (1 << at) != 0);
+            let slices = by_name(groups.map(|(_, group)| group));
+            let pools: Pools = pools::gather(self, slices).into();
+            let mut gathered = self.gathered.lock();
+            if gathered.len() >= VIEWS_MAX {
+                gathered.clear();
+            }
+            gathered.insert(view, pools.clone());
             pools
         });
         if own.is_empty() {
@@ -237,7 +251,7 @@ mod tests {
             let alone = pools::gather(&inventory, inventory.concerning(node));
             let view = inventory.view(node);
             for _ in 0..2 {
-                let found = inventory.pools(node, &view);
+                let found = inventory.pools(node, view);
                 assert_eq!(names(&found), names(&alone));
                 assert_eq!(names(&found), pools);
                 let of = |pools: &[Arc<Pool>]| -> Vec<_> {
