@@ -137,9 +137,9 @@ impl Collector {
 
     /// The pods of nodes that have been gone for long enough.
     fn orphaned(&mut self) -> Vec<Arc<Pod>> {
-        let mut named = self.pods.index_values(BY_NODE);
-        named.retain(|name| !self.nodes.holds(&Key::cluster(name.as_str())));
-        let gone: BTreeSet<String> = named.into_iter().collect();
+        let is_gone = |name: &String| !self.nodes.holds(&Key::cluster(name.as_str()));
+        let named = self.pods.index_values(BY_NODE);
+        let gone: BTreeSet<String> = named.into_iter().filter(is_gone).collect();
         self.gone_since.retain(|name, _| gone.contains(name));
         let now = Instant::now();
         for name in gone {

@@ -34,7 +34,7 @@ pub enum DecodeError {
 /// One revision of one object, immutable and shared by `Arc`.
 ///
 /// The JSON encoding is the truth: what is read is served from these bytes, including fields that
-/// no typed struct knows. Typed structs are views, decoded at most once per `Object` and shared
+/// no typed struct knows. Typed structs are views, decoded for the first who asks and shared
 /// ([`Object::decode`], [`Object::metadata`]). Names, kind and version are read from the bytes:
 /// an object that is only stored, listed and watched costs little more than its encoding.
 ///
@@ -191,9 +191,7 @@ impl Object {
         let start = self.head.metadata as usize;
         let end = head::value_end(&self.json, start.checked_sub(1)?)?;
         let mut json = self.json.get(start - 1..end)?.to_vec();
-        if let Some(managed) = head::field(&json, 1, b"managedFields") {
-            json.drain(managed);
-        }
+        head::cut_managers(&mut json, 1);
         Some(json)
     }
 
@@ -230,10 +228,10 @@ impl Object {
     /// The resource version for those who keep it for longer than the object, empty if there is
     /// none.
     pub fn to_resource_version(&self) -> String {
-        self.revision().map_or_else(
-            || self.metadata().resource_version.clone().unwrap_or_default(),
-            |revision| revision.to_string(),
-        )
+        match self.revision() {
+            Some(revision) => revision.to_string(),
+            None => self.resource_version().to_owned(),
+        }
     }
 
     /// The store's revision of this object, where it came from a store.
@@ -315,10 +313,8 @@ impl Object {
         let metadata = self.head.metadata as usize;
         let mut out = Vec::with_capacity(self.encoded_len());
         self.write_json(&mut out);
-        if metadata > 0
-            && let Some(managed) = head::field(&out, metadata, b"managedFields")
-        {
-            out.drain(managed);
+        if metadata > 0 {
+            head::cut_managers(&mut out, metadata);
         }
         Bytes::from(out)
     }

@@ -166,7 +166,7 @@ fn metadata_start(json: &[u8]) -> Option<usize> {
 
 /// The range of a field of the object whose `{` ends before `start`, with one of the commas around
 /// it: what is left without it is an object still. The bytes must be valid JSON.
-pub(super) fn field(json: &[u8], start: usize, name: &[u8]) -> Option<Range<usize>> {
+fn field(json: &[u8], start: usize, name: &[u8]) -> Option<Range<usize>> {
     let (mut at, mut comma) = (start, None);
     loop {
         let begin = skip_space(json, at);
@@ -186,6 +186,14 @@ pub(super) fn field(json: &[u8], start: usize, name: &[u8]) -> Option<Range<usiz
         }
         comma = Some(next);
         at = next + 1;
+    }
+}
+
+/// Cuts `managedFields` out of the metadata whose `{` ends before `start`. The bytes must be valid
+/// JSON.
+pub(super) fn cut_managers(json: &mut Vec<u8>, start: usize) {
+    if let Some(managed) = field(json, start, b"managedFields") {
+        json.drain(managed);
     }
 }
 

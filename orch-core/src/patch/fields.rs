@@ -55,10 +55,8 @@ impl FieldSet {
                 continue;
             }
             let below_map = below.as_object()?;
-            let entry = Entry {
-                member: below_map.is_empty() || below_map.contains_key("."),
-                children: Self::from_fields_v1(below)?,
-            };
+            let entry =
+                Entry { member: is_member(below_map), children: Self::from_fields_v1(below)? };
             set.entries.insert(canonical(key)?, entry);
         }
         Some(set)
@@ -88,8 +86,7 @@ impl FieldSet {
     pub(super) fn meets(&self, fields: &Map<String, Value>) -> bool {
         self.entries.iter().any(|(element, entry)| {
             let Some(Value::Object(below)) = fields.get(element) else { return false };
-            let member = below.is_empty() || below.contains_key(".");
-            entry.member && member || entry.children.meets(below)
+            entry.member && is_member(below) || entry.children.meets(below)
         })
     }
 
@@ -97,8 +94,7 @@ impl FieldSet {
     pub(super) fn is_within(&self, fields: &Map<String, Value>) -> bool {
         self.entries.iter().all(|(element, entry)| {
             let Some(Value::Object(below)) = fields.get(element) else { return false };
-            let member = below.is_empty() || below.contains_key(".");
-            (member || !entry.member) && entry.children.is_within(below)
+            (is_member(below) || !entry.member) && entry.children.is_within(below)
         })
     }
 
@@ -233,6 +229,11 @@ impl FieldSet {
             prefix.truncate(length);
         }
     }
+}
+
+/// Whether the path that ends where this is written is in the set.
+fn is_member(below: &Map<String, Value>) -> bool {
+    below.is_empty() || below.contains_key(".")
 }
 
 /// The element of an object in a list whose elements these key fields tell apart.

@@ -1,7 +1,7 @@
 //! Everything that drivers offer.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -37,6 +37,8 @@ pub(super) struct Inventory {
     /// Whether a node may need a part of a slice.
     in_parts: bool,
     by_pool: HashMap<PoolId, Vec<usize>>,
+    /// Nodes that share a pool of which they have slices of their own.
+    split: HashSet<String>,
     /// The pools of the shared slices that a node needs.
     gathered: Mutex<HashMap<View, Pools>>,
 }
@@ -90,6 +92,7 @@ impl Inventory {
         }
         inventory.shared = shared.into_values().collect();
         inventory.find_homes();
+        inventory.find_split();
         inventory
     }
 
@@ -106,6 +109,16 @@ impl Inventory {
             let home: Arc<str> = first.into();
             for place in slices.iter().flat_map(|at| &self.places[*at]) {
                 self.homes[*place as usize] = Some(home.clone());
+            }
+        }
+    }
+
+    /// A node whose pool has slices of others cannot add it to what they gather.
+    fn find_split(&mut self) {
+        for slices in self.by_pool.values() {
+            let nodes = || slices.iter().map(|at| self.slices[*at].node());
+            if nodes().any(|node| Some(node) != nodes().next()) {
+                self.split.extend(nodes().flatten().map(str::to_owned));
             }
         }
     }
@@ -152,7 +165,7 @@ impl Inventory {
     /// The pools that a node can reach.
     pub(super) fn pools(&self, node: &NodeInfo, view: Option<View>) -> Pools {
         let own = self.own(node);
-        let Some(view) = view.filter(|_| !self.is_split(own)) else {
+        let Some(view) = view.filter(|_| !self.split.contains(&**node.name())) else {
             return pools::gather(self, self.concerning(node)).into();
         };
         let known = self.gathered.lock().get(&view).cloned();
@@ -174,15 +187,6 @@ impl Inventory {
         pools.extend(shared.iter().cloned());
         pools.sort_by(|a, b| a.place().cmp(&b.place()));
         pools.into()
-    }
-
-    /// Whether a pool of these slices of one node has others that are not that node's.
-    fn is_split(&self, own: &[usize]) -> bool {
-        own.iter().any(|at| {
-            let slice = &self.slices[*at];
-            let pool = self.by_pool.get(&(slice.driver.clone(), slice.pool.clone()));
-            pool.into_iter().flatten().any(|at| self.slices[*at].node() != slice.node())
-        })
     }
 
     /// All slices of a pool.
